@@ -1,0 +1,1 @@
+//! Typed configuration of the daemon, and every limit in one place.

@@ -1,0 +1,1 @@
+//! Kubernetes objects in, policy snapshots out.

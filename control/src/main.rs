@@ -1,0 +1,2 @@
+//! `weir`: the command line and the daemon.
+fn main() {}

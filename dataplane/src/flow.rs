@@ -1,0 +1,56 @@
+//! What names a flow.
+
+use crate::Address;
+
+/// An IP protocol number (IANA "Assigned Internet Protocol Numbers").
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Protocol(pub u8);
+
+impl Protocol {
+    /// ICMP for IPv4, RFC 792.
+    pub const ICMP: Protocol = Protocol(1);
+    /// TCP, RFC 9293.
+    pub const TCP: Protocol = Protocol(6);
+    /// UDP, RFC 768.
+    pub const UDP: Protocol = Protocol(17);
+    /// ICMP for IPv6, RFC 4443.
+    pub const ICMPV6: Protocol = Protocol(58);
+    /// SCTP, RFC 9260.
+    pub const SCTP: Protocol = Protocol(132);
+
+    /// Whether the protocol has ports that policy can name.
+    pub const fn has_ports(self) -> bool {
+        matches!(self, Protocol::TCP | Protocol::UDP | Protocol::SCTP)
+    }
+}
+
+/// One direction of a flow, as the packet shows it.
+///
+/// For TCP, UDP and SCTP the ports are the header's. For ICMP echo both ports hold the identifier,
+/// so that request and reply are each other's reverse. For any other protocol both are 0.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct FlowKey {
+    /// Sender.
+    pub source: Address,
+    /// Receiver.
+    pub destination: Address,
+    /// Sender's port.
+    pub source_port: u16,
+    /// Receiver's port.
+    pub destination_port: u16,
+    /// Protocol of the transport header.
+    pub protocol: Protocol,
+}
+
+impl FlowKey {
+    /// The same flow in the other direction.
+    pub const fn reversed(self) -> FlowKey {
+        FlowKey {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: self.protocol,
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Packets in, verdicts out.
+//!
+//! A reader's tour, in the order a packet meets the modules:
+//!
+//! * [`shm`]: memory that outlives the process (UMEM, owner bytes, conntrack).
+//! * [`xsk`]: AF_XDP rings and sockets; a frame is always in exactly one place.
+//! * [`xdp`]: the programs that redirect to the sockets and keep everyone else out.
+//! * [`wire`]: headers parsed without copies; every malformed shape has a [`DropReason`].
+//! * [`conntrack`]: one table for all workers, both directions of a connection in one entry.
+//! * [`policy`]: compiled policy; what decides packets also explains them.
+//! * [`route`]: longest-prefix routes and next hops.
+//! * [`snapshot`]: everything the control thread tells the workers, immutable, numbered.
+//! * [`pipeline`]: the pure function from a burst to what becomes of each packet.
+//! * [`worker`]: the thread that drives the pipeline; [`engine`]: the workers together.
+//!
+//! This crate knows no Kubernetes, no async, no files and no command line. Time is an argument.
+
+pub mod address;
+pub mod drop_reason;
+pub mod flow;
+pub mod policy;
+pub mod snapshot;
+pub mod time;
+pub mod verdict;
+
+pub use address::{Address, Mac};
+pub use drop_reason::DropReason;
+pub use flow::{FlowKey, Protocol};
+pub use snapshot::{Generation, Snapshot};
+pub use time::Time;
+pub use verdict::{Direction, PolicyId, Provenance, Tier, Verdict};

@@ -1,0 +1,3 @@
+//! Policy: what control hands over ([`ir`]) and what workers consult.
+
+pub mod ir;

@@ -1,0 +1,179 @@
+//! Verdicts and where they come from.
+
+use std::fmt;
+
+/// The direction of a policy decision, seen from the endpoint whose policy decides.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Direction {
+    /// What the endpoint sends.
+    Egress = 0,
+    /// What the endpoint receives.
+    Ingress = 1,
+}
+
+/// The tiers, in the order in which they decide.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Tier {
+    /// ClusterNetworkPolicy's `Admin`.
+    Admin = 0,
+    /// `networking.k8s.io` NetworkPolicy.
+    NetworkPolicy = 1,
+    /// ClusterNetworkPolicy's `Baseline`.
+    Baseline = 2,
+    /// No policy decided: accept.
+    Default = 3,
+}
+
+/// A policy's number: given by the control thread, never used for another policy.
+///
+/// At most [`PolicyId::MAX`], so that a verdict fits the conntrack word.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PolicyId(pub u32);
+
+impl PolicyId {
+    /// The largest number a policy can have.
+    pub const MAX: u32 = (1 << 24) - 1;
+}
+
+/// Where a verdict comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Provenance {
+    /// The direction that decided. An accept by both directions names ingress.
+    pub direction: Direction,
+    /// The tier that decided.
+    pub tier: Tier,
+    /// The policy that decided; for a NetworkPolicy default denial the first that isolates.
+    pub policy: Option<PolicyId>,
+    /// The rule's index in the policy's list for that direction; none where a default decided.
+    pub rule: Option<u16>,
+}
+
+/// Accept or drop, always with its provenance.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Verdict {
+    /// Whether the packet may pass.
+    pub accept: bool,
+    /// Who says so.
+    pub provenance: Provenance,
+}
+
+impl Verdict {
+    /// Bits that [`Verdict::to_bits`] uses, from bit 0.
+    pub const BITS: u32 = 46;
+
+    /// Accepted because no policy applies.
+    pub const fn default_accept(direction: Direction) -> Verdict {
+        Verdict {
+            accept: true,
+            provenance: Provenance {
+                direction,
+                tier: Tier::Default,
+                policy: None,
+                rule: None,
+            },
+        }
+    }
+
+    /// The verdict in the low [`Verdict::BITS`] bits of a word:
+    /// accept 1, direction 1, tier 2, has-policy 1, policy 24, has-rule 1, rule 16.
+    pub const fn to_bits(self) -> u64 {
+        let p = self.provenance;
+        let (has_policy, policy) = match p.policy {
+            Some(PolicyId(id)) => (1, (id & PolicyId::MAX) as u64),
+            None => (0, 0),
+        };
+        let (has_rule, rule) = match p.rule {
+            Some(rule) => (1, rule as u64),
+            None => (0, 0),
+        };
+        self.accept as u64
+            | (p.direction as u64) << 1
+            | (p.tier as u64) << 2
+            | has_policy << 4
+            | policy << 5
+            | has_rule << 29
+            | rule << 30
+    }
+
+    /// The verdict that [`Verdict::to_bits`] made; higher bits are ignored.
+    pub const fn from_bits(bits: u64) -> Verdict {
+        let policy = PolicyId((bits >> 5) as u32 & PolicyId::MAX);
+        Verdict {
+            accept: bits & 1 != 0,
+            provenance: Provenance {
+                direction: if bits & 2 == 0 {
+                    Direction::Egress
+                } else {
+                    Direction::Ingress
+                },
+                tier: match bits >> 2 & 3 {
+                    0 => Tier::Admin,
+                    1 => Tier::NetworkPolicy,
+                    2 => Tier::Baseline,
+                    _ => Tier::Default,
+                },
+                policy: if bits & 1 << 4 != 0 {
+                    Some(policy)
+                } else {
+                    None
+                },
+                rule: if bits & 1 << 29 != 0 {
+                    Some((bits >> 30) as u16)
+                } else {
+                    None
+                },
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let p = self.provenance;
+        f.write_str(if self.accept { "accept" } else { "drop" })?;
+        write!(f, " ({:?} {:?}", p.direction, p.tier)?;
+        if let Some(policy) = p.policy {
+            write!(f, " policy {}", policy.0)?;
+        }
+        if let Some(rule) = p.rule {
+            write!(f, " rule {rule}")?;
+        }
+        f.write_str(")")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_round_trip_at_the_edges() {
+        for accept in [false, true] {
+            for direction in [Direction::Egress, Direction::Ingress] {
+                for tier in [
+                    Tier::Admin,
+                    Tier::NetworkPolicy,
+                    Tier::Baseline,
+                    Tier::Default,
+                ] {
+                    for policy in [None, Some(PolicyId(0)), Some(PolicyId(PolicyId::MAX))] {
+                        for rule in [None, Some(0), Some(u16::MAX)] {
+                            let verdict = Verdict {
+                                accept,
+                                provenance: Provenance {
+                                    direction,
+                                    tier,
+                                    policy,
+                                    rule,
+                                },
+                            };
+                            let bits = verdict.to_bits();
+                            assert!(bits >> Verdict::BITS == 0, "{bits:#x}");
+                            assert_eq!(Verdict::from_bits(bits | u64::MAX << 46), verdict);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! `weir-lab`: the lab's resident agent and its commands.
+fn main() {}
