@@ -1,1 +1,5 @@
 //! Kubernetes objects in, policy snapshots out.
+
+pub mod client;
+pub mod daemon;
+pub mod protocol;

@@ -1,0 +1,85 @@
+//! Every bound of the daemon: its default, and where it can be set, its range.
+//!
+//! What happens at a bound is said where the bound is: nothing is unbounded and nothing fails
+//! open.
+
+use std::ops::RangeInclusive;
+
+/// UMEM chunks. At 4096 bytes each the default is 32 MiB of memory and, per bound queue,
+/// 128 bytes of kernel memory a chunk. At the bound a packet is dropped as `no_frame`.
+pub const UMEM_CHUNKS: u32 = 8192;
+/// Range of `umem.chunks`.
+pub const UMEM_CHUNKS_RANGE: RangeInclusive<u32> = 512..=1 << 20;
+/// Bytes of a UMEM chunk: 2048 or 4096 (the kernel takes no other aligned size).
+pub const UMEM_CHUNK_BYTES: u32 = 4096;
+
+/// Connections the table holds. At the bound unreplied entries go first, then new flows that a
+/// policy may deny are dropped as `conntrack_full`.
+pub const CONNTRACK_CAPACITY: u32 = 1 << 16;
+/// Range of `conntrack.capacity`.
+pub const CONNTRACK_CAPACITY_RANGE: RangeInclusive<u32> = 1 << 10..=1 << 24;
+/// Share of the table, in percent, that one endpoint can use. At the bound: `conntrack_quota`.
+pub const CONNTRACK_QUOTA_PERCENT: u32 = 25;
+/// Range of `conntrack.quota_percent`.
+pub const CONNTRACK_QUOTA_PERCENT_RANGE: RangeInclusive<u32> = 1..=100;
+/// Seconds after a first start, or after a lost table, in which TCP without a SYN is adopted.
+pub const ADOPTION_WINDOW_S: u32 = 30;
+/// Range of `conntrack.adoption_window_s`.
+pub const ADOPTION_WINDOW_RANGE_S: RangeInclusive<u32> = 0..=3600;
+/// Range of every `conntrack.timeouts` key.
+pub const TIMEOUT_RANGE_S: RangeInclusive<u32> = 1..=7 * 24 * 3600;
+
+/// Endpoints and other ports together. At the bound `endpoint.add` is refused.
+pub const PORTS: u32 = 512;
+/// Range of `max_ports`.
+pub const PORTS_RANGE: RangeInclusive<u32> = 8..=4096;
+/// Workers, each on a core of its own.
+pub const WORKERS_RANGE: RangeInclusive<usize> = 1..=64;
+
+/// Clients of the control socket at once. One more is told so and closed.
+pub const CLIENTS: u32 = 64;
+/// Range of `limits.clients`.
+pub const CLIENTS_RANGE: RangeInclusive<u32> = 1..=1024;
+/// Bytes of one request line. A longer one is answered with an error and its client closed.
+pub const MESSAGE_BYTES: u32 = 32 << 20;
+/// Range of `limits.message_bytes`.
+pub const MESSAGE_BYTES_RANGE: RangeInclusive<u32> = 64 << 10..=256 << 20;
+/// Bytes of replies and notifications waiting for one client. A client that lets more gather is
+/// closed; one that merely is slow is not read from until it has taken what waits.
+pub const OUTPUT_BYTES: u32 = 64 << 20;
+/// Range of `limits.output_bytes`.
+pub const OUTPUT_BYTES_RANGE: RangeInclusive<u32> = 64 << 10..=512 << 20;
+/// Seconds that a request may stay half sent before its client is closed.
+pub const HALF_MESSAGE_S: u32 = 30;
+/// Range of `limits.half_message_s`.
+pub const HALF_MESSAGE_RANGE_S: RangeInclusive<u32> = 1..=3600;
+/// Watches of one client.
+pub const WATCHES_PER_CLIENT: usize = 64;
+/// Objects in the store. At the bound an `apply` that would add one is refused.
+pub const OBJECTS: u32 = 100_000;
+/// Range of `limits.objects`.
+pub const OBJECTS_RANGE: RangeInclusive<u32> = 100..=1_000_000;
+
+/// Bytes of one denial log file before it is rotated.
+pub const LOG_FILE_BYTES: u64 = 10 << 20;
+/// Range of `log.file_bytes`.
+pub const LOG_FILE_BYTES_RANGE: RangeInclusive<u64> = 4 << 10..=1 << 32;
+/// Rotated denial log files kept beside the live one.
+pub const LOG_FILES: u32 = 3;
+/// Range of `log.files`.
+pub const LOG_FILES_RANGE: RangeInclusive<u32> = 0..=100;
+/// Denied flows remembered for aggregation. Beyond it a repeated denial is written again.
+pub const LOG_FLOWS: usize = 8192;
+/// Seconds over which denials of one flow make one line.
+pub const LOG_AGGREGATION_S: u32 = 10;
+/// Range of `log.aggregation_s`.
+pub const LOG_AGGREGATION_RANGE_S: RangeInclusive<u32> = 1..=3600;
+/// Lines a second that the denial log writes at most; what is beyond it is counted as lost.
+pub const LOG_LINES_PER_SECOND: u32 = 10_000;
+
+/// Bytes of the journal after which the store is written as a whole and the journal begins anew.
+pub const JOURNAL_BYTES: u64 = 16 << 20;
+
+/// Milliseconds a publication may wait for every worker's acknowledgement. Beyond it the call is
+/// answered with an error that says so; the snapshot is published nonetheless.
+pub const PUBLISH_WAIT_MS: u64 = 2_000;

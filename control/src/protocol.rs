@@ -1,0 +1,683 @@
+//! What the control socket speaks: newline-delimited JSON-RPC 2.0
+//! (<https://www.jsonrpc.org/specification>).
+//!
+//! One JSON value a line, both ways. Requests are pipelined: replies come in the requests' order,
+//! notifications of a client's watches in between. Batches (arrays) are not taken.
+//!
+//! | method | params | result |
+//! | --- | --- | --- |
+//! | `apply` `create` `replace` | [`ApplyParams`] | [`Mutation`] |
+//! | `patch` | [`PatchParams`] | [`Mutation`] |
+//! | `delete` | [`DeleteParams`] | [`Mutation`] |
+//! | `updateStatus` | [`UpdateStatusParams`] | [`Mutation`] |
+//! | `get` | [`GetParams`] | [`GetReply`] |
+//! | `watch` | [`WatchParams`] | [`WatchReply`], then [`WatchEvent`] notifications |
+//! | `unwatch` | [`WatchReply`] | `{}` |
+//! | `endpoint.add` | [`EndpointAddParams`] | [`EndpointAdded`] |
+//! | `endpoint.remove` | [`EndpointRemoveParams`] | [`Mutation`] without results |
+//! | `status` | `{}` | [`Status`] |
+//! | `trace` | [`TraceParams`] | [`Explained`] |
+//! | `matrix` | [`MatrixParams`] | [`Explained`] |
+//! | `counters` | `{}` | [`CountersReply`] |
+//! | `conntrack.list` | [`ConntrackListParams`] | [`ConntrackListReply`] |
+//! | `log.follow` | `{}` | [`WatchReply`], then [`LogLine`] notifications |
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The protocol's version, in every message.
+pub const JSONRPC: &str = "2.0";
+/// Method name of a watch's notifications; their params are a [`WatchEvent`].
+pub const WATCH_NOTIFICATION: &str = "watch";
+/// Method name of a log follower's notifications; their params are a [`LogLine`].
+pub const LOG_NOTIFICATION: &str = "log";
+
+/// A call.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// [`JSONRPC`].
+    pub jsonrpc: String,
+    /// Number or string, given back with the reply.
+    pub id: Value,
+    /// Method.
+    pub method: String,
+    /// An object; absent is `{}`.
+    #[serde(default)]
+    pub params: Value,
+}
+
+/// A reply: exactly one of `result` and `error`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Response {
+    /// [`JSONRPC`].
+    pub jsonrpc: String,
+    /// The request's id; null if it could not be read.
+    pub id: Value,
+    /// What the method gives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Value>,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorObject>,
+}
+
+/// What comes unasked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Notification {
+    /// [`JSONRPC`].
+    pub jsonrpc: String,
+    /// [`WATCH_NOTIFICATION`] or [`LOG_NOTIFICATION`].
+    pub method: String,
+    /// What it says.
+    pub params: Value,
+}
+
+/// A JSON-RPC error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ErrorObject {
+    /// -32700 parse error, -32600 invalid request, -32601 no such method, -32602 bad params,
+    /// [`REFUSED`] otherwise.
+    pub code: i64,
+    /// What was wrong, in one line or several; kubectl prints it behind
+    /// `Error from server (REASON): `.
+    pub message: String,
+    /// Why, for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<ErrorDetail>,
+}
+
+/// Code of every error that is not about JSON-RPC itself.
+pub const REFUSED: i64 = -32000;
+
+/// What a program needs to know of an error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorDetail {
+    /// Kubernetes' `metav1.StatusReason`, or one of ours.
+    pub reason: Reason,
+    /// Warnings gathered before the refusal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// The index, among the objects sent, of the one that was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<usize>,
+}
+
+/// Kubernetes' `metav1.StatusReason` (apimachinery `pkg/apis/meta/v1/types.go`), as far as used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// No such object, namespace or kind.
+    NotFound,
+    /// Exists already.
+    AlreadyExists,
+    /// The object changed since, or the expected generation is not the current one.
+    Conflict,
+    /// Fails validation.
+    Invalid,
+    /// Cannot be understood.
+    BadRequest,
+    /// Understood and refused.
+    Forbidden,
+    /// No such method on this kind.
+    MethodNotAllowed,
+    /// A bound was reached.
+    TooManyRequests,
+    /// The message is too long.
+    RequestEntityTooLarge,
+    /// The workers did not acknowledge in time; the change is made nonetheless.
+    Timeout,
+    /// Cannot be done now: a port could not be made, the dataplane does not run.
+    ServiceUnavailable,
+    /// A mistake in Weir, or the disk.
+    InternalError,
+}
+
+impl Reason {
+    /// As it is written, `NotFound`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Reason::NotFound => "NotFound",
+            Reason::AlreadyExists => "AlreadyExists",
+            Reason::Conflict => "Conflict",
+            Reason::Invalid => "Invalid",
+            Reason::BadRequest => "BadRequest",
+            Reason::Forbidden => "Forbidden",
+            Reason::MethodNotAllowed => "MethodNotAllowed",
+            Reason::TooManyRequests => "TooManyRequests",
+            Reason::RequestEntityTooLarge => "RequestEntityTooLarge",
+            Reason::Timeout => "Timeout",
+            Reason::ServiceUnavailable => "ServiceUnavailable",
+            Reason::InternalError => "InternalError",
+        }
+    }
+}
+
+/// What to do with fields that a kind does not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FieldValidation {
+    /// Refuse.
+    #[default]
+    Strict,
+    /// Warn.
+    Warn,
+    /// Take no notice.
+    Ignore,
+}
+
+/// `apply`, `create`, `replace`: one transaction over all objects.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApplyParams {
+    /// Whole objects, `List`s among them.
+    pub objects: Vec<Value>,
+    /// Namespace of objects that name none; by default `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Refuse with `Conflict` unless this is the live generation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_generation: Option<u64>,
+    /// Do everything but the change.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Unknown fields.
+    #[serde(default)]
+    pub field_validation: FieldValidation,
+}
+
+/// How a patch is merged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PatchType {
+    /// RFC 7396.
+    Merge,
+    /// Kubernetes' strategic merge.
+    #[default]
+    Strategic,
+    /// RFC 6902.
+    Json,
+}
+
+/// Names one object, or all of a kind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Target {
+    /// Plural, singular, short name or kind, a group behind a dot if need be: `po`, `netpol`,
+    /// `networkpolicies.networking.k8s.io`.
+    pub resource: String,
+    /// Namespace; by default `default`. Without effect on cluster-scoped kinds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Name.
+    pub name: String,
+}
+
+/// `patch`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PatchParams {
+    /// Which object.
+    pub target: Target,
+    /// How.
+    #[serde(rename = "type", default)]
+    pub patch_type: PatchType,
+    /// With what.
+    pub patch: Value,
+    /// Do everything but the change.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Unknown fields.
+    #[serde(default)]
+    pub field_validation: FieldValidation,
+}
+
+/// `delete`: one transaction over all targets.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeleteParams {
+    /// Which objects.
+    pub targets: Vec<Target>,
+    /// Targets that do not exist are no error.
+    #[serde(default)]
+    pub ignore_not_found: bool,
+    /// Seconds that a pod gets to end; a pod with a runner is removed by its runner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_period: Option<u32>,
+    /// Do everything but the change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// `updateStatus`: replaces the object's `status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UpdateStatusParams {
+    /// Which object.
+    pub target: Target,
+    /// Refuse with `Conflict` unless the object has this UID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// Its new status.
+    pub status: Value,
+}
+
+/// Names an object in replies.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectRef {
+    /// `networking.k8s.io/v1`.
+    pub api_version: String,
+    /// `NetworkPolicy`.
+    pub kind: String,
+    /// As kubectl prints it before the slash: `networkpolicy.networking.k8s.io`, `pod`.
+    pub resource: String,
+    /// Namespace of a namespaced kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+}
+
+/// What became of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OperationKind {
+    /// Was not there before.
+    Created,
+    /// Changed by `apply`.
+    Configured,
+    /// As it was.
+    Unchanged,
+    /// Changed by `replace`.
+    Replaced,
+    /// Changed by `patch` or `updateStatus`.
+    Patched,
+    /// Gone.
+    Deleted,
+    /// Marked as going (`metadata.deletionTimestamp`); its runner removes it.
+    Terminating,
+}
+
+/// What became of one object.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Operation {
+    /// Which.
+    #[serde(flatten)]
+    pub reference: ObjectRef,
+    /// What.
+    pub operation: OperationKind,
+    /// The object as it is now, or as it was if it is gone.
+    pub object: Value,
+}
+
+/// How many workers adopted a generation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workers {
+    /// Acknowledged.
+    pub live: u32,
+    /// Configured.
+    pub total: u32,
+}
+
+/// Reply of every call that changes something, sent after every worker has adopted the change.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mutation {
+    /// By object, in the order they were sent.
+    pub results: Vec<Operation>,
+    /// For a person, on stderr behind `Warning: `.
+    pub warnings: Vec<String>,
+    /// The live generation.
+    pub generation: u64,
+    /// Who adopted it.
+    pub workers: Workers,
+    /// From publication to the last acknowledgement, µs.
+    pub elapsed_micros: u64,
+}
+
+impl Mutation {
+    /// `generation 42 live on 2/2 workers in 83 µs`.
+    pub fn summary(&self) -> String {
+        format!(
+            "generation {} live on {}/{} workers in {} µs",
+            self.generation, self.workers.live, self.workers.total, self.elapsed_micros
+        )
+    }
+}
+
+/// `get`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GetParams {
+    /// As [`Target::resource`].
+    pub resource: String,
+    /// Namespace; by default `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// All of them.
+    #[serde(default)]
+    pub all_namespaces: bool,
+    /// One object: its absence is `NotFound`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// As kubectl's `-l`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_selector: Option<String>,
+    /// `metadata.name`, `metadata.namespace`, `status.phase`, … with `=`, `==`, `!=`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field_selector: Option<String>,
+}
+
+/// Reply of `get`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GetReply {
+    /// `v1`.
+    pub api_version: String,
+    /// `Pod`.
+    pub kind: String,
+    /// `pods`, with the group behind a dot if it has one.
+    pub resource: String,
+    /// Whether the kind has namespaces.
+    pub namespaced: bool,
+    /// The objects, by namespace and name.
+    pub items: Vec<Value>,
+    /// The store's version.
+    pub resource_version: String,
+}
+
+/// `watch`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WatchParams {
+    /// As [`Target::resource`]. Empty: every kind.
+    pub resources: Vec<String>,
+    /// Only this namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+/// Reply of `watch` and `log.follow`, parameter of `unwatch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchReply {
+    /// Number of this subscription on this connection.
+    pub subscription: u64,
+}
+
+/// Kind of a watch's event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum WatchEventType {
+    /// New, or there already when the watch began.
+    Added,
+    /// Changed.
+    Modified,
+    /// Gone; the object is its last state.
+    Deleted,
+    /// Everything that was there when the watch began has been sent.
+    Synced,
+}
+
+/// A watch's notification.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WatchEvent {
+    /// Of [`WatchReply`].
+    pub subscription: u64,
+    /// What happened.
+    #[serde(rename = "type")]
+    pub event: WatchEventType,
+    /// To what; null with [`WatchEventType::Synced`].
+    #[serde(default)]
+    pub object: Value,
+}
+
+/// `endpoint.add`: a pod's interface. The reply comes after its policy is live on every worker; the
+/// port passes nothing before (semantics D10).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EndpointAddParams {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub name: String,
+    /// The pod's UID. Adding the same UID with the same interface again is no error.
+    pub uid: String,
+    /// The host-side end of its veth pair, in the daemon's network namespace.
+    pub interface: String,
+    /// MAC of the pod's end, `02:00:…`.
+    pub mac: String,
+    /// The pod's addresses, at most one per family.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Reply of `endpoint.add`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointAdded {
+    /// Number of its port.
+    pub port: u16,
+    /// Its incarnation.
+    pub incarnation: u32,
+    /// MAC that the pod sees its gateway with.
+    pub gateway_mac: String,
+    /// Gateway addresses that the daemon answers ARP and neighbour discovery for.
+    pub gateways: Vec<IpAddr>,
+    /// Warnings, for a person.
+    pub warnings: Vec<String>,
+    /// The live generation.
+    pub generation: u64,
+    /// Who adopted it.
+    pub workers: Workers,
+    /// From publication to the last acknowledgement, µs.
+    pub elapsed_micros: u64,
+}
+
+/// `endpoint.remove`. An unknown UID is `NotFound`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EndpointRemoveParams {
+    /// The pod's UID.
+    pub uid: String,
+}
+
+/// Reply of `status`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Of the daemon.
+    pub version: String,
+    /// Of the daemon.
+    pub pid: u32,
+    /// From the configuration.
+    pub instance: String,
+    /// From the configuration.
+    pub node: String,
+    /// Since the daemon's start.
+    pub uptime_seconds: u64,
+    /// Live generation.
+    pub generation: u64,
+    /// `ok`, or what is wrong.
+    pub health: String,
+    /// By worker.
+    pub workers: Vec<WorkerStatus>,
+    /// By port.
+    pub ports: Vec<PortStatus>,
+    /// Connections.
+    pub conntrack: ConntrackStatus,
+    /// Objects in the store, by resource.
+    pub objects: std::collections::BTreeMap<String, usize>,
+    /// The denial log.
+    pub log: LogStatus,
+    /// Clients connected.
+    pub clients: u32,
+}
+
+/// One worker.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerStatus {
+    /// Its number.
+    pub index: u32,
+    /// Its core.
+    pub core: u32,
+    /// Generation it acknowledged.
+    pub generation: u64,
+    /// Whether its thread runs.
+    pub alive: bool,
+}
+
+/// One port.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortStatus {
+    /// Its number.
+    pub port: u16,
+    /// Its interface.
+    pub interface: String,
+    /// `pod`, `uplink`, `host-node`, `host-transit`.
+    pub role: String,
+    /// Index of the worker that owns it.
+    pub worker: u32,
+    /// The pod, `NS/POD`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The pod's UID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// The pod's addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
+    /// Whether its policy is live; before, it passes nothing.
+    pub ready: bool,
+    /// What is wrong with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// The connection table.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConntrackStatus {
+    /// Entries in use.
+    pub entries: u64,
+    /// Entries there can be.
+    pub capacity: u64,
+}
+
+/// The denial log.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogStatus {
+    /// Its file.
+    pub path: String,
+    /// Lines written since the start.
+    pub lines: u64,
+    /// Events lost on the way to it, since the start.
+    pub lost: u64,
+}
+
+/// An end of a `trace`, and of the flow it asks about: `NS/POD`, an address, `NS/SERVICE`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TraceParams {
+    /// Sender: `NS/POD` or an address.
+    pub from: String,
+    /// Receiver: `NS/POD`, an address or `NS/SERVICE`.
+    pub to: String,
+    /// Destination port, number or name; absent for protocols without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// `TCP` (the default), `UDP`, `SCTP`, `ICMP`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+}
+
+/// `matrix`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MatrixParams {
+    /// As `--port`: `80/TCP`, `icmp`. Empty: every containerPort of the destination.
+    #[serde(default)]
+    pub ports: Vec<String>,
+    /// As `--with`: addresses, CIDRs or `NS/SERVICE` beside the pods.
+    #[serde(default)]
+    pub with: Vec<String>,
+    /// Only pods of this namespace; by default all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+/// Reply of `trace` and `matrix`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explained {
+    /// For a person.
+    pub text: String,
+    /// For a program, as `-o json` prints it.
+    pub json: Value,
+}
+
+/// Reply of `counters`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CountersReply {
+    /// By name, over all workers.
+    pub counters: std::collections::BTreeMap<String, u64>,
+    /// Packets dropped, by [`dataplane::DropReason`] name, those that are not 0.
+    pub drops: std::collections::BTreeMap<String, u64>,
+}
+
+/// `conntrack.list`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConntrackListParams {
+    /// At most so many entries; by default 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// Reply of `conntrack.list`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConntrackListReply {
+    /// Entries in the table.
+    pub total: u64,
+    /// As many as the limit lets through.
+    pub entries: Vec<ConntrackEntry>,
+}
+
+/// One connection, as its initiator sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConntrackEntry {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Initiator.
+    pub source: IpAddr,
+    /// Its port or echo identifier.
+    pub source_port: u16,
+    /// Responder.
+    pub destination: IpAddr,
+    /// Its port.
+    pub destination_port: u16,
+    /// `established`, `denied`, …
+    pub state: String,
+    /// Policy that decided, `NS/NAME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Seconds since it was last refreshed.
+    pub idle_seconds: u64,
+}
+
+/// A log follower's notification.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LogLine {
+    /// Of [`WatchReply`].
+    pub subscription: u64,
+    /// The line without its end.
+    pub line: String,
+}
