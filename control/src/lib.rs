@@ -3,3 +3,4 @@
 pub mod client;
 pub mod daemon;
 pub mod protocol;
+pub mod cli;
