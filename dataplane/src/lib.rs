@@ -16,7 +16,9 @@
 //! This crate knows no Kubernetes, no async, no files and no command line. Time is an argument.
 
 pub mod address;
+pub mod counters;
 pub mod drop_reason;
+pub mod events;
 pub mod flow;
 pub mod policy;
 pub mod snapshot;

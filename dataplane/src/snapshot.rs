@@ -1,6 +1,20 @@
 //! Everything the control thread tells the workers: immutable, numbered, adopted per burst.
+//!
+//! Control fills in [`Parts`] and calls [`Snapshot::build`], which checks that they agree with each
+//! other; [`SnapshotCell`] publishes the result. Lookups on the packet path neither allocate nor
+//! lock: ports and endpoints are arrays indexed by their numbers, addresses and neighbours hash
+//! maps.
+
+mod cell;
 
 use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use hashbrown::{HashMap, HashSet};
+
+pub use cell::{NotAcknowledged, SnapshotCell, SnapshotReader};
+
+use crate::{Address, Mac};
 
 /// The number of a snapshot: persisted, rising, never used for another snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -57,11 +71,295 @@ pub enum Role {
     HostTransit,
 }
 
-/// Placeholder for the policy workstream: the fields arrive with `policy`, `route` and `pipeline`.
-#[derive(Debug)]
-pub struct Snapshot {
-    /// Its number.
+/// A local endpoint's number: an index into [`Snapshot`]'s endpoints and into its policy table.
+/// Means something within one snapshot only; [`Incarnation`] is the identity that lasts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct EndpointSlot(pub u16);
+
+/// A port as the pipeline sees it. A port that is not in the snapshot passes nothing
+/// ([`DropReason::PortNotReady`](crate::DropReason::PortNotReady)).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Port {
+    /// Its number, as [`Engine::add_port`](crate::engine::Engine::add_port) gave it.
+    pub id: PortId,
+    /// What stands behind it.
+    pub role: Role,
+    /// Our Ethernet address on it: the interface's own. Gateways are answered with it.
+    pub mac: Mac,
+    /// Largest IP packet that may leave by it, in bytes.
+    pub mtu: u16,
+    /// For [`Role::Pod`] the endpoint behind it; none for the other roles.
+    pub endpoint: Option<EndpointSlot>,
+    /// For the host roles the Ethernet address of the node's end of the veth. Pods' addresses are
+    /// their endpoints', next hops on an uplink are in [`Parts::neighbours`].
+    pub peer_mac: Option<Mac>,
+}
+
+/// A local pod.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Endpoint {
+    /// Its number in this snapshot.
+    pub slot: EndpointSlot,
+    /// Its identity; never [`Incarnation::NONE`].
+    pub incarnation: Incarnation,
+    /// When its compiled policy last changed; never [`Epoch::NONE`].
+    pub epoch: Epoch,
+    /// The port it stands behind.
+    pub port: PortId,
+    /// The Ethernet address of its interface.
+    pub mac: Mac,
+    /// Its addresses: what it may send from and what reaches it.
+    pub addresses: ArrayVec<Address, { Endpoint::ADDRESSES_MAX }>,
+}
+
+impl Endpoint {
+    /// Most addresses one endpoint can have.
+    pub const ADDRESSES_MAX: usize = 8;
+}
+
+/// A next hop whose Ethernet address control has learnt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Neighbour {
+    /// The port it is reached by.
+    pub port: PortId,
+    /// Its address.
+    pub address: Address,
+    /// Its Ethernet address.
+    pub mac: Mac,
+}
+
+/// What becomes of accepted connections that newer policy denies (D2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ExistingConnections {
+    /// They are decided again on their next packet, and cut if denied.
+    #[default]
+    Redecide,
+    /// They go on until they end. What was denied is decided again all the same.
+    Keep,
+}
+
+/// Whether a pod's packets to its own node follow its egress policy (D6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum NodeEgress {
+    /// They do.
+    #[default]
+    Policy,
+    /// They always pass.
+    Allow,
+}
+
+/// Choices that apply to every packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// What becomes of live connections when policy changes.
+    pub existing_connections: ExistingConnections,
+    /// Pod to its own node.
+    pub node_egress: NodeEgress,
+    /// Whether accepted flows make events too (the denial log at debug, `observe`).
+    pub accept_events: bool,
+    /// ICMP errors that one worker forwards or makes in a second, each; bursts of a tenth of that.
+    pub icmp_errors_per_second: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            existing_connections: ExistingConnections::Redecide,
+            node_egress: NodeEgress::Policy,
+            accept_events: false,
+            icmp_errors_per_second: 1000,
+        }
+    }
+}
+
+/// What a [`Snapshot`] is built from.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// Its number: larger than that of every snapshot before.
     pub generation: Generation,
+    /// The ports that may pass packets.
+    pub ports: Vec<Port>,
+    /// The local endpoints.
+    pub endpoints: Vec<Endpoint>,
+    /// Next hops with their Ethernet addresses.
+    pub neighbours: Vec<Neighbour>,
+    /// All addresses of the node itself.
+    pub node_addresses: Vec<Address>,
+    /// The pods' gateways, for which ARP and neighbour solicitations are answered on every port.
+    pub gateways: Vec<Address>,
+    /// Choices.
+    pub settings: Settings,
+}
+
+/// Why parts do not make a snapshot. Control made a mistake: nothing a user writes leads here.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// Two ports with one number.
+    #[error("port {} stands twice in the snapshot", .0.0)]
+    PortTwice(PortId),
+    /// Two endpoints with one slot.
+    #[error("endpoint slot {} stands twice in the snapshot", .0.0)]
+    SlotTwice(EndpointSlot),
+    /// An address of two endpoints, or of an endpoint and the node or a gateway.
+    #[error("address {0} belongs to more than one endpoint, node or gateway")]
+    AddressTwice(Address),
+    /// A pod port and its endpoint do not name each other.
+    #[error("port {} and endpoint slot {} do not name each other", .port.0, .slot.0)]
+    Unpaired {
+        /// The port.
+        port: PortId,
+        /// The endpoint.
+        slot: EndpointSlot,
+    },
+    /// A pod port without an endpoint, or another role's port with one.
+    #[error("port {} has an endpoint that its role does not have, or none where it needs one", .0.0)]
+    WrongRole(PortId),
+    /// An endpoint whose incarnation or epoch means "no endpoint".
+    #[error("endpoint slot {} has no incarnation or no epoch", .0.0)]
+    NoIdentity(EndpointSlot),
+}
+
+/// Everything the workers need to decide and to forward: immutable.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    generation: Generation,
+    ports: Vec<Option<Port>>,
+    endpoints: Vec<Option<Endpoint>>,
+    by_address: HashMap<Address, EndpointSlot>,
+    neighbours: HashMap<(PortId, Address), Mac>,
+    node_addresses: HashSet<Address>,
+    gateways: HashSet<Address>,
+    settings: Settings,
+}
+
+impl Snapshot {
+    /// The snapshot of `parts`.
+    ///
+    /// # Errors
+    /// See [`SnapshotError`].
+    pub fn build(parts: Parts) -> Result<Snapshot, SnapshotError> {
+        let mut snapshot = Snapshot {
+            generation: parts.generation,
+            neighbours: parts.neighbours.iter().map(|n| ((n.port, n.address), n.mac)).collect(),
+            node_addresses: parts.node_addresses.iter().copied().collect(),
+            gateways: parts.gateways.iter().copied().collect(),
+            settings: parts.settings,
+            ..Snapshot::default()
+        };
+        for port in parts.ports {
+            snapshot.insert_port(port)?;
+        }
+        for endpoint in parts.endpoints {
+            snapshot.insert_endpoint(endpoint)?;
+        }
+        snapshot.check_pairs()?;
+        Ok(snapshot)
+    }
+
+    fn insert_port(&mut self, port: Port) -> Result<(), SnapshotError> {
+        if port.endpoint.is_some() != (port.role == Role::Pod) {
+            return Err(SnapshotError::WrongRole(port.id));
+        }
+        let index = usize::from(port.id.0);
+        if self.ports.len() <= index {
+            self.ports.resize(index + 1, None);
+        }
+        if self.ports[index].is_some() {
+            return Err(SnapshotError::PortTwice(port.id));
+        }
+        self.ports[index] = Some(port);
+        Ok(())
+    }
+
+    fn insert_endpoint(&mut self, endpoint: Endpoint) -> Result<(), SnapshotError> {
+        let slot = endpoint.slot;
+        if endpoint.incarnation == Incarnation::NONE || endpoint.epoch == Epoch::NONE {
+            return Err(SnapshotError::NoIdentity(slot));
+        }
+        let index = usize::from(slot.0);
+        if self.endpoints.len() <= index {
+            self.endpoints.resize(index + 1, None);
+        }
+        if self.endpoints[index].is_some() {
+            return Err(SnapshotError::SlotTwice(slot));
+        }
+        for address in &endpoint.addresses {
+            let taken = self.node_addresses.contains(address) || self.gateways.contains(address);
+            if taken || self.by_address.insert(*address, slot).is_some() {
+                return Err(SnapshotError::AddressTwice(*address));
+            }
+        }
+        self.endpoints[index] = Some(endpoint);
+        Ok(())
+    }
+
+    /// Every port's endpoint exists and names the port; an endpoint may be without its port.
+    fn check_pairs(&self) -> Result<(), SnapshotError> {
+        for port in self.ports.iter().flatten() {
+            let Some(slot) = port.endpoint else { continue };
+            if self.endpoint(slot).is_none_or(|e| e.port != port.id) {
+                return Err(SnapshotError::Unpaired { port: port.id, slot });
+            }
+        }
+        for endpoint in self.endpoints.iter().flatten() {
+            let (port, slot) = (endpoint.port, endpoint.slot);
+            if self.port(port).is_some_and(|p| p.endpoint != Some(slot)) {
+                return Err(SnapshotError::Unpaired { port, slot });
+            }
+        }
+        Ok(())
+    }
+
+    /// Its number.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// A port that may pass packets.
+    pub fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(usize::from(id.0))?.as_ref()
+    }
+
+    /// The endpoint in `slot`.
+    pub fn endpoint(&self, slot: EndpointSlot) -> Option<&Endpoint> {
+        self.endpoints.get(usize::from(slot.0))?.as_ref()
+    }
+
+    /// The local endpoint that has `address`.
+    pub fn endpoint_at(&self, address: Address) -> Option<&Endpoint> {
+        self.endpoint(*self.by_address.get(&address)?)
+    }
+
+    /// All endpoints.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.iter().flatten()
+    }
+
+    /// All ports.
+    pub fn ports(&self) -> impl Iterator<Item = &Port> {
+        self.ports.iter().flatten()
+    }
+
+    /// The Ethernet address of a next hop on `port`.
+    pub fn neighbour(&self, port: PortId, address: Address) -> Option<Mac> {
+        self.neighbours.get(&(port, address)).copied()
+    }
+
+    /// Whether `address` is one of the node's own.
+    pub fn is_node_address(&self, address: Address) -> bool {
+        self.node_addresses.contains(&address)
+    }
+
+    /// Whether `address` is a gateway that we answer for.
+    pub fn is_gateway(&self, address: Address) -> bool {
+        self.gateways.contains(&address)
+    }
+
+    /// The choices.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
 }
 
 /// A snapshot as it is shared.

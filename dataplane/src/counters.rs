@@ -1,0 +1,251 @@
+//! Counters: one shard per worker, summed when somebody asks.
+//!
+//! A shard has one writer, its worker, so that counting is a load, an add and a store, all relaxed:
+//! no read-modify-write on the packet path, no shared cache line. Readers sum the shards; a sum is
+//! not a snapshot of one instant, but no count is ever lost or decreases.
+//!
+//! The account that must balance, for every worker and for their sum, once nothing is under way:
+//! `received == transmitted + answered + Σ dropped` (ICMP errors we originate are made of packets
+//! that count as dropped).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+use crate::{DropReason, snapshot::PortId};
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal;)*) => {
+        /// What is counted besides drops. The order is that of [`Counter::ALL`].
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum Counter {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Counter {
+            /// Every counter.
+            pub const ALL: &'static [Counter] = &[$(Counter::$name),*];
+
+            /// The name in metrics and `weir status`, without prefix and suffix.
+            pub const fn name(self) -> &'static str {
+                match self { $(Counter::$name => $text,)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Packets taken from receive rings.
+    Received = "received_packets";
+    /// Their bytes, Ethernet header included.
+    ReceivedBytes = "received_bytes";
+    /// Packets handed to transmit rings and forwarded as what they are.
+    Transmitted = "transmitted_packets";
+    /// Their bytes.
+    TransmittedBytes = "transmitted_bytes";
+    /// Packets answered in place: ARP and neighbour solicitations for a gateway.
+    Answered = "answered_packets";
+    /// ICMP errors we made of packets that could not go on. Each such packet counts as dropped too.
+    Originated = "originated_icmp_errors";
+    /// New flows that policy accepted.
+    FlowsAccepted = "flows_accepted";
+    /// New flows that policy denied.
+    FlowsDenied = "flows_denied";
+    /// Flows that passed without an entry, because no tier may deny them at either end (D15).
+    FlowsUntracked = "flows_untracked";
+    /// Entries decided again under newer policy.
+    Redecided = "flows_redecided";
+    /// Of those, accepted before and denied now.
+    RedecidedDenied = "flows_cut";
+    /// TCP flows adopted without their SYN, in the adoption window (D21).
+    Adopted = "flows_adopted";
+    /// ICMP errors passed because they belong to a flow (D4).
+    Related = "related_icmp_errors";
+    /// MSS options lowered.
+    MssClamped = "mss_clamped";
+    /// Checksums completed in software.
+    ChecksumsCompleted = "checksums_completed";
+    /// Events that did not fit the queue.
+    EventsLost = "events_lost";
+    /// Bursts processed.
+    Bursts = "bursts";
+    /// Times the worker went to sleep.
+    Sleeps = "sleeps";
+}
+
+/// What is counted per port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PortTotals {
+    /// Packets received from the port.
+    pub received: u64,
+    /// Bytes received from it.
+    pub received_bytes: u64,
+    /// Packets sent to it.
+    pub transmitted: u64,
+    /// Bytes sent to it.
+    pub transmitted_bytes: u64,
+    /// Packets from it that were dropped, by whatever reason.
+    pub dropped: u64,
+}
+
+const PORT_COUNTERS: usize = 5;
+
+/// One worker's counters.
+#[derive(Debug)]
+pub struct CounterShard {
+    counters: Box<[AtomicU64]>,
+    drops: Box<[AtomicU64]>,
+    ports: Box<[AtomicU64]>,
+}
+
+fn zeroes(count: usize) -> Box<[AtomicU64]> {
+    (0..count).map(|_| AtomicU64::new(0)).collect()
+}
+
+/// Adds to a word that only this thread writes.
+fn bump(word: &AtomicU64, amount: u64) {
+    word.store(word.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+}
+
+impl CounterShard {
+    /// Counters at zero for ports numbered below `ports_max`.
+    pub fn new(ports_max: u16) -> CounterShard {
+        CounterShard {
+            counters: zeroes(Counter::ALL.len()),
+            drops: zeroes(DropReason::COUNT),
+            ports: zeroes(usize::from(ports_max) * PORT_COUNTERS),
+        }
+    }
+
+    /// Adds `amount` to a counter. Only the shard's worker may call this.
+    pub fn add(&self, counter: Counter, amount: u64) {
+        bump(&self.counters[counter as usize], amount);
+    }
+
+    /// Counts a packet received from `port`.
+    pub fn received(&self, port: PortId, bytes: usize) {
+        self.add(Counter::Received, 1);
+        self.add(Counter::ReceivedBytes, bytes as u64);
+        self.add_port(port, 0, 1);
+        self.add_port(port, 1, bytes as u64);
+    }
+
+    /// Counts a packet forwarded to `port`.
+    pub fn transmitted(&self, port: PortId, bytes: usize) {
+        self.add(Counter::Transmitted, 1);
+        self.add(Counter::TransmittedBytes, bytes as u64);
+        self.add_port(port, 2, 1);
+        self.add_port(port, 3, bytes as u64);
+    }
+
+    /// Counts a drop of a packet that came from `port`.
+    pub fn dropped(&self, port: PortId, reason: DropReason) {
+        bump(&self.drops[reason as usize], 1);
+        self.add_port(port, 4, 1);
+    }
+
+    fn add_port(&self, port: PortId, which: usize, amount: u64) {
+        // A port beyond the table exists only if control made a mistake; the sums stay right.
+        if let Some(word) = self.ports.get(usize::from(port.0) * PORT_COUNTERS + which) {
+            bump(word, amount);
+        }
+    }
+}
+
+/// Sums over shards.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Totals {
+    counters: Vec<u64>,
+    drops: Vec<u64>,
+    ports: Vec<PortTotals>,
+}
+
+impl Totals {
+    /// The sum over `shards`.
+    pub fn of<'a>(shards: impl IntoIterator<Item = &'a CounterShard>) -> Totals {
+        let mut totals = Totals {
+            counters: vec![0; Counter::ALL.len()],
+            drops: vec![0; DropReason::COUNT],
+            ports: Vec::new(),
+        };
+        for shard in shards {
+            add_words(&mut totals.counters, &shard.counters);
+            add_words(&mut totals.drops, &shard.drops);
+            let ports = shard.ports.len() / PORT_COUNTERS;
+            if totals.ports.len() < ports {
+                totals.ports.resize(ports, PortTotals::default());
+            }
+            for (sum, words) in totals.ports.iter_mut().zip(shard.ports.chunks(PORT_COUNTERS)) {
+                let [received, received_bytes, transmitted, transmitted_bytes, dropped] = words
+                else {
+                    continue;
+                };
+                sum.received += received.load(Ordering::Relaxed);
+                sum.received_bytes += received_bytes.load(Ordering::Relaxed);
+                sum.transmitted += transmitted.load(Ordering::Relaxed);
+                sum.transmitted_bytes += transmitted_bytes.load(Ordering::Relaxed);
+                sum.dropped += dropped.load(Ordering::Relaxed);
+            }
+        }
+        totals
+    }
+
+    /// A counter's sum.
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize]
+    }
+
+    /// Packets dropped for `reason`.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize]
+    }
+
+    /// Packets dropped for any reason.
+    pub fn dropped_total(&self) -> u64 {
+        self.drops.iter().sum()
+    }
+
+    /// A port's sums since its number was first used.
+    pub fn port(&self, port: PortId) -> PortTotals {
+        self.ports.get(usize::from(port.0)).copied().unwrap_or_default()
+    }
+
+    /// Received packets that are not accounted for: 0 whenever no burst is under way.
+    pub fn unaccounted(&self) -> i128 {
+        i128::from(self.counter(Counter::Received))
+            - i128::from(self.counter(Counter::Transmitted))
+            - i128::from(self.counter(Counter::Answered))
+            - i128::from(self.dropped_total())
+    }
+}
+
+fn add_words(sums: &mut [u64], words: &[AtomicU64]) {
+    for (sum, word) in sums.iter_mut().zip(words) {
+        *sum += word.load(Ordering::Relaxed);
+    }
+}
+
+/// All workers' counters.
+#[derive(Debug)]
+pub struct Counters {
+    shards: Box<[CachePadded<CounterShard>]>,
+}
+
+impl Counters {
+    /// A shard for each of `workers`, for ports numbered below `ports_max`.
+    pub fn new(workers: usize, ports_max: u16) -> Counters {
+        Counters {
+            shards: (0..workers).map(|_| CachePadded::new(CounterShard::new(ports_max))).collect(),
+        }
+    }
+
+    /// One worker's shard; none beyond the workers there are.
+    pub fn shard(&self, worker: usize) -> Option<&CounterShard> {
+        self.shards.get(worker).map(|shard| &**shard)
+    }
+
+    /// The sum over all workers.
+    pub fn totals(&self) -> Totals {
+        Totals::of(self.shards.iter().map(|shard| &**shard))
+    }
+}

@@ -1,0 +1,130 @@
+//! What workers tell the control thread about single packets: for the denial log and `observe`.
+//!
+//! One bounded queue per worker, of fixed-size records. Nothing waits: what does not fit is counted
+//! ([`EventQueue::lost`]). First denials of a flow may use the whole queue; repeated ones and the
+//! rest only its first half, so that a flood of drops cannot push out the news.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_queue::ArrayQueue;
+
+use crate::snapshot::{Generation, Incarnation, PortId};
+use crate::{Address, DropReason, FlowKey, Time, Verdict};
+
+/// Something that happened to a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// When its burst was processed.
+    pub time: Time,
+    /// What happened.
+    pub kind: EventKind,
+    /// The flow as the packet shows it: a denial's is oriented like the connection it denies.
+    pub key: FlowKey,
+    /// Where the packet came in.
+    pub ingress: PortId,
+    /// The local endpoint that `key.source` is, if any.
+    pub source: Incarnation,
+    /// The local endpoint that `key.destination` is, if any.
+    pub destination: Incarnation,
+    /// The snapshot that decided.
+    pub generation: Generation,
+    /// The TCP flags byte; 0 for other protocols.
+    pub tcp_flags: u8,
+    /// The packet's length in bytes, Ethernet header included.
+    pub len: u16,
+}
+
+/// What happened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EventKind {
+    /// A new flow was accepted. Only if [`Settings::accept_events`] asks for it.
+    ///
+    /// [`Settings::accept_events`]: crate::snapshot::Settings::accept_events
+    Accepted(Verdict),
+    /// A flow was denied that was not denied before: new, or cut by newer policy.
+    Denied(Verdict),
+    /// Another packet of a denied flow.
+    DeniedAgain(Verdict),
+    /// Dropped for a reason other than policy.
+    Dropped(DropReason),
+    /// A packet was dropped because the Ethernet address of this next hop, on this port, is not in
+    /// the snapshot: control should resolve it.
+    NeighbourMissing {
+        /// The port the next hop is on.
+        port: PortId,
+        /// The next hop.
+        address: Address,
+    },
+}
+
+/// One worker's events: written by the worker, drained by the control thread.
+#[derive(Debug)]
+pub struct EventQueue {
+    queue: ArrayQueue<Event>,
+    lost: AtomicU64,
+}
+
+impl EventQueue {
+    /// A queue of at least 2 events.
+    pub fn new(capacity: usize) -> EventQueue {
+        EventQueue { queue: ArrayQueue::new(capacity.max(2)), lost: AtomicU64::new(0) }
+    }
+
+    /// Adds an event that must not be missed: it may use the whole queue. False if it is lost.
+    pub fn push_first(&self, event: Event) -> bool {
+        let kept = self.queue.push(event).is_ok();
+        if !kept {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        kept
+    }
+
+    /// Adds an event that may be missed: it may use half of the queue. False if it is lost.
+    pub fn push_repeated(&self, event: Event) -> bool {
+        if self.queue.len() >= self.queue.capacity() / 2 {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        self.push_first(event)
+    }
+
+    /// Takes the oldest event.
+    pub fn pop(&self) -> Option<Event> {
+        self.queue.pop()
+    }
+
+    /// Events that did not fit, since the start.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(n: u64) -> Event {
+        Event {
+            time: Time(n),
+            kind: EventKind::Dropped(DropReason::NoRoute),
+            key: FlowKey::default(),
+            ingress: PortId(0),
+            source: Incarnation::NONE,
+            destination: Incarnation::NONE,
+            generation: Generation(1),
+            tcp_flags: 0,
+            len: 60,
+        }
+    }
+
+    #[test]
+    fn repeated_events_leave_room_for_first_ones_and_losses_are_counted() {
+        let queue = EventQueue::new(8);
+        let kept = (0..10).filter(|n| queue.push_repeated(event(*n))).count();
+        assert_eq!((kept, queue.lost()), (4, 6));
+        let kept = (10..20).filter(|n| queue.push_first(event(*n))).count();
+        assert_eq!((kept, queue.lost()), (4, 12));
+        let times: Vec<u64> = std::iter::from_fn(|| queue.pop()).map(|e| e.time.0).collect();
+        assert_eq!(times, [0, 1, 2, 3, 10, 11, 12, 13]);
+    }
+}
