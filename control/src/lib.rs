@@ -1,6 +1,7 @@
 //! Kubernetes objects in, policy snapshots out.
 
+pub mod cli;
 pub mod client;
 pub mod daemon;
+pub mod lab_protocol;
 pub mod protocol;
-pub mod cli;
