@@ -104,7 +104,10 @@ fn zeroes(count: usize) -> Box<[AtomicU64]> {
 
 /// Adds to a word that only this thread writes.
 fn bump(word: &AtomicU64, amount: u64) {
-    word.store(word.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    word.store(
+        word.load(Ordering::Relaxed).wrapping_add(amount),
+        Ordering::Relaxed,
+    );
 }
 
 impl CounterShard {
@@ -175,8 +178,18 @@ impl Totals {
             if totals.ports.len() < ports {
                 totals.ports.resize(ports, PortTotals::default());
             }
-            for (sum, words) in totals.ports.iter_mut().zip(shard.ports.chunks(PORT_COUNTERS)) {
-                let [received, received_bytes, transmitted, transmitted_bytes, dropped] = words
+            for (sum, words) in totals
+                .ports
+                .iter_mut()
+                .zip(shard.ports.chunks(PORT_COUNTERS))
+            {
+                let [
+                    received,
+                    received_bytes,
+                    transmitted,
+                    transmitted_bytes,
+                    dropped,
+                ] = words
                 else {
                     continue;
                 };
@@ -207,7 +220,10 @@ impl Totals {
 
     /// A port's sums since its number was first used.
     pub fn port(&self, port: PortId) -> PortTotals {
-        self.ports.get(usize::from(port.0)).copied().unwrap_or_default()
+        self.ports
+            .get(usize::from(port.0))
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Received packets that are not accounted for: 0 whenever no burst is under way.
@@ -235,7 +251,9 @@ impl Counters {
     /// A shard for each of `workers`, for ports numbered below `ports_max`.
     pub fn new(workers: usize, ports_max: u16) -> Counters {
         Counters {
-            shards: (0..workers).map(|_| CachePadded::new(CounterShard::new(ports_max))).collect(),
+            shards: (0..workers)
+                .map(|_| CachePadded::new(CounterShard::new(ports_max)))
+                .collect(),
         }
     }
 

@@ -67,7 +67,10 @@ pub struct EventQueue {
 impl EventQueue {
     /// A queue of at least 2 events.
     pub fn new(capacity: usize) -> EventQueue {
-        EventQueue { queue: ArrayQueue::new(capacity.max(2)), lost: AtomicU64::new(0) }
+        EventQueue {
+            queue: ArrayQueue::new(capacity.max(2)),
+            lost: AtomicU64::new(0),
+        }
     }
 
     /// Adds an event that must not be missed: it may use the whole queue. False if it is lost.
@@ -124,7 +127,9 @@ mod tests {
         assert_eq!((kept, queue.lost()), (4, 6));
         let kept = (10..20).filter(|n| queue.push_first(event(*n))).count();
         assert_eq!((kept, queue.lost()), (4, 12));
-        let times: Vec<u64> = std::iter::from_fn(|| queue.pop()).map(|e| e.time.0).collect();
+        let times: Vec<u64> = std::iter::from_fn(|| queue.pop())
+            .map(|e| e.time.0)
+            .collect();
         assert_eq!(times, [0, 1, 2, 3, 10, 11, 12, 13]);
     }
 }

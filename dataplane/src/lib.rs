@@ -18,6 +18,7 @@
 pub mod address;
 pub mod counters;
 pub mod drop_reason;
+pub mod engine;
 pub mod events;
 pub mod flow;
 pub mod policy;

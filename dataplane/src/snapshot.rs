@@ -14,6 +14,8 @@ use hashbrown::{HashMap, HashSet};
 
 pub use cell::{NotAcknowledged, SnapshotCell, SnapshotReader};
 
+pub use crate::policy::EndpointSlot;
+use crate::policy::PolicyTable;
 use crate::{Address, Mac};
 
 /// The number of a snapshot: persisted, rising, never used for another snapshot.
@@ -70,11 +72,6 @@ pub enum Role {
     /// What the node's stack forwards or translates (`weir-transit`).
     HostTransit,
 }
-
-/// A local endpoint's number: an index into [`Snapshot`]'s endpoints and into its policy table.
-/// Means something within one snapshot only; [`Incarnation`] is the identity that lasts.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct EndpointSlot(pub u16);
 
 /// A port as the pipeline sees it. A port that is not in the snapshot passes nothing
 /// ([`DropReason::PortNotReady`](crate::DropReason::PortNotReady)).
@@ -187,6 +184,9 @@ pub struct Parts {
     pub node_addresses: Vec<Address>,
     /// The pods' gateways, for which ARP and neighbour solicitations are answered on every port.
     pub gateways: Vec<Address>,
+    /// The endpoints' policies, by slot. An endpoint that the table lacks passes nothing.
+    /// Shared, so that a snapshot that changes only a neighbour compiles nothing.
+    pub policy: Arc<PolicyTable>,
     /// Choices.
     pub settings: Settings,
 }
@@ -230,6 +230,7 @@ pub struct Snapshot {
     neighbours: HashMap<(PortId, Address), Mac>,
     node_addresses: HashSet<Address>,
     gateways: HashSet<Address>,
+    policy: Arc<PolicyTable>,
     settings: Settings,
 }
 
@@ -241,9 +242,14 @@ impl Snapshot {
     pub fn build(parts: Parts) -> Result<Snapshot, SnapshotError> {
         let mut snapshot = Snapshot {
             generation: parts.generation,
-            neighbours: parts.neighbours.iter().map(|n| ((n.port, n.address), n.mac)).collect(),
+            neighbours: parts
+                .neighbours
+                .iter()
+                .map(|n| ((n.port, n.address), n.mac))
+                .collect(),
             node_addresses: parts.node_addresses.iter().copied().collect(),
             gateways: parts.gateways.iter().copied().collect(),
+            policy: parts.policy,
             settings: parts.settings,
             ..Snapshot::default()
         };
@@ -299,7 +305,10 @@ impl Snapshot {
         for port in self.ports.iter().flatten() {
             let Some(slot) = port.endpoint else { continue };
             if self.endpoint(slot).is_none_or(|e| e.port != port.id) {
-                return Err(SnapshotError::Unpaired { port: port.id, slot });
+                return Err(SnapshotError::Unpaired {
+                    port: port.id,
+                    slot,
+                });
             }
         }
         for endpoint in self.endpoints.iter().flatten() {
@@ -354,6 +363,11 @@ impl Snapshot {
     /// Whether `address` is a gateway that we answer for.
     pub fn is_gateway(&self, address: Address) -> bool {
         self.gateways.contains(&address)
+    }
+
+    /// The endpoints' compiled policies.
+    pub fn policy(&self) -> &PolicyTable {
+        &self.policy
     }
 
     /// The choices.

@@ -45,7 +45,9 @@ impl SnapshotCell {
         SnapshotCell {
             published: CachePadded::new(AtomicU64::new(first.generation().0)),
             current: ArcSwap::new(first),
-            acknowledged: (0..readers).map(|_| CachePadded::new(AtomicU64::new(0))).collect(),
+            acknowledged: (0..readers)
+                .map(|_| CachePadded::new(AtomicU64::new(0)))
+                .collect(),
         }
     }
 
@@ -65,13 +67,20 @@ impl SnapshotCell {
 
     /// The generation that every reader has adopted; that of the newest if there are no readers.
     pub fn acknowledged(&self) -> Generation {
-        let oldest = self.acknowledged.iter().map(|word| word.load(Ordering::Acquire)).min();
+        let oldest = self
+            .acknowledged
+            .iter()
+            .map(|word| word.load(Ordering::Acquire))
+            .min();
         Generation(oldest.unwrap_or_else(|| self.published.load(Ordering::Acquire)))
     }
 
     /// How many readers have adopted `generation` or a later one.
     pub fn live(&self, generation: Generation) -> usize {
-        self.acknowledged.iter().filter(|w| w.load(Ordering::Acquire) >= generation.0).count()
+        self.acknowledged
+            .iter()
+            .filter(|w| w.load(Ordering::Acquire) >= generation.0)
+            .count()
     }
 
     /// How many readers there are.
@@ -96,7 +105,12 @@ impl SnapshotCell {
                 return Ok(waited);
             }
             if waited > patience {
-                return Err(NotAcknowledged { generation, live, readers: self.readers(), waited });
+                return Err(NotAcknowledged {
+                    generation,
+                    live,
+                    readers: self.readers(),
+                    waited,
+                });
             }
             if waited < Duration::from_micros(200) {
                 std::thread::yield_now();
@@ -108,7 +122,11 @@ impl SnapshotCell {
 
     /// Reader number `index`. There must be one per number; more would hide each other's delay.
     pub fn reader(self: &Arc<Self>, index: usize) -> SnapshotReader {
-        SnapshotReader { current: self.load(), cell: Arc::clone(self), index }
+        SnapshotReader {
+            current: self.load(),
+            cell: Arc::clone(self),
+            index,
+        }
     }
 }
 
@@ -152,7 +170,10 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     fn snapshot(generation: u64) -> Arc<Snapshot> {
-        let parts = Parts { generation: Generation(generation), ..Parts::default() };
+        let parts = Parts {
+            generation: Generation(generation),
+            ..Parts::default()
+        };
         Arc::new(Snapshot::build(parts).unwrap())
     }
 
@@ -166,8 +187,13 @@ mod tests {
         assert_eq!(cell.acknowledged(), Generation(1));
         cell.publish(snapshot(2));
         assert_eq!(fast.refresh().generation(), Generation(2));
-        assert_eq!((cell.acknowledged(), cell.live(Generation(2))), (Generation(1), 1));
-        let late = cell.wait(Generation(2), Duration::from_millis(1)).unwrap_err();
+        assert_eq!(
+            (cell.acknowledged(), cell.live(Generation(2))),
+            (Generation(1), 1)
+        );
+        let late = cell
+            .wait(Generation(2), Duration::from_millis(1))
+            .unwrap_err();
         assert_eq!((late.live, late.readers), (1, 2));
         slow.refresh();
         assert!(cell.wait(Generation(2), Duration::ZERO).is_ok());
@@ -189,7 +215,8 @@ mod tests {
             }
             for generation in 2..300 {
                 let previous = cell.publish(snapshot(generation));
-                cell.wait(Generation(generation), Duration::from_secs(10)).unwrap();
+                cell.wait(Generation(generation), Duration::from_secs(10))
+                    .unwrap();
                 // All have moved on: ours is the only reference, so freeing it is ours too.
                 assert_eq!(Arc::strong_count(&previous), 1);
             }
