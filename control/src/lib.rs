@@ -4,4 +4,5 @@ pub mod cli;
 pub mod client;
 pub mod daemon;
 pub mod lab_protocol;
+pub mod objects;
 pub mod protocol;
