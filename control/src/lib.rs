@@ -5,4 +5,5 @@ pub mod client;
 pub mod daemon;
 pub mod lab_protocol;
 pub mod objects;
+pub mod netlink;
 pub mod protocol;

@@ -1,0 +1,50 @@
+//! Tests that need root and the kernel: namespaces, links, the daemon itself.
+//!
+//! Not under libtest, because libtest cannot say "skipped": each test is listed as `ok`, `FAILED`
+//! or `skipped: REASON`, and the last line counts them. Arguments pick tests by part of the name.
+
+mod netlink;
+
+type Test = (&'static str, fn());
+
+const TESTS: &[Test] = &[
+    (
+        "netlink::a_veth_pair_across_namespaces",
+        netlink::a_veth_pair_across_namespaces,
+    ),
+    (
+        "netlink::routes_rules_and_neighbours",
+        netlink::routes_rules_and_neighbours,
+    ),
+    (
+        "netlink::the_monitor_tells_of_a_link_that_goes",
+        netlink::the_monitor_tells_of_a_link_that_goes,
+    ),
+];
+
+fn main() {
+    let filters: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
+    let picked =
+        |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(f.as_str()));
+    let root = rustix::process::geteuid().is_root();
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for (name, test) in TESTS.iter().filter(|(name, _)| picked(name)) {
+        if !root {
+            println!("test {name} ... skipped: needs root");
+            skipped += 1;
+        } else if std::panic::catch_unwind(test).is_ok() {
+            println!("test {name} ... ok");
+            passed += 1;
+        } else {
+            println!("test {name} ... FAILED");
+            failed += 1;
+        }
+    }
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    if failed > 0 {
+        std::process::exit(1);
+    }
+}
