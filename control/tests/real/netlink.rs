@@ -102,6 +102,9 @@ pub fn routes_rules_and_neighbours() {
         .unwrap();
     let index = link(&mut netlink, "wa").index;
     let other = link(&mut netlink, "wb").index;
+    // A namespace has no local table, and takes no gateway, before its loopback is up.
+    let loopback = link(&mut netlink, "lo").index;
+    netlink.set_up(loopback).unwrap();
     netlink.set_up(index).unwrap();
     netlink.set_up(other).unwrap();
     for (destination, gateway) in [("10.9.0.0/16", "169.254.1.1"), ("fd09::/64", "fe80::1")] {
