@@ -4,6 +4,6 @@ pub mod cli;
 pub mod client;
 pub mod daemon;
 pub mod lab_protocol;
-pub mod objects;
 pub mod netlink;
+pub mod objects;
 pub mod protocol;

@@ -1,2 +1,7 @@
 //! `weir`: the command line and the daemon.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    control::cli::main(std::env::args().skip(1).collect())
+}

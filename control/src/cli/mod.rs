@@ -1,6 +1,333 @@
 //! The command line: kubectl's verbs over the daemon's socket, and Weir's own.
+//!
+//! [`VERBS`] is the only list of verbs: dispatch, `--help` and the check for unknown flags read it.
 
 pub mod columns;
+pub mod files;
 pub mod flags;
 pub mod jsonpath;
+pub mod output;
+pub mod session;
 pub mod table;
+pub mod verbs;
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use flags::{Flag, GLOBAL, Parsed, Takes};
+use session::{Session, VerbError};
+use verbs::label::MetadataMap;
+use verbs::mutate::Way;
+use verbs::{delete, get, label, mutate, pods, status};
+
+/// One verb.
+struct Verb {
+    name: &'static str,
+    about: &'static str,
+    usage: &'static str,
+    examples: &'static str,
+    flags: &'static [Flag],
+    run: fn(&mut Session) -> Result<(), VerbError>,
+}
+
+const VERBS: &[Verb] = &[
+    Verb {
+        name: "apply",
+        about: "Create or change the objects of files, in one transaction",
+        usage: "apply -f FILE…",
+        examples: "weir apply -f policy.yaml\nhelm template . | weir apply -f -\n\
+                   weir apply -f policies/ --dry-run=server",
+        flags: mutate::FLAGS,
+        run: |session| mutate::run(session, Way::Apply),
+    },
+    Verb {
+        name: "create",
+        about: "Create objects, from files or by name",
+        usage: "create (-f FILE… | namespace NAME | deployment NAME --image=IMAGE)",
+        examples: "weir create -f pod.yaml\nweir create namespace stars\n\
+                   weir create deployment web --image=nginx --replicas=2 --port=80",
+        flags: mutate::FLAGS,
+        run: |session| mutate::run(session, Way::Create),
+    },
+    Verb {
+        name: "replace",
+        about: "Put the objects of files in place of those that are there",
+        usage: "replace -f FILE…",
+        examples: "weir replace -f policy.yaml",
+        flags: mutate::FLAGS,
+        run: |session| mutate::run(session, Way::Replace),
+    },
+    Verb {
+        name: "get",
+        about: "List objects",
+        usage: "get (TYPE[,TYPE…] [NAME…] | TYPE/NAME…)",
+        examples: "weir get pods -A -o wide\nweir get netpol\n\
+                   weir get pod web -o jsonpath='{.status.podIP}'",
+        flags: get::FLAGS,
+        run: get::run,
+    },
+    Verb {
+        name: "delete",
+        about: "Delete objects",
+        usage: "delete (-f FILE… | TYPE NAME… | TYPE/NAME… | TYPE -l SELECTOR | TYPE --all)",
+        examples: "weir delete -f policy.yaml\nweir delete netpol default-deny -n stars",
+        flags: delete::FLAGS,
+        run: delete::run,
+    },
+    Verb {
+        name: "label",
+        about: "Set, change or remove labels",
+        usage: "label (TYPE NAME… | TYPE/NAME… | TYPE --all) KEY=VALUE… KEY-…",
+        examples: "weir label pod web role=frontend\nweir label ns client role-",
+        flags: label::FLAGS,
+        run: |session| label::run(session, MetadataMap::Labels),
+    },
+    Verb {
+        name: "annotate",
+        about: "Set, change or remove annotations",
+        usage: "annotate (TYPE NAME… | TYPE/NAME… | TYPE --all) KEY=VALUE… KEY-…",
+        examples: "weir annotate pod web note='a word'",
+        flags: label::FLAGS,
+        run: |session| label::run(session, MetadataMap::Annotations),
+    },
+    Verb {
+        name: "exec",
+        about: "Run a command in a lab's pod",
+        usage: "exec POD [-c CONTAINER] [-it] -- COMMAND [ARGUMENT…]",
+        examples: "weir exec bb1 -- curl -m 2 http://10.0.0.3\nweir exec -it bb1 -- sh",
+        flags: pods::STREAM_FLAGS,
+        run: pods::exec,
+    },
+    Verb {
+        name: "attach",
+        about: "Join the standard streams of a container of a lab's pod",
+        usage: "attach POD [-c CONTAINER] [-it]",
+        examples: "weir attach bb1 -it",
+        flags: pods::STREAM_FLAGS,
+        run: pods::attach,
+    },
+    Verb {
+        name: "logs",
+        about: "Print what a container of a lab's pod has written",
+        usage: "logs POD [-c CONTAINER] [-f]",
+        examples: "weir logs -f web --tail=20",
+        flags: pods::LOGS_FLAGS,
+        run: pods::logs,
+    },
+    Verb {
+        name: "daemon",
+        about: "Run the dataplane daemon in the foreground",
+        usage: "daemon [--config FILE]",
+        examples: "weir daemon --config /etc/weir/weir.toml",
+        flags: &[flags::value(
+            "config",
+            None,
+            "Configuration; default /etc/weir/weir.toml",
+        )],
+        run: |session| {
+            let config = session.parsed.value("config").map(std::path::Path::new);
+            crate::daemon::run(config).map_err(|error| VerbError::Local(error.to_string()))
+        },
+    },
+    Verb {
+        name: "status",
+        about: "Health, workers, ports and generation of the daemon",
+        usage: "status [-o json]",
+        examples: "weir status\nweir status -o json",
+        flags: status::FLAGS,
+        run: status::run,
+    },
+];
+
+/// Verbs that other programs beside this one bring.
+const COMPANIONS: &[(&str, &str)] = &[
+    (
+        "lab",
+        "Labs: pods on this machine, without a cluster (up, down, run, list, shell)",
+    ),
+    ("bench", "Benchmarks"),
+];
+
+/// Runs the command line and gives the exit status.
+pub fn main(arguments: Vec<String>) -> ExitCode {
+    let every: Vec<Flag> = VERBS.iter().flat_map(|verb| verb.flags).copied().collect();
+    let (name, rest) = flags::split_verb(&every, &arguments);
+    let Some(name) = name else {
+        print!("{}", overview());
+        return ExitCode::SUCCESS;
+    };
+    if name == "help" {
+        return help(&rest);
+    }
+    let Some(verb) = VERBS.iter().find(|verb| verb.name == name) else {
+        return companion(&name, &rest);
+    };
+    let parsed = match flags::parse(verb.flags, &rest) {
+        Ok(parsed) => parsed,
+        Err(error) => return VerbError::Flag(error).report(verb.name),
+    };
+    if parsed.is_on("help") {
+        print!("{}", verb_help(verb));
+        return ExitCode::SUCCESS;
+    }
+    finish(verb, parsed)
+}
+
+fn finish(verb: &Verb, parsed: Parsed) -> ExitCode {
+    match (verb.run)(&mut Session::new(parsed)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(verb.name),
+    }
+}
+
+fn help(rest: &[String]) -> ExitCode {
+    let Some(name) = rest.first() else {
+        print!("{}", overview());
+        return ExitCode::SUCCESS;
+    };
+    match VERBS.iter().find(|verb| verb.name == name) {
+        Some(verb) => {
+            print!("{}", verb_help(verb));
+            ExitCode::SUCCESS
+        }
+        None => companion(name, &["--help".to_owned()]),
+    }
+}
+
+/// Runs `weir-NAME`, beside this program or on PATH, in place of this process.
+fn companion(name: &str, rest: &[String]) -> ExitCode {
+    let program = format!("weir-{name}");
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|own| Some(own.parent()?.join(&program)));
+    let candidates = beside
+        .into_iter()
+        .filter(|path| path.exists())
+        .chain([PathBuf::from(program)]);
+    for candidate in candidates.filter(|_| plain) {
+        let error = Command::new(&candidate).args(rest).exec();
+        if error.kind() != std::io::ErrorKind::NotFound {
+            eprintln!("error: cannot run {}: {error}", candidate.display());
+            return ExitCode::FAILURE;
+        }
+    }
+    eprintln!("error: unknown command \"{name}\" for \"weir\"\n\nRun 'weir --help' for usage.");
+    ExitCode::FAILURE
+}
+
+fn overview() -> String {
+    let mut text = String::from(
+        "Weir enforces Kubernetes NetworkPolicy on real packets, over AF_XDP.\n\nCommands:\n",
+    );
+    let own = VERBS.iter().map(|verb| (verb.name, verb.about));
+    for (name, about) in own.chain(COMPANIONS.iter().copied()) {
+        text.push_str(&format!("  {name:<10} {about}\n"));
+    }
+    text.push_str(
+        "\nUsage:\n  weir [flags] COMMAND [options]\n\n\
+         Use \"weir COMMAND --help\" for more about a command.\n",
+    );
+    text
+}
+
+fn verb_help(verb: &Verb) -> String {
+    let mut text = format!("{}.\n\nExamples:\n", verb.about);
+    for line in verb.examples.lines() {
+        text.push_str(&format!("  {line}\n"));
+    }
+    text.push_str("\nOptions:\n");
+    let shown = |flag: &&Flag| !flag.help.is_empty();
+    for flag in verb.flags.iter().filter(shown) {
+        text.push_str(&flag_help(flag));
+    }
+    text.push_str(&format!(
+        "\nUsage:\n  weir {}\n\nGlobal options:\n",
+        verb.usage
+    ));
+    for flag in GLOBAL.iter().filter(shown) {
+        text.push_str(&flag_help(flag));
+    }
+    let silent: Vec<String> = verb
+        .flags
+        .iter()
+        .chain(GLOBAL)
+        .filter(|flag| flag.help.is_empty())
+        .map(|flag| format!("--{}", flag.long))
+        .collect();
+    text.push_str(&format!(
+        "\nAccepted, without effect here: {}\n",
+        silent.join(" ")
+    ));
+    text
+}
+
+fn flag_help(flag: &Flag) -> String {
+    let short = flag
+        .short
+        .map_or("    ".to_owned(), |short| format!("-{short}, "));
+    let long = match flag.takes {
+        Takes::Switch => format!("--{}", flag.long),
+        Takes::Value => format!("--{} VALUE", flag.long),
+        Takes::Optional(default) => format!("--{}[={default}]", flag.long),
+    };
+    format!("    {short}{long}\n        {}\n", flag.help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    /// Flags that scripts pass and that mean nothing here. Any other flag must have an effect, and
+    /// therefore a line in `--help`.
+    const HARMLESS: &[&str] = &[
+        "context",
+        "cluster",
+        "kubeconfig",
+        "user",
+        "request-timeout",
+        "insecure-skip-tls-verify",
+        "force",
+        "save-config",
+        "field-manager",
+        "cascade",
+        "quiet",
+    ];
+
+    #[test]
+    fn flags_without_help_are_the_listed_harmless_ones() {
+        for verb in VERBS {
+            let mut seen = HashSet::new();
+            for flag in verb.flags.iter().chain(GLOBAL) {
+                assert!(
+                    seen.insert(flag.long),
+                    "{} has --{} twice",
+                    verb.name,
+                    flag.long
+                );
+                if flag.help.is_empty() {
+                    assert!(
+                        HARMLESS.contains(&flag.long),
+                        "{}: --{}",
+                        verb.name,
+                        flag.long
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_verb_explains_itself() {
+        for verb in VERBS {
+            let text = verb_help(verb);
+            assert!(
+                text.contains("Examples:") && text.contains(verb.usage),
+                "{text}"
+            );
+        }
+        assert!(overview().contains("  lab "));
+    }
+}

@@ -1,0 +1,194 @@
+//! What every verb needs: where the daemon is, which namespace is meant, and how errors read.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use thiserror::Error;
+
+use crate::client::{Client, ClientError};
+use crate::lab_protocol::{self, LabError};
+use crate::protocol::{Mutation, Reason};
+
+use super::flags::{FlagError, Parsed};
+
+/// The daemon's socket where no lab is meant.
+pub const SOCKET: &str = "/run/weir/weir.sock";
+
+/// Why a verb failed, as it is printed.
+#[derive(Debug, Error)]
+pub enum VerbError {
+    /// The command line is wrong: printed with a pointer to `--help`.
+    #[error("{0}")]
+    Usage(String),
+    /// A flag is wrong.
+    #[error("{0}")]
+    Flag(#[from] FlagError),
+    /// The client's own objection, behind `error: `.
+    #[error("{0}")]
+    Local(String),
+    /// The daemon's objection, behind `Error from server (REASON): `.
+    #[error("{0}")]
+    Client(#[from] ClientError),
+    /// The lab's agent's objection.
+    #[error("{0}")]
+    Lab(#[from] LabError),
+    /// Everything is printed already; only the status is left.
+    #[error("exit status {0}")]
+    Status(u8),
+}
+
+impl From<std::io::Error> for VerbError {
+    fn from(error: std::io::Error) -> Self {
+        VerbError::Local(error.to_string())
+    }
+}
+
+impl VerbError {
+    /// Prints the error on stderr as kubectl does and gives the exit status.
+    pub fn report(&self, verb: &str) -> ExitCode {
+        match self {
+            VerbError::Status(status) => return ExitCode::from(*status),
+            VerbError::Usage(text) => {
+                eprintln!("error: {text}\nSee 'weir {verb} --help' for usage");
+            }
+            VerbError::Flag(error) => {
+                eprintln!("error: {error}\nSee 'weir {verb} --help' for usage.");
+            }
+            VerbError::Local(text) => eprintln!("error: {text}"),
+            VerbError::Client(error) => eprintln!("{}", server_error(error)),
+            VerbError::Lab(LabError::Refused { reason, message }) => {
+                eprintln!("Error from server ({reason}): {message}");
+            }
+            VerbError::Lab(error) => eprintln!("error: {error}"),
+        }
+        ExitCode::FAILURE
+    }
+}
+
+/// A daemon's refusal as kubectl prints the API server's.
+fn server_error(error: &ClientError) -> String {
+    match error.reason() {
+        // An Invalid message names the object itself ("The Pod "x" is invalid: ...").
+        Some(Reason::Invalid) if error.to_string().starts_with("The ") => error.to_string(),
+        Some(reason) => format!("Error from server ({}): {error}", reason.name()),
+        None => format!("error: {error}"),
+    }
+}
+
+/// One invocation.
+pub struct Session {
+    /// Flags and arguments.
+    pub parsed: Parsed,
+    socket: Option<PathBuf>,
+}
+
+impl Session {
+    /// For a command line that is taken apart already.
+    pub fn new(parsed: Parsed) -> Session {
+        Session {
+            parsed,
+            socket: None,
+        }
+    }
+
+    /// The namespace that `-n` names, if any.
+    pub fn namespace(&self) -> Option<String> {
+        self.parsed
+            .value("namespace")
+            .filter(|n| !n.is_empty())
+            .map(str::to_owned)
+    }
+
+    /// A connection to the daemon.
+    pub fn connect(&mut self) -> Result<Client, VerbError> {
+        let path = match &self.socket {
+            Some(path) => path.clone(),
+            None => self.socket.insert(self.find_socket()?).clone(),
+        };
+        Ok(Client::connect(path)?)
+    }
+
+    /// The lab that `--lab` or `WEIR_LAB` names, else the only one that runs.
+    pub fn lab(&self) -> Result<String, VerbError> {
+        Ok(lab_protocol::choose_lab(self.parsed.value("lab"))?)
+    }
+
+    /// The socket of that lab's agent.
+    pub fn lab_socket(&self) -> Result<PathBuf, VerbError> {
+        Ok(lab_protocol::lab_socket(&self.lab()?))
+    }
+
+    fn find_socket(&self) -> Result<PathBuf, VerbError> {
+        if let Some(path) = self.parsed.value("socket") {
+            return Ok(PathBuf::from(path));
+        }
+        let set = |name: &str| std::env::var_os(name).filter(|text| !text.is_empty());
+        let lab_named = self.parsed.value("lab").is_some();
+        match set("WEIR_SOCKET") {
+            Some(path) if !lab_named => return Ok(PathBuf::from(path)),
+            _ => {}
+        }
+        if !lab_named && set("WEIR_LAB").is_none() && Path::new(SOCKET).exists() {
+            return Ok(PathBuf::from(SOCKET));
+        }
+        match self.lab() {
+            Ok(lab) => Ok(lab_protocol::control_socket(&lab)),
+            Err(VerbError::Lab(LabError::NoLab)) => Err(VerbError::Local(format!(
+                "no daemon answers at {SOCKET} and no lab runs; start a lab with \
+                 `weir lab up NAME`, or the daemon with `weir daemon`"
+            ))),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Says on stderr what a change went live with: on a terminal, or with `-v=1`.
+    pub fn report_mutation(&self, mutation: &Mutation) -> Result<(), VerbError> {
+        for warning in &mutation.warnings {
+            eprintln!("Warning: {warning}");
+        }
+        if !mutation.warnings.is_empty() && self.parsed.is_on("warnings-as-errors") {
+            let count = mutation.warnings.len();
+            return Err(VerbError::Local(format!("{count} warning(s) received")));
+        }
+        let verbose = self
+            .parsed
+            .value("v")
+            .and_then(|v| v.parse::<u8>().ok())
+            .unwrap_or(0)
+            > 0;
+        let terminal = rustix::termios::isatty(rustix::stdio::stderr());
+        if verbose || terminal {
+            eprintln!("{}", mutation.summary());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{ErrorDetail, ErrorObject, REFUSED};
+
+    fn refused(reason: Reason, message: &str) -> ClientError {
+        let data = Some(ErrorDetail {
+            reason,
+            warnings: vec![],
+            object: None,
+        });
+        ClientError::Refused(ErrorObject {
+            code: REFUSED,
+            message: message.into(),
+            data,
+        })
+    }
+
+    #[test]
+    fn refusals_read_as_the_api_servers() {
+        assert_eq!(
+            server_error(&refused(Reason::NotFound, "pods \"x\" not found")),
+            "Error from server (NotFound): pods \"x\" not found"
+        );
+        let invalid = "The NetworkPolicy \"x\" is invalid: spec: Required value";
+        assert_eq!(server_error(&refused(Reason::Invalid, invalid)), invalid);
+    }
+}
