@@ -16,6 +16,7 @@
 //! This crate knows no Kubernetes, no async, no files and no command line. Time is an argument.
 
 pub mod address;
+pub mod conntrack;
 pub mod counters;
 pub mod drop_reason;
 pub mod engine;

@@ -1,0 +1,102 @@
+//! What conntrack needs to know of a packet beyond its key.
+
+bitflags::bitflags! {
+    /// TCP flags, as in octet 13 of the header (RFC 9293 §3.1).
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+    pub struct TcpFlags: u8 {
+        /// No more data from the sender.
+        const FIN = 0x01;
+        /// Synchronise sequence numbers.
+        const SYN = 0x02;
+        /// Reset the connection.
+        const RST = 0x04;
+        /// Push.
+        const PSH = 0x08;
+        /// The acknowledgement field counts.
+        const ACK = 0x10;
+        /// The urgent pointer counts.
+        const URG = 0x20;
+        /// ECN echo (RFC 3168).
+        const ECE = 0x40;
+        /// Congestion window reduced (RFC 3168).
+        const CWR = 0x80;
+    }
+}
+
+/// A TCP segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TcpFacts {
+    /// Flags.
+    pub flags: TcpFlags,
+    /// Sequence number of the first octet.
+    pub sequence: u32,
+    /// Acknowledgement number.
+    pub acknowledgement: u32,
+    /// Window as in the header, unscaled.
+    pub window: u16,
+    /// The window scale option (RFC 7323); looked at on SYN and SYN-ACK only.
+    pub window_scale: Option<u8>,
+    /// Octets of payload.
+    pub payload_len: u32,
+}
+
+impl TcpFacts {
+    /// Whether this is a SYN that opens a connection: SYN without ACK, RST or FIN.
+    pub const fn is_syn(&self) -> bool {
+        let mask = TcpFlags::SYN
+            .union(TcpFlags::ACK)
+            .union(TcpFlags::RST)
+            .union(TcpFlags::FIN);
+        self.flags.intersection(mask).bits() == TcpFlags::SYN.bits()
+    }
+}
+
+/// An SCTP packet, by its first chunk (RFC 9260 §3.2): the chunks that change state come first or
+/// alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SctpFacts {
+    /// Type of the first chunk.
+    pub chunk_type: u8,
+    /// Verification tag of the common header.
+    pub verification_tag: u32,
+    /// Initiate tag, if the first chunk is INIT or INIT ACK; else 0.
+    pub initiate_tag: u32,
+    /// Flags of the first chunk; bit 0 is T of ABORT and SHUTDOWN COMPLETE.
+    pub chunk_flags: u8,
+}
+
+/// An ICMP query (echo); errors go to [`Table::related`](super::Table::related).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IcmpFacts {
+    /// Whether it asks (echo request) or answers (echo reply).
+    pub request: bool,
+}
+
+/// What conntrack needs to know of a packet, by protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Facts {
+    /// A TCP segment.
+    Tcp(TcpFacts),
+    /// A UDP datagram.
+    Udp,
+    /// An SCTP packet.
+    Sctp(SctpFacts),
+    /// An ICMP or ICMPv6 query.
+    Icmp(IcmpFacts),
+    /// Any other protocol.
+    Other,
+}
+
+impl Facts {
+    /// Whether such a packet may make an entry at any time (semantics D21): a SYN, an SCTP INIT or
+    /// a heartbeat (a new path of a multi-homed association), an echo request, and every datagram
+    /// of protocols without connections.
+    pub const fn opens(&self) -> bool {
+        match self {
+            Facts::Tcp(tcp) => tcp.is_syn(),
+            Facts::Sctp(sctp) => super::sctp::opens(sctp),
+            Facts::Icmp(icmp) => icmp.request,
+            Facts::Udp | Facts::Other => true,
+        }
+    }
+}
