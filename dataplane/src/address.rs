@@ -38,6 +38,40 @@ impl Address {
         }
     }
 
+    /// `0.0.0.0` or `::`.
+    pub const fn is_unspecified(self) -> bool {
+        self.0 == MAPPED || self.0 == 0
+    }
+
+    /// `127.0.0.0/8` or `::1`.
+    pub const fn is_loopback(self) -> bool {
+        match self.as_v4() {
+            Some(bits) => bits >> 24 == 127,
+            None => self.0 == 1,
+        }
+    }
+
+    /// `224.0.0.0/4` or `ff00::/8`.
+    pub const fn is_multicast(self) -> bool {
+        match self.as_v4() {
+            Some(bits) => bits >> 28 == 0xe,
+            None => self.0 >> 120 == 0xff,
+        }
+    }
+
+    /// `255.255.255.255`; subnet broadcasts are not known here.
+    pub const fn is_broadcast(self) -> bool {
+        self.0 == MAPPED | 0xffff_ffff
+    }
+
+    /// `169.254.0.0/16` or `fe80::/10`.
+    pub const fn is_link_local(self) -> bool {
+        match self.as_v4() {
+            Some(bits) => bits >> 16 == 0xa9fe,
+            None => self.0 >> 118 == 0x3fa,
+        }
+    }
+
     /// The address as the standard library has it.
     pub fn to_ip(self) -> IpAddr {
         match self.as_v4() {

@@ -16,6 +16,7 @@
 //! This crate knows no Kubernetes, no async, no files and no command line. Time is an argument.
 
 pub mod address;
+pub mod checksum;
 pub mod conntrack;
 pub mod counters;
 pub mod drop_reason;
@@ -23,9 +24,11 @@ pub mod engine;
 pub mod events;
 pub mod flow;
 pub mod policy;
+pub mod route;
 pub mod snapshot;
 pub mod time;
 pub mod verdict;
+pub mod wire;
 
 pub use address::{Address, Mac};
 pub use drop_reason::DropReason;

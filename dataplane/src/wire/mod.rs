@@ -1,0 +1,33 @@
+//! Packets as bytes: parsed without copies, answered and rewritten in place.
+//!
+//! * [`parse`] reads a frame once and describes it in a [`Packet`]: plain copied numbers, so that
+//!   nobody needs the bytes again to classify, track or decide.
+//! * [`reply`] turns a received frame into its answer: ARP, neighbour advertisement, ICMP errors.
+//! * [`rewrite`] changes a frame that is forwarded: addresses, hop limit, checksums, MSS.
+//!
+//! The parser takes any bytes: it never panics, allocates or loops beyond stated bounds, and says
+//! of every frame that it refuses which [`DropReason`](crate::DropReason) applies.
+
+mod packet;
+mod parse;
+pub mod reply;
+pub mod rewrite;
+
+pub use packet::{
+    Arp, ArpOperation, Checksum, Ethernet, Fragment, Icmp, IcmpError, Inner, Ip, Kind, Neighbour,
+    NeighbourMessage, Offload, Packet, Sctp, SctpChunks, Tcp, TcpFlags, Transport, TxChecksum, Udp,
+    Version,
+};
+pub use parse::parse;
+
+/// Bytes of an Ethernet header without tags.
+pub const ETHERNET_BYTES: usize = 14;
+
+/// IPv6 extension headers walked before a packet is
+/// [`TooManyExtensions`](crate::DropReason::TooManyExtensions).
+pub const MAX_EXTENSION_HEADERS: usize = 8;
+
+/// Options other than padding in one IPv6 hop-by-hop or destination options header; more are
+/// [`TooManyExtensions`](crate::DropReason::TooManyExtensions) (RFC 8504, section 5.3; Linux has
+/// the same default).
+pub const MAX_EXTENSION_OPTIONS: usize = 8;
