@@ -3,6 +3,8 @@
 pub mod cli;
 pub mod client;
 pub mod daemon;
+pub mod denial_log;
+pub mod journal;
 pub mod lab_protocol;
 pub mod netlink;
 pub mod objects;
