@@ -1,12 +1,33 @@
 //! Policy: what control hands over ([`ir`]) and what workers consult ([`PolicyTable`]).
+//!
+//! A verdict is a function of endpoint, direction, peer address, protocol and port. [`naive`] is
+//! that function as the rules read. The table computes the same in three look-ups, each with its
+//! own small structure:
+//!
+//! ```text
+//!  peer address ──classes──▶ class             which prefixes of all rules hold the address
+//!  endpoint, direction ────▶ chain             equal chains once
+//!  chain, class ────row────▶ port map          the chain's rules for that peer, in order
+//!  port map, protocol, port ─ports─▶ verdict   with the rule that decided
+//! ```
+//!
+//! Read [`ir`], [`naive`], `spans`, `classes`, `ports`, `row`, `compile` in this order; [`explain`]
+//! says why a verdict is what it is.
 
+mod classes;
+mod compile;
 pub mod explain;
 pub mod ir;
 pub mod naive;
+mod ports;
+mod row;
+mod spans;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use explain::{Consulted, Explanation, PeerMatch, PortMatch, RuleMatch};
-pub use table::PolicyTable;
+pub use table::{Footprint, PolicyTable};
 
 /// A local endpoint's place in the tables of one snapshot: small and dense, so that tables are
 /// arrays.
@@ -17,4 +38,4 @@ pub struct EndpointSlot(pub u16);
 ///
 /// Means something only to the table whose [`PolicyTable::classify`] made it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct PeerClass(pub(crate) crate::Address);
+pub struct PeerClass(u32);

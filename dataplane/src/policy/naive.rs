@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use super::ir::{Action, Block, Chain, EndpointPolicy, Peers, PortRange, Ports, Rule};
-use crate::{Address, Direction, Protocol, Provenance, Tier, Verdict};
+use crate::{Address, Direction, PolicyId, Protocol, Provenance, Tier, Verdict};
 
 /// What `policy` says of traffic of its endpoint in `direction`.
 ///
@@ -36,15 +36,7 @@ pub fn decide(
     if let Some(&isolating) = chain.isolating.first() {
         return match first_match(Tier::NetworkPolicy) {
             Some(rule) => by_rule(rule, direction),
-            None => Verdict {
-                accept: false,
-                provenance: Provenance {
-                    direction,
-                    tier: Tier::NetworkPolicy,
-                    policy: Some(isolating),
-                    rule: None,
-                },
-            },
+            None => isolated(direction, isolating),
         };
     }
     match first_match(Tier::Baseline) {
@@ -72,6 +64,20 @@ pub const fn by_rule(rule: &Rule, direction: Direction) -> Verdict {
             tier: rule.tier,
             policy: Some(rule.policy),
             rule: Some(rule.index),
+        },
+    }
+}
+
+/// The verdict for what no NetworkPolicy rule accepts, where `first` is the first policy that
+/// isolates the endpoint.
+pub const fn isolated(direction: Direction, first: PolicyId) -> Verdict {
+    Verdict {
+        accept: false,
+        provenance: Provenance {
+            direction,
+            tier: Tier::NetworkPolicy,
+            policy: Some(first),
+            rule: None,
         },
     }
 }

@@ -1,16 +1,49 @@
 //! The table that workers consult for the first packet of a flow.
 
-use super::explain::Explanation;
-use super::ir::EndpointPolicy;
-use super::{EndpointSlot, PeerClass, explain, naive};
+use super::classes::Classes;
+use super::explain::{self, Explanation};
+use super::ir::{Chain, EndpointPolicy};
+use super::ports::PortMaps;
+use super::row::Row;
+use super::{EndpointSlot, PeerClass, compile};
 use crate::{Address, Direction, Protocol, Provenance, Tier, Verdict};
 
 /// The policies of all local endpoints, compiled, immutable.
 ///
-/// No look-up allocates, locks or fails.
+/// No look-up allocates, locks or panics, and the cost of one does not depend on how many
+/// policies, rules, endpoints or prefixes there are, but for the depth of a search tree in
+/// [`PolicyTable::classify`] and the number of port ranges that one peer meets in
+/// [`PolicyTable::decide`], both by their logarithm.
 #[derive(Debug, Default)]
 pub struct PolicyTable {
-    slots: Vec<Option<EndpointPolicy>>,
+    classes: Classes,
+    maps: PortMaps,
+    chains: Vec<Compiled>,
+    /// Each endpoint's chains, by [`Direction`].
+    slots: Vec<Option<[u32; 2]>>,
+}
+
+/// One distinct chain.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    pub(super) row: Row,
+    pub(super) may_deny: bool,
+    /// What it was compiled from, for [`PolicyTable::explain`]; the rules are shared.
+    pub(super) source: Chain,
+}
+
+/// How large a table is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Footprint {
+    /// Distinct chains, both directions together.
+    pub chains: usize,
+    /// Peer classes.
+    pub classes: usize,
+    /// Distinct maps from protocol and port to verdict.
+    pub port_maps: usize,
+    /// Bytes of what look-ups read, and of references to rules; the rules themselves belong to
+    /// whoever made them.
+    pub bytes: usize,
 }
 
 impl PolicyTable {
@@ -19,26 +52,31 @@ impl PolicyTable {
     /// Each slot is given once. A slot given twice accepts nothing: nobody can say which policy
     /// was meant.
     pub fn compile(endpoints: &[(EndpointSlot, &EndpointPolicy)]) -> PolicyTable {
-        let mut slots: Vec<Option<EndpointPolicy>> = Vec::new();
-        let mut seen = std::collections::HashSet::new();
-        for &(EndpointSlot(slot), policy) in endpoints {
-            let slot = usize::from(slot);
-            if slots.len() <= slot {
-                slots.resize(slot + 1, None);
-            }
-            slots[slot] = seen.insert(slot).then(|| policy.clone());
+        compile::compile(endpoints)
+    }
+
+    pub(super) const fn new(
+        classes: Classes,
+        maps: PortMaps,
+        chains: Vec<Compiled>,
+        slots: Vec<Option<[u32; 2]>>,
+    ) -> PolicyTable {
+        PolicyTable {
+            classes,
+            maps,
+            chains,
+            slots,
         }
-        PolicyTable { slots }
     }
 
     /// Whether the table holds a policy for `slot`. Without one, nothing is accepted.
     pub fn contains(&self, slot: EndpointSlot) -> bool {
-        self.policy(slot).is_some()
+        self.chain(slot, Direction::Ingress).is_some()
     }
 
     /// The class of an address, for [`PolicyTable::decide`].
     pub fn classify(&self, address: Address) -> PeerClass {
-        PeerClass(address)
+        PeerClass(self.classes.of(address))
     }
 
     /// What the endpoint's policy in one direction says of the first packet of a flow.
@@ -56,23 +94,22 @@ impl PolicyTable {
         protocol: Protocol,
         destination_port: Option<u16>,
     ) -> Verdict {
-        match self.policy(slot) {
-            Some(policy) => naive::decide(policy, direction, peer.0, protocol, destination_port),
-            None => unknown_endpoint(direction),
-        }
+        self.chain(slot, direction)
+            .and_then(|chain| {
+                let map = chain.row.map(peer.0);
+                self.maps.verdict(map, protocol, destination_port)
+            })
+            .unwrap_or(unknown_endpoint(direction))
     }
 
-    /// Whether any traffic of the endpoint in `direction` may be dropped by policy: what a full
-    /// conntrack must not let through untracked (semantics D15). True for an unknown slot.
+    /// Whether policy drops some traffic of the endpoint in `direction`: what a full conntrack
+    /// must not let through untracked (semantics D15). True for an unknown slot.
+    ///
+    /// Exact: an endpoint whose policies isolate it and then accept everything is not denied
+    /// anything.
     pub fn may_deny(&self, slot: EndpointSlot, direction: Direction) -> bool {
-        self.policy(slot).is_none_or(|policy| {
-            let chain = naive::chain(policy, direction);
-            !chain.isolating.is_empty()
-                || chain
-                    .rules
-                    .iter()
-                    .any(|rule| rule.action == super::ir::Action::Deny)
-        })
+        self.chain(slot, direction)
+            .is_none_or(|chain| chain.may_deny)
     }
 
     /// The verdict of [`PolicyTable::decide`] with everything that led to it.
@@ -88,20 +125,36 @@ impl PolicyTable {
     ) -> Explanation {
         let class = self.classify(peer);
         let verdict = self.decide(slot, direction, class, protocol, destination_port);
-        match self.policy(slot) {
-            Some(policy) => explain::explain(
-                naive::chain(policy, direction),
-                verdict,
-                peer,
-                protocol,
-                destination_port,
-            ),
+        match self.chain(slot, direction) {
+            Some(chain) => {
+                explain::explain(&chain.source, verdict, peer, protocol, destination_port)
+            }
             None => Explanation::without_policies(verdict),
         }
     }
 
-    fn policy(&self, slot: EndpointSlot) -> Option<&EndpointPolicy> {
-        self.slots.get(usize::from(slot.0))?.as_ref()
+    /// How large the table is.
+    pub fn footprint(&self) -> Footprint {
+        let chain_bytes = |chain: &Compiled| {
+            size_of_val(chain)
+                + chain.row.bytes()
+                + size_of_val(&chain.source.isolating[..])
+                + size_of_val(&chain.source.rules[..])
+        };
+        Footprint {
+            chains: self.chains.len(),
+            classes: self.classes.count(),
+            port_maps: self.maps.count(),
+            bytes: self.classes.bytes()
+                + self.maps.bytes()
+                + self.chains.iter().map(chain_bytes).sum::<usize>()
+                + size_of_val(&self.slots[..]),
+        }
+    }
+
+    fn chain(&self, slot: EndpointSlot, direction: Direction) -> Option<&Compiled> {
+        let chains = self.slots.get(usize::from(slot.0))?.as_ref()?;
+        self.chains.get(chains[direction as usize] as usize)
     }
 }
 

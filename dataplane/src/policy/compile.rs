@@ -1,0 +1,361 @@
+//! Chains to tables.
+//!
+//! 1. Intern: peers by the addresses they hold, rules by content, chains by their rules. Endpoints
+//!    with equal chains share one.
+//! 2. Cut the number line at the edges of all peers ([`Classes`]).
+//! 3. For each chain, sweep over the classes. The set of rules whose peers hold the class changes
+//!    only at the edges of that chain's own peers; between them one [`PortMap`] serves.
+//!
+//! The work is in proportion to the edges of each distinct chain times the rules in force there:
+//! not to endpoints × policies, nor to the classes that other chains made.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+
+use super::classes::Classes;
+use super::ir::{Action, Block, Chain, EndpointPolicy, Peers, Ports, Rule};
+use super::ports::{self, PortMap, PortMapsBuilder};
+use super::row::Row;
+use super::spans::{self, Span};
+use super::table::{Compiled, PolicyTable};
+use super::{EndpointSlot, naive};
+use crate::{Direction, PolicyId, Tier};
+
+/// Rule positions that the memory of built port maps may hold for one chain (4 bytes each); it is
+/// emptied when full, which costs time only.
+const REMEMBERED_POSITIONS: usize = 1 << 20;
+
+/// Compiles; see [`PolicyTable::compile`].
+pub(super) fn compile(endpoints: &[(EndpointSlot, &EndpointPolicy)]) -> PolicyTable {
+    let mut interned = Interned::default();
+    let mut chains = Chains::default();
+    let mut slots: Vec<Option<[u32; 2]>> = Vec::new();
+    let mut given = Vec::new();
+    for &(EndpointSlot(slot), policy) in endpoints {
+        let slot = usize::from(slot);
+        if slots.len() <= slot {
+            slots.resize(slot + 1, None);
+            given.resize(slot + 1, false);
+        }
+        let pair = [Direction::Egress, Direction::Ingress]
+            .map(|direction| chains.intern(direction, policy, &mut interned));
+        // Given twice: nobody can say which was meant, so the slot has none.
+        slots[slot] = (!given[slot]).then_some(pair);
+        given[slot] = true;
+    }
+
+    let classes = Classes::around(interned.sets.iter().flatten().copied());
+    let in_classes = |set: &Vec<Span>| set.iter().map(|&span| classes.within(span)).collect();
+    let sets: Vec<Vec<(u32, u32)>> = interned.sets.iter().map(in_classes).collect();
+    let mut maps = PortMapsBuilder::default();
+    let compiled = chains
+        .distinct
+        .into_iter()
+        .map(|chain| chain.compile(&sets, &mut maps))
+        .collect();
+    PolicyTable::new(classes, maps.finish(), compiled, slots)
+}
+
+/// Which addresses a rule's peers hold.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum PeerSet {
+    Any,
+    /// Index into [`Interned::sets`].
+    Set(u32),
+}
+
+/// A rule by content, its peers by what they hold.
+#[derive(PartialEq, Eq, Hash)]
+struct RuleKey<'a> {
+    policy: PolicyId,
+    index: u16,
+    tier: Tier,
+    action: Action,
+    peers: PeerSet,
+    ports: &'a Ports,
+}
+
+/// Peers and rules seen so far. Lists are found by address first: control shares them between
+/// endpoints, and comparing them again for each would be most of the work.
+#[derive(Default)]
+struct Interned<'a> {
+    sets: Vec<Vec<Span>>,
+    set_by_address: HashMap<*const [Block], u32>,
+    set_by_spans: HashMap<Vec<Span>, u32>,
+    rule_by_address: HashMap<*const Rule, (u32, PeerSet)>,
+    rule_by_content: HashMap<RuleKey<'a>, u32>,
+}
+
+impl<'a> Interned<'a> {
+    /// The rule's number and its peers.
+    fn rule(&mut self, rule: &'a Arc<Rule>) -> (u32, PeerSet) {
+        if let Some(&known) = self.rule_by_address.get(&Arc::as_ptr(rule)) {
+            return known;
+        }
+        let peers = match &rule.peers {
+            Peers::Any => PeerSet::Any,
+            Peers::Set(blocks) => PeerSet::Set(self.set(blocks)),
+        };
+        let key = RuleKey {
+            policy: rule.policy,
+            index: rule.index,
+            tier: rule.tier,
+            action: rule.action,
+            peers,
+            ports: &rule.ports,
+        };
+        let next = self.rule_by_content.len() as u32;
+        let number = *self.rule_by_content.entry(key).or_insert(next);
+        self.rule_by_address
+            .insert(Arc::as_ptr(rule), (number, peers));
+        (number, peers)
+    }
+
+    /// The number of the set of addresses in `blocks`.
+    fn set(&mut self, blocks: &'a Arc<[Block]>) -> u32 {
+        if let Some(&known) = self.set_by_address.get(&Arc::as_ptr(blocks)) {
+            return known;
+        }
+        let set = match self.set_by_spans.entry(spans::of_blocks(blocks)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                let set = self.sets.len() as u32;
+                self.sets.push(new.key().clone());
+                *new.insert(set)
+            }
+        };
+        self.set_by_address.insert(Arc::as_ptr(blocks), set);
+        set
+    }
+}
+
+/// What makes two chains equal: direction, isolating policies, rules by number.
+type ChainKey<'a> = (Direction, &'a [PolicyId], Vec<u32>);
+
+/// The distinct chains.
+#[derive(Default)]
+struct Chains<'a> {
+    by_content: HashMap<ChainKey<'a>, u32>,
+    distinct: Vec<DistinctChain<'a>>,
+}
+
+impl<'a> Chains<'a> {
+    /// The number of an endpoint's chain.
+    fn intern(
+        &mut self,
+        direction: Direction,
+        policy: &'a EndpointPolicy,
+        interned: &mut Interned<'a>,
+    ) -> u32 {
+        let chain = naive::chain(policy, direction);
+        let rules: Vec<_> = chain.rules.iter().map(|rule| interned.rule(rule)).collect();
+        let numbers = rules.iter().map(|&(number, _)| number).collect();
+        let next = self.distinct.len() as u32;
+        match self
+            .by_content
+            .entry((direction, &chain.isolating, numbers))
+        {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                self.distinct.push(DistinctChain {
+                    direction,
+                    chain,
+                    peers: rules.into_iter().map(|(_, peers)| peers).collect(),
+                });
+                *new.insert(next)
+            }
+        }
+    }
+}
+
+/// A chain to compile.
+struct DistinctChain<'a> {
+    direction: Direction,
+    chain: &'a Chain,
+    /// The peers of each rule.
+    peers: Vec<PeerSet>,
+}
+
+impl DistinctChain<'_> {
+    /// Sweeps over the classes. `sets` holds each set's classes: firsts and one after the lasts.
+    fn compile(&self, sets: &[Vec<(u32, u32)>], maps: &mut PortMapsBuilder) -> Compiled {
+        let (rules, peers) = self.effective();
+        let mut sweep = Sweep::new(
+            self.direction,
+            self.chain.isolating.first().copied(),
+            &rules,
+        );
+        let edges = sweep.admit(&peers, sets);
+
+        let mut runs = vec![(0, sweep.port_map(maps))];
+        for at in edges.chunk_by(|a, b| a.class == b.class) {
+            sweep.cross(at);
+            let (class, map) = (at[0].class, sweep.port_map(maps));
+            match runs.last_mut() {
+                Some(last) if last.0 == class => last.1 = map,
+                Some(last) if last.1 == map => {}
+                _ => runs.push((class, map)),
+            }
+        }
+        let row = Row::new(&runs);
+        let may_deny = row.maps().any(|map| maps.maps().may_deny(map));
+        Compiled {
+            row,
+            may_deny,
+            source: self.chain.clone(),
+        }
+    }
+
+    /// The rules that can match anything, by tier, with their peers.
+    fn effective(&self) -> (Vec<&Rule>, Vec<PeerSet>) {
+        let counts = |rule: &Rule| {
+            let in_force = rule.tier != Tier::NetworkPolicy || !self.chain.isolating.is_empty();
+            in_force && !ports::is_empty(&rule.ports)
+        };
+        let all = self.chain.rules.iter().zip(&self.peers);
+        let mut effective: Vec<(&Rule, PeerSet)> = all
+            .filter(|(rule, _)| counts(rule))
+            .map(|(rule, &peers)| (&**rule, peers))
+            .collect();
+        effective.sort_by_key(|(rule, _)| rule.tier);
+        effective.into_iter().unzip()
+    }
+}
+
+/// Where a set of peers begins or ends.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Edge {
+    class: u32,
+    /// Index into [`Sweep::groups`].
+    group: u32,
+    enters: bool,
+}
+
+/// The state of a sweep over the classes: which rules' peers hold the current one.
+struct Sweep<'a> {
+    direction: Direction,
+    isolating: Option<PolicyId>,
+    rules: &'a [&'a Rule],
+    /// Positions in `rules` of those with the same peers.
+    groups: Vec<Vec<u32>>,
+    /// Positions of the rules whose peers hold the current class, rising.
+    holding: Vec<u32>,
+    /// Port maps by the positions they were built from.
+    built: HashMap<Vec<u32>, PortMap>,
+    /// Positions in the keys of `built`.
+    remembered: usize,
+}
+
+impl<'a> Sweep<'a> {
+    fn new(direction: Direction, isolating: Option<PolicyId>, rules: &'a [&'a Rule]) -> Sweep<'a> {
+        Sweep {
+            direction,
+            isolating,
+            rules,
+            groups: Vec::new(),
+            holding: Vec::new(),
+            built: HashMap::new(),
+            remembered: 0,
+        }
+    }
+
+    /// Takes in the rules: those for any peer hold everywhere; the others' edges are returned, in
+    /// order.
+    fn admit(&mut self, peers: &[PeerSet], sets: &[Vec<(u32, u32)>]) -> Vec<Edge> {
+        let mut group_of = HashMap::new();
+        let mut edges = Vec::new();
+        for (position, &peers) in peers.iter().enumerate() {
+            let set = match peers {
+                PeerSet::Any => {
+                    self.holding.push(position as u32);
+                    continue;
+                }
+                PeerSet::Set(set) => set,
+            };
+            let group = *group_of.entry(set).or_insert_with(|| {
+                let group = self.groups.len() as u32;
+                for &(first, end) in &sets[set as usize] {
+                    edges.extend([(first, true), (end, false)].map(|(class, enters)| Edge {
+                        class,
+                        group,
+                        enters,
+                    }));
+                }
+                self.groups.push(Vec::new());
+                group
+            });
+            self.groups[group as usize].push(position as u32);
+        }
+        edges.sort_unstable();
+        edges
+    }
+
+    /// Moves over the edges at one class.
+    fn cross(&mut self, edges: &[Edge]) {
+        for edge in edges.iter().filter(|edge| !edge.enters) {
+            let leaving = &self.groups[edge.group as usize];
+            match leaving[..] {
+                [position] => {
+                    if let Ok(at) = self.holding.binary_search(&position) {
+                        self.holding.remove(at);
+                    }
+                }
+                _ => self.holding.retain(|p| leaving.binary_search(p).is_err()),
+            }
+        }
+        for edge in edges.iter().filter(|edge| edge.enters) {
+            let entering = &self.groups[edge.group as usize];
+            match entering[..] {
+                [position] => {
+                    let at = self.holding.partition_point(|&p| p < position);
+                    self.holding.insert(at, position);
+                }
+                _ => {
+                    self.holding.extend(entering);
+                    // Two sorted runs: the stable sort merges them.
+                    self.holding.sort();
+                }
+            }
+        }
+    }
+
+    /// The port map of the current class.
+    fn port_map(&mut self, maps: &mut PortMapsBuilder) -> PortMap {
+        let reachable = self.reachable();
+        if let Some(&map) = self.built.get(&reachable) {
+            return map;
+        }
+        let rules: Vec<&Rule> = reachable.iter().map(|&p| self.rules[p as usize]).collect();
+        let map = maps.build(self.direction, self.isolating, &rules);
+        self.remembered += reachable.len();
+        if self.remembered > REMEMBERED_POSITIONS {
+            self.built.clear();
+            self.remembered = reachable.len();
+        }
+        self.built.insert(reachable, map);
+        map
+    }
+
+    /// The rules that hold and are not behind one that takes all that reaches it: a rule for any
+    /// port is the last of its tier, and of the chain unless it passes.
+    fn reachable(&self) -> Vec<u32> {
+        let mut reachable = Vec::new();
+        let mut rest = &self.holding[..];
+        while let Some((&position, later)) = rest.split_first() {
+            rest = later;
+            reachable.push(position);
+            let rule = self.rules[position as usize];
+            if rule.ports != Ports::Any {
+                continue;
+            }
+            if rule.tier == Tier::NetworkPolicy || rule.action != Action::Pass {
+                break;
+            }
+            let of_tier = rest.partition_point(|&p| self.rules[p as usize].tier <= rule.tier);
+            rest = &rest[of_tier..];
+        }
+        reachable
+    }
+}

@@ -1,0 +1,309 @@
+//! Named cases. The numbers are those of the bug list that the semantics come with.
+
+use super::super::ir::EndpointPolicy;
+use super::super::{EndpointSlot, Explanation, PeerMatch, PolicyTable, PortMatch};
+use super::*;
+use crate::{Address, Direction, Verdict};
+
+const TCP: Protocol = Protocol::TCP;
+
+fn address(text: &str) -> Address {
+    text.parse::<std::net::IpAddr>().unwrap().into()
+}
+
+fn table(ingress: Chain) -> PolicyTable {
+    let policy = EndpointPolicy {
+        ingress,
+        egress: Chain::default(),
+    };
+    PolicyTable::compile(&[(EndpointSlot(0), &policy)])
+}
+
+fn ingress(table: &PolicyTable, peer: &str, protocol: Protocol, port: Option<u16>) -> Verdict {
+    let class = table.classify(address(peer));
+    table.decide(EndpointSlot(0), Direction::Ingress, class, protocol, port)
+}
+
+fn accepts(table: &PolicyTable, peer: &str, port: u16) -> bool {
+    ingress(table, peer, TCP, Some(port)).accept
+}
+
+fn explain(table: &PolicyTable, peer: &str, port: u16) -> Explanation {
+    let peer = address(peer);
+    table.explain(EndpointSlot(0), Direction::Ingress, peer, TCP, Some(port))
+}
+
+#[test]
+fn an_endpoint_without_policies_accepts_by_default() {
+    let table = table(Chain::default());
+    let verdict = ingress(&table, "10.0.0.1", TCP, Some(80));
+    assert_eq!(verdict, Verdict::default_accept(Direction::Ingress));
+    assert!(!table.may_deny(EndpointSlot(0), Direction::Ingress));
+}
+
+#[test]
+fn a_slot_without_policy_drops() {
+    let table = table(Chain::default());
+    for (table, slot) in [
+        (&table, 1),
+        (&table, u16::MAX),
+        (&PolicyTable::default(), 0),
+    ] {
+        let slot = EndpointSlot(slot);
+        let class = table.classify(address("10.0.0.1"));
+        let verdict = table.decide(slot, Direction::Egress, class, TCP, Some(80));
+        assert!(!verdict.accept);
+        assert_eq!(verdict.provenance.tier, Tier::Default);
+        assert_eq!(verdict.provenance.policy, None);
+        assert!(!table.contains(slot));
+        assert!(table.may_deny(slot, Direction::Egress));
+        let explained = table.explain(slot, Direction::Egress, Address::v4(1), TCP, Some(80));
+        assert_eq!((explained.verdict, explained.consulted.len()), (verdict, 0));
+    }
+}
+
+#[test]
+fn a_slot_given_twice_drops() {
+    let open = EndpointPolicy::default();
+    let [a, b] = [EndpointSlot(0), EndpointSlot(1)];
+    let table = PolicyTable::compile(&[(a, &open), (b, &open), (a, &open), (a, &open)]);
+    assert!(!table.contains(a) && table.contains(b));
+}
+
+#[test]
+fn isolation_denies_and_names_the_first_policy() {
+    let table = table(chain(&[7, 3], &[]));
+    let verdict = ingress(&table, "10.0.0.1", TCP, Some(80));
+    assert!(!verdict.accept);
+    assert_eq!(verdict.provenance.policy, Some(PolicyId(7)));
+    assert_eq!(verdict.provenance.rule, None);
+    assert!(table.may_deny(EndpointSlot(0), Direction::Ingress));
+    assert!(!table.may_deny(EndpointSlot(0), Direction::Egress));
+}
+
+#[test]
+fn isolation_that_accepts_everything_denies_nothing() {
+    let table = table(chain(&[1], &[allow(1, 0, Peers::Any, Ports::Any)]));
+    assert!(!table.may_deny(EndpointSlot(0), Direction::Ingress));
+    let verdict = ingress(&table, "2001:db8::1", Protocol::ICMPV6, None);
+    assert_eq!(verdict.provenance.rule, Some(0));
+}
+
+#[test]
+fn a_wide_prefix_keeps_its_ports_under_a_narrow_one() {
+    // Bug 3: longest match alone loses port 443.
+    let wide = allow(1, 0, peers(&["10.0.0.0/8"]), ports(&[(TCP, 443, 443)]));
+    let narrow = allow(2, 0, peers(&["10.0.0.5/32"]), ports(&[(TCP, 80, 80)]));
+    let table = table(chain(&[1, 2], &[wide, narrow]));
+    assert!(accepts(&table, "10.0.0.5", 443));
+    assert!(accepts(&table, "10.0.0.5", 80));
+    assert!(!accepts(&table, "10.0.0.6", 80));
+}
+
+#[test]
+fn an_exception_is_its_own_blocks_only() {
+    // Bug 4.
+    let cut = Peers::Set([block("10.0.0.0/8", &["10.1.0.0/16"])].into());
+    let again = allow(2, 0, peers(&["10.1.2.0/24"]), ports(&[(TCP, 80, 80)]));
+    let table = table(chain(&[1, 2], &[allow(1, 0, cut, Ports::Any), again]));
+    assert!(accepts(&table, "10.2.0.1", 1));
+    assert!(!accepts(&table, "10.1.0.1", 80));
+    assert!(accepts(&table, "10.1.2.1", 80));
+    assert!(!accepts(&table, "10.1.2.1", 81));
+}
+
+#[test]
+fn peers_of_one_rule_do_not_get_ports_of_another() {
+    // Bug 8.
+    let a = allow(1, 0, peers(&["10.0.0.1/32"]), ports(&[(TCP, 80, 80)]));
+    let b = allow(1, 1, peers(&["10.0.0.2/32"]), ports(&[(TCP, 81, 81)]));
+    let table = table(chain(&[1], &[a, b]));
+    let accepted = |peer, port| accepts(&table, peer, port);
+    assert!(accepted("10.0.0.1", 80) && accepted("10.0.0.2", 81));
+    assert!(!accepted("10.0.0.1", 81) && !accepted("10.0.0.2", 80));
+}
+
+#[test]
+fn no_peer_and_no_port_are_nothing_and_not_everything() {
+    // Bug 9, and a named port that nobody has.
+    let nobody = allow(1, 0, Peers::none(), Ports::Any);
+    let nothing = allow(1, 1, Peers::Any, ports(&[]));
+    let table = table(chain(&[1], &[nobody, nothing]));
+    assert!(!accepts(&table, "10.0.0.1", 80));
+    let explained = explain(&table, "10.0.0.1", 80);
+    let rules = &explained.consulted[0].rules;
+    assert_eq!(rules[0].peer, PeerMatch::Nobody);
+    assert_eq!(rules[1].port, PortMatch::Wanted(vec![]));
+}
+
+#[test]
+fn protocols_are_apart_and_ranges_inclusive() {
+    // Bugs 16 and 17.
+    let sctp = Protocol::SCTP;
+    let list = ports(&[
+        (sctp, 0, 0),
+        (sctp, 100, 200),
+        (sctp, 65535, 65535),
+        (TCP, 65535, 65535),
+    ]);
+    let table = table(chain(&[1], &[allow(1, 0, Peers::Any, list)]));
+    let accepted = |protocol, port| ingress(&table, "10.0.0.1", protocol, Some(port)).accept;
+    for port in [0, 100, 150, 200, 65535] {
+        assert!(accepted(sctp, port), "SCTP {port}");
+    }
+    for port in [1, 99, 201, 65534] {
+        assert!(!accepted(sctp, port), "SCTP {port}");
+    }
+    assert!(accepted(TCP, 65535) && !accepted(TCP, 0) && !accepted(Protocol::UDP, 0));
+}
+
+#[test]
+fn protocols_without_ports_pass_by_rules_without_ports_only() {
+    // D12; the number is what an echo request's identifier would look like.
+    let by_port = peers(&["10.0.0.1/32"]);
+    let by_port = allow(
+        1,
+        0,
+        by_port,
+        ports(&[(TCP, 0, 65535), (Protocol::ICMP, 0, 65535)]),
+    );
+    let any = allow(1, 1, peers(&["10.0.0.2/32"]), Ports::Any);
+    let table = table(chain(&[1], &[by_port, any]));
+    for port in [None, Some(0), Some(80)] {
+        assert!(!ingress(&table, "10.0.0.1", Protocol::ICMP, port).accept);
+        assert!(ingress(&table, "10.0.0.2", Protocol::ICMP, port).accept);
+        assert!(ingress(&table, "10.0.0.2", Protocol(47), port).accept);
+    }
+    // TCP whose port could not be read.
+    assert!(!ingress(&table, "10.0.0.1", TCP, None).accept);
+    assert!(ingress(&table, "10.0.0.2", TCP, None).accept);
+}
+
+#[test]
+fn families_are_apart() {
+    let v4 = allow(1, 0, peers(&["0.0.0.0/0"]), ports(&[(TCP, 4, 4)]));
+    let v6 = allow(1, 1, peers(&["::/0"]), ports(&[(TCP, 6, 6)]));
+    let table = table(chain(&[1], &[v4, v6]));
+    for (peer, open, shut) in [
+        ("0.0.0.0", 4, 6),
+        ("10.0.0.1", 4, 6),
+        ("255.255.255.255", 4, 6),
+        ("::", 6, 4),
+        ("::fffe:ffff:ffff", 6, 4),
+        ("::1:0:0:0", 6, 4),
+        ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 6, 4),
+    ] {
+        assert!(accepts(&table, peer, open), "{peer}");
+        assert!(!accepts(&table, peer, shut), "{peer}");
+    }
+}
+
+#[test]
+fn tiers_decide_in_order_and_pass_leaves_one() {
+    let one = || peers(&["10.0.0.1/32"]);
+    let port = |port| ports(&[(TCP, port, port)]);
+    let admin = |action, index, of| rule(Tier::Admin, action, 1, index, of);
+    let baseline = |action, index, of| rule(Tier::Baseline, action, 2, index, of);
+    let rules = [
+        admin(Action::Pass, 0, (one(), port(80))),
+        admin(Action::Deny, 1, (one(), ports(&[(TCP, 80, 81)]))),
+        admin(Action::Accept, 2, (Peers::Any, port(82))),
+        allow(3, 0, one(), port(80)),
+        baseline(Action::Pass, 0, (one(), port(83))),
+        baseline(Action::Deny, 1, (Peers::Any, Ports::Any)),
+    ];
+    let tier_of = |isolating: &[u32], port| {
+        let verdict = ingress(
+            &table(chain(isolating, &rules)),
+            "10.0.0.1",
+            TCP,
+            Some(port),
+        );
+        (verdict.accept, verdict.provenance.tier)
+    };
+    assert_eq!(tier_of(&[3], 80), (true, Tier::NetworkPolicy));
+    assert_eq!(tier_of(&[3], 81), (false, Tier::Admin));
+    assert_eq!(tier_of(&[3], 82), (true, Tier::Admin));
+    assert_eq!(tier_of(&[3], 83), (false, Tier::NetworkPolicy));
+    assert_eq!(tier_of(&[], 80), (false, Tier::Baseline));
+    assert_eq!(tier_of(&[], 83), (true, Tier::Default));
+}
+
+#[test]
+fn explains_what_a_denial_lacked() {
+    let cut = Peers::Set([block("10.0.0.0/8", &["10.1.0.0/16"])].into());
+    let rules = [
+        allow(1, 0, peers(&["10.9.0.1/32"]), ports(&[(TCP, 80, 80)])),
+        allow(1, 1, cut, Ports::Any),
+        allow(2, 0, peers(&["10.1.0.0/16"]), ports(&[(TCP, 443, 443)])),
+    ];
+    let table = table(chain(&[1, 2, 5], &rules));
+
+    let denied = explain(&table, "10.1.0.1", 80);
+    assert!(!denied.verdict.accept);
+    let policies: Vec<u32> = denied.consulted.iter().map(|c| c.policy.0).collect();
+    assert_eq!(policies, [1, 2, 5], "those that only isolate too");
+    let [outside, excepted] = &denied.consulted[0].rules[..] else {
+        panic!("{denied:?}");
+    };
+    assert_eq!(
+        (&outside.peer, &outside.port),
+        (&PeerMatch::Outside, &PortMatch::Matched)
+    );
+    let except = PeerMatch::Excepted {
+        prefix: "10.0.0.0/8".parse().unwrap(),
+        except: "10.1.0.0/16".parse().unwrap(),
+    };
+    assert_eq!(
+        (&excepted.peer, &excepted.port),
+        (&except, &PortMatch::Matched)
+    );
+    let [(policy, nearest)] = denied.nearest_misses()[..] else {
+        panic!("{denied:?}");
+    };
+    assert_eq!(
+        (policy, nearest.index),
+        (PolicyId(2), 0),
+        "only the port missed"
+    );
+    let PortMatch::Wanted(wanted) = &nearest.port else {
+        panic!("{nearest:?}");
+    };
+    assert_eq!((wanted[0].first, wanted[0].last), (443, 443));
+
+    let accepted = explain(&table, "10.2.0.1", 80);
+    assert_eq!(accepted.verdict.provenance.rule, Some(1));
+    assert_eq!(accepted.nearest_misses(), []);
+}
+
+#[test]
+fn parts_of_one_rule_are_explained_as_one() {
+    // A named port with two numbers: one rule of the policy, two here.
+    let rules = [
+        allow(1, 0, peers(&["10.0.0.1/32"]), ports(&[(TCP, 80, 80)])),
+        allow(1, 0, peers(&["10.0.0.2/32"]), ports(&[(TCP, 8080, 8080)])),
+    ];
+    let table = table(chain(&[1], &rules));
+    let explained = explain(&table, "10.0.0.2", 80);
+    let [only] = &explained.consulted[0].rules[..] else {
+        panic!("{explained:?}");
+    };
+    assert_eq!(only.peer, PeerMatch::Matched);
+    assert!(matches!(&only.port, PortMatch::Wanted(wanted) if wanted[0].first == 8080));
+    assert!(explain(&table, "10.0.0.2", 8080).consulted[0].rules[0].matched());
+}
+
+#[test]
+fn admin_and_baseline_are_explained_up_to_the_decision() {
+    let any = || (Peers::Any, Ports::Any);
+    let rules = [
+        rule(Tier::Admin, Action::Pass, 1, 0, any()),
+        rule(Tier::Admin, Action::Deny, 2, 0, any()),
+        allow(3, 0, Peers::Any, Ports::Any),
+        rule(Tier::Baseline, Action::Deny, 4, 0, any()),
+        rule(Tier::Baseline, Action::Deny, 5, 0, any()),
+    ];
+    let explained = explain(&table(chain(&[], &rules)), "10.0.0.1", 80);
+    let policies: Vec<u32> = explained.consulted.iter().map(|c| c.policy.0).collect();
+    assert_eq!(policies, [1, 4]);
+}
