@@ -21,11 +21,7 @@ use super::row::Row;
 use super::spans::{self, Span};
 use super::table::{Compiled, PolicyTable};
 use super::{EndpointSlot, naive};
-use crate::{Direction, PolicyId, Tier};
-
-/// Rule positions that the memory of built port maps may hold for one chain (4 bytes each); it is
-/// emptied when full, which costs time only.
-const REMEMBERED_POSITIONS: usize = 1 << 20;
+use crate::{Direction, PolicyId, Tier, Verdict};
 
 /// Compiles; see [`PolicyTable::compile`].
 pub(super) fn compile(endpoints: &[(EndpointSlot, &EndpointPolicy)]) -> PolicyTable {
@@ -162,7 +158,7 @@ impl<'a> Chains<'a> {
                 self.distinct.push(DistinctChain {
                     direction,
                     chain,
-                    peers: rules.into_iter().map(|(_, peers)| peers).collect(),
+                    rules,
                 });
                 *new.insert(next)
             }
@@ -174,25 +170,27 @@ impl<'a> Chains<'a> {
 struct DistinctChain<'a> {
     direction: Direction,
     chain: &'a Chain,
-    /// The peers of each rule.
-    peers: Vec<PeerSet>,
+    /// The number and the peers of each rule.
+    rules: Vec<(u32, PeerSet)>,
+}
+
+/// A rule of a chain that can match something.
+struct Effective<'a> {
+    rule: &'a Rule,
+    /// Equal for equal rules only, in all chains.
+    number: u32,
+    peers: PeerSet,
 }
 
 impl DistinctChain<'_> {
     /// Sweeps over the classes. `sets` holds each set's classes: firsts and one after the lasts.
     fn compile(&self, sets: &[Vec<(u32, u32)>], maps: &mut PortMapsBuilder) -> Compiled {
-        let (rules, peers) = self.effective();
-        let mut sweep = Sweep::new(
-            self.direction,
-            self.chain.isolating.first().copied(),
-            &rules,
-        );
-        let edges = sweep.admit(&peers, sets);
-
+        let rules = self.effective();
+        let (mut sweep, edges) = Sweep::new(&rules, sets);
         let mut runs = vec![(0, sweep.port_map(maps))];
-        for at in edges.chunk_by(|a, b| a.class == b.class) {
+        for at in edges.chunk_by(|a, b| a.class() == b.class()) {
             sweep.cross(at);
-            let (class, map) = (at[0].class, sweep.port_map(maps));
+            let (class, map) = (at[0].class(), sweep.port_map(maps));
             match runs.last_mut() {
                 Some(last) if last.0 == class => last.1 = map,
                 Some(last) if last.1 == map => {}
@@ -200,102 +198,123 @@ impl DistinctChain<'_> {
             }
         }
         let row = Row::new(&runs);
-        let may_deny = row.maps().any(|map| maps.maps().may_deny(map));
+        let otherwise = self.otherwise();
+        let may_deny = row.maps().any(|map| maps.maps().may_deny(map, otherwise));
         Compiled {
             row,
+            otherwise,
             may_deny,
             source: self.chain.clone(),
         }
     }
 
-    /// The rules that can match anything, by tier, with their peers.
-    fn effective(&self) -> (Vec<&Rule>, Vec<PeerSet>) {
-        let counts = |rule: &Rule| {
-            let in_force = rule.tier != Tier::NetworkPolicy || !self.chain.isolating.is_empty();
-            in_force && !ports::is_empty(&rule.ports)
+    /// The verdict where no rule decides.
+    fn otherwise(&self) -> Verdict {
+        match self.chain.isolating.first() {
+            Some(&policy) => naive::isolated(self.direction, policy),
+            None => Verdict::default_accept(self.direction),
+        }
+    }
+
+    /// The rules that can match anything, by tier. NetworkPolicy rules count only if a policy
+    /// isolates, Baseline rules only if none does.
+    fn effective(&self) -> Vec<Effective<'_>> {
+        let isolated = !self.chain.isolating.is_empty();
+        let counts = |rule: &Rule| match rule.tier {
+            Tier::Admin => true,
+            Tier::NetworkPolicy => isolated,
+            Tier::Baseline => !isolated,
+            Tier::Default => false,
         };
-        let all = self.chain.rules.iter().zip(&self.peers);
-        let mut effective: Vec<(&Rule, PeerSet)> = all
-            .filter(|(rule, _)| counts(rule))
-            .map(|(rule, &peers)| (&**rule, peers))
+        let all = self.chain.rules.iter().zip(&self.rules);
+        let mut effective: Vec<_> = all
+            .filter(|(rule, _)| counts(rule) && !ports::is_empty(&rule.ports))
+            .map(|(rule, &(number, peers))| Effective {
+                rule,
+                number,
+                peers,
+            })
             .collect();
-        effective.sort_by_key(|(rule, _)| rule.tier);
-        effective.into_iter().unzip()
+        effective.sort_by_key(|effective| effective.rule.tier);
+        effective
     }
 }
 
-/// Where a set of peers begins or ends.
+/// Where the peers of a group of rules begin or end: class, group and whether they begin, in one
+/// word, because sorting these is most of the work.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Edge {
-    class: u32,
+struct Edge(u64);
+
+impl Edge {
+    fn new(class: u32, group: usize, begins: bool) -> Edge {
+        Edge(u64::from(class) << 32 | (group as u64) << 1 | u64::from(begins))
+    }
+
+    const fn class(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
     /// Index into [`Sweep::groups`].
-    group: u32,
-    enters: bool,
+    const fn group(self) -> usize {
+        (self.0 as u32 >> 1) as usize
+    }
+
+    const fn begins(self) -> bool {
+        self.0 & 1 != 0
+    }
 }
 
 /// The state of a sweep over the classes: which rules' peers hold the current one.
 struct Sweep<'a> {
-    direction: Direction,
-    isolating: Option<PolicyId>,
-    rules: &'a [&'a Rule],
+    rules: &'a [Effective<'a>],
     /// Positions in `rules` of those with the same peers.
     groups: Vec<Vec<u32>>,
     /// Positions of the rules whose peers hold the current class, rising.
     holding: Vec<u32>,
-    /// Port maps by the positions they were built from.
-    built: HashMap<Vec<u32>, PortMap>,
-    /// Positions in the keys of `built`.
-    remembered: usize,
+    /// Scratch: the numbers of the rules that count for the current class.
+    reachable: Vec<u32>,
+    /// Scratch: their positions.
+    positions: Vec<u32>,
 }
 
 impl<'a> Sweep<'a> {
-    fn new(direction: Direction, isolating: Option<PolicyId>, rules: &'a [&'a Rule]) -> Sweep<'a> {
-        Sweep {
-            direction,
-            isolating,
-            rules,
-            groups: Vec::new(),
-            holding: Vec::new(),
-            built: HashMap::new(),
-            remembered: 0,
-        }
-    }
-
-    /// Takes in the rules: those for any peer hold everywhere; the others' edges are returned, in
-    /// order.
-    fn admit(&mut self, peers: &[PeerSet], sets: &[Vec<(u32, u32)>]) -> Vec<Edge> {
+    /// A sweep before the first class, where only rules for any peer hold, and all edges ahead of
+    /// it in order.
+    fn new(rules: &'a [Effective<'a>], sets: &[Vec<(u32, u32)>]) -> (Sweep<'a>, Vec<Edge>) {
         let mut group_of = HashMap::new();
+        let mut groups: Vec<Vec<u32>> = Vec::new();
+        let mut holding = Vec::new();
         let mut edges = Vec::new();
-        for (position, &peers) in peers.iter().enumerate() {
-            let set = match peers {
-                PeerSet::Any => {
-                    self.holding.push(position as u32);
-                    continue;
-                }
-                PeerSet::Set(set) => set,
+        for (position, effective) in (0..).zip(rules) {
+            let PeerSet::Set(set) = effective.peers else {
+                holding.push(position);
+                continue;
             };
             let group = *group_of.entry(set).or_insert_with(|| {
-                let group = self.groups.len() as u32;
+                let group = groups.len();
                 for &(first, end) in &sets[set as usize] {
-                    edges.extend([(first, true), (end, false)].map(|(class, enters)| Edge {
-                        class,
-                        group,
-                        enters,
-                    }));
+                    edges.extend([Edge::new(first, group, true), Edge::new(end, group, false)]);
                 }
-                self.groups.push(Vec::new());
+                groups.push(Vec::new());
                 group
             });
-            self.groups[group as usize].push(position as u32);
+            groups[group].push(position);
         }
         edges.sort_unstable();
-        edges
+        let sweep = Sweep {
+            rules,
+            groups,
+            holding,
+            reachable: Vec::new(),
+            positions: Vec::new(),
+        };
+        (sweep, edges)
     }
 
     /// Moves over the edges at one class.
     fn cross(&mut self, edges: &[Edge]) {
-        for edge in edges.iter().filter(|edge| !edge.enters) {
-            let leaving = &self.groups[edge.group as usize];
+        for edge in edges.iter().filter(|edge| !edge.begins()) {
+            let leaving = &self.groups[edge.group()];
             match leaving[..] {
                 [position] => {
                     if let Ok(at) = self.holding.binary_search(&position) {
@@ -305,8 +324,8 @@ impl<'a> Sweep<'a> {
                 _ => self.holding.retain(|p| leaving.binary_search(p).is_err()),
             }
         }
-        for edge in edges.iter().filter(|edge| edge.enters) {
-            let entering = &self.groups[edge.group as usize];
+        for edge in edges.iter().filter(|edge| edge.begins()) {
+            let entering = &self.groups[edge.group()];
             match entering[..] {
                 [position] => {
                     let at = self.holding.partition_point(|&p| p < position);
@@ -323,39 +342,30 @@ impl<'a> Sweep<'a> {
 
     /// The port map of the current class.
     fn port_map(&mut self, maps: &mut PortMapsBuilder) -> PortMap {
-        let reachable = self.reachable();
-        if let Some(&map) = self.built.get(&reachable) {
-            return map;
-        }
-        let rules: Vec<&Rule> = reachable.iter().map(|&p| self.rules[p as usize]).collect();
-        let map = maps.build(self.direction, self.isolating, &rules);
-        self.remembered += reachable.len();
-        if self.remembered > REMEMBERED_POSITIONS {
-            self.built.clear();
-            self.remembered = reachable.len();
-        }
-        self.built.insert(reachable, map);
-        map
+        self.find_reachable();
+        let rules = self.positions.iter().map(|&p| self.rules[p as usize].rule);
+        maps.build(&self.reachable, rules)
     }
 
-    /// The rules that hold and are not behind one that takes all that reaches it: a rule for any
-    /// port is the last of its tier, and of the chain unless it passes.
-    fn reachable(&self) -> Vec<u32> {
-        let mut reachable = Vec::new();
+    /// Finds the rules that hold and are not behind one that takes all that reaches it: a rule for
+    /// any port is the last of its tier, and of the chain unless it passes.
+    fn find_reachable(&mut self) {
+        self.reachable.clear();
+        self.positions.clear();
         let mut rest = &self.holding[..];
         while let Some((&position, later)) = rest.split_first() {
             rest = later;
-            reachable.push(position);
-            let rule = self.rules[position as usize];
+            let Effective { rule, number, .. } = self.rules[position as usize];
+            self.reachable.push(number);
+            self.positions.push(position);
             if rule.ports != Ports::Any {
                 continue;
             }
             if rule.tier == Tier::NetworkPolicy || rule.action != Action::Pass {
                 break;
             }
-            let of_tier = rest.partition_point(|&p| self.rules[p as usize].tier <= rule.tier);
-            rest = &rest[of_tier..];
+            let tier = |&p: &u32| self.rules[p as usize].rule.tier;
+            rest = &rest[rest.partition_point(|p| tier(p) <= rule.tier)..];
         }
-        reachable
     }
 }

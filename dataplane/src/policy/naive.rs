@@ -53,12 +53,10 @@ pub const fn chain(policy: &EndpointPolicy, direction: Direction) -> &Chain {
     }
 }
 
-/// The verdict of a rule that decided: any action but [`Action::Deny`] accepts.
-///
-/// In [`Tier::NetworkPolicy`] there is only accept, whatever the rule says.
+/// The verdict of a rule that decided.
 pub const fn by_rule(rule: &Rule, direction: Direction) -> Verdict {
     Verdict {
-        accept: matches!(rule.tier, Tier::NetworkPolicy) || !matches!(rule.action, Action::Deny),
+        accept: accepts(rule),
         provenance: Provenance {
             direction,
             tier: rule.tier,
@@ -66,6 +64,12 @@ pub const fn by_rule(rule: &Rule, direction: Direction) -> Verdict {
             rule: Some(rule.index),
         },
     }
+}
+
+/// Whether a rule that decided accepts: any action but [`Action::Deny`] does, and in
+/// [`Tier::NetworkPolicy`] there is only accept, whatever the rule says.
+pub const fn accepts(rule: &Rule) -> bool {
+    matches!(rule.tier, Tier::NetworkPolicy) || !matches!(rule.action, Action::Deny)
 }
 
 /// The verdict for what no NetworkPolicy rule accepts, where `first` is the first policy that

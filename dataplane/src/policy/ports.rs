@@ -1,21 +1,25 @@
 //! What is left to decide once the peer is known: protocol and port to verdict.
 //!
 //! Protocols and ports lie on one line: 65,536 places each for TCP, UDP and SCTP, and one last
-//! stretch for everything that has no port. A [`PortMap`] is that line cut into stretches of one
-//! verdict each. Building one paints the rules onto the line in order of evaluation; a place
+//! stretch for everything that has no port. A [`PortMap`] is that line cut into stretches, each
+//! decided by one rule or by none. It knows neither direction nor who isolates, so that chains
+//! share it. Building one paints the rules onto the line in order of evaluation; a place
 //! once painted keeps its colour, which is what "the first match decides" means.
 
 use hashbrown::HashMap;
 
 use super::ir::{Action, PortRange, Ports, Rule};
 use super::naive;
-use crate::{Direction, PolicyId, Protocol, Tier, Verdict};
+use crate::{Direction, PolicyId, Protocol, Provenance, Tier, Verdict};
 
 /// The protocols with ports, in the order of their stretches.
 const WITH_PORTS: [Protocol; 3] = [Protocol::TCP, Protocol::UDP, Protocol::SCTP];
 
 /// The place of everything that has no port.
 const NO_PORT: u32 = (WITH_PORTS.len() as u32) << 16;
+
+/// Rule numbers that the memory of lines already built may hold (4 bytes each).
+const REMEMBERED_NUMBERS: usize = 1 << 22;
 
 /// One after the last place.
 const END: u32 = NO_PORT + 1;
@@ -51,6 +55,41 @@ pub(super) fn is_empty(ports: &Ports) -> bool {
     }
 }
 
+/// What a rule decided.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Decision {
+    accept: bool,
+    tier: Tier,
+    index: u16,
+    policy: PolicyId,
+}
+
+impl Decision {
+    /// What `rule` decides when it matches; none if it passes.
+    fn by(rule: &Rule) -> Option<Decision> {
+        let pass = rule.action == Action::Pass && rule.tier != Tier::NetworkPolicy;
+        (!pass).then_some(Decision {
+            accept: naive::accepts(rule),
+            tier: rule.tier,
+            index: rule.index,
+            policy: rule.policy,
+        })
+    }
+
+    /// The decision as a verdict for one direction.
+    pub(super) const fn verdict(self, direction: Direction) -> Verdict {
+        Verdict {
+            accept: self.accept,
+            provenance: Provenance {
+                direction,
+                tier: self.tier,
+                policy: Some(self.policy),
+                rule: Some(self.index),
+            },
+        }
+    }
+}
+
 /// The number of a line in [`PortMaps`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct PortMap(pub(super) u32);
@@ -58,35 +97,37 @@ pub(super) struct PortMap(pub(super) u32);
 /// All lines, equal ones once.
 #[derive(Debug, Default)]
 pub(super) struct PortMaps {
-    /// Where each line's stretches start in `starts` and `verdicts`, and one after the last.
+    /// Where each line's stretches start in `starts` and `decisions`, and one after the last.
     lines: Vec<u32>,
     /// The place where a stretch starts; a line's first is 0.
     starts: Vec<u32>,
-    /// The stretch's verdict.
-    verdicts: Vec<Verdict>,
+    /// The stretch's decision; none where no rule decides.
+    decisions: Vec<Option<Decision>>,
 }
 
 impl PortMaps {
-    /// The verdict at one place of one line; none for a line that does not exist.
-    pub(super) fn verdict(
+    /// The decision at one place of one line, if a rule decides there; an outer none for a line
+    /// that does not exist.
+    pub(super) fn decision(
         &self,
         map: PortMap,
         protocol: Protocol,
         port: Option<u16>,
-    ) -> Option<Verdict> {
+    ) -> Option<Option<Decision>> {
         let line = map.0 as usize;
         let first = *self.lines.get(line)? as usize;
         let end = *self.lines.get(line + 1)? as usize;
         let place = place(protocol, port);
         let stretch = self.starts[first..end].partition_point(|&start| start <= place) - 1;
-        self.verdicts.get(first + stretch).copied()
+        self.decisions.get(first + stretch).copied()
     }
 
-    /// Whether some place of the line drops.
-    pub(super) fn may_deny(&self, map: PortMap) -> bool {
+    /// Whether some place of the line drops, where `otherwise` is what becomes of the undecided.
+    pub(super) fn may_deny(&self, map: PortMap, otherwise: Verdict) -> bool {
         let line = map.0 as usize;
         let (first, end) = (self.lines[line] as usize, self.lines[line + 1] as usize);
-        self.verdicts[first..end].iter().any(|v| !v.accept)
+        let denies = |d: &Option<Decision>| !d.map_or(otherwise.accept, |d| d.accept);
+        self.decisions[first..end].iter().any(denies)
     }
 
     /// How many lines there are.
@@ -97,30 +138,49 @@ impl PortMaps {
     /// Bytes on the heap.
     pub(super) fn bytes(&self) -> usize {
         (self.lines.len() + self.starts.len()) * size_of::<u32>()
-            + self.verdicts.len() * size_of::<Verdict>()
+            + self.decisions.len() * size_of::<Option<Decision>>()
     }
 }
+
+/// A line by its stretches: where each starts and who decides.
+type Line = Box<[(u32, Option<Decision>)]>;
 
 /// Builds [`PortMaps`].
 #[derive(Default)]
 pub(super) struct PortMapsBuilder {
     maps: PortMaps,
-    known: HashMap<Box<[(u32, Verdict)]>, PortMap>,
+    by_line: HashMap<Line, PortMap>,
+    /// Lines by the numbers of the rules they were built from, in order: a memory that saves
+    /// painting again and may be emptied at any time.
+    by_rules: HashMap<Box<[u32]>, PortMap>,
+    /// Numbers in the keys of `by_rules`.
+    remembered: usize,
 }
 
 impl PortMapsBuilder {
-    /// The line for `rules`: those of one chain that match the peer, in order of evaluation.
-    ///
-    /// `isolating` is the first policy that isolates; without one, NetworkPolicy rules do not
-    /// count.
-    pub(super) fn build(
+    /// The line for the rules that match a peer, in order of evaluation: their numbers, equal for
+    /// equal rules only, and the rule of each.
+    pub(super) fn build<'a>(
         &mut self,
-        direction: Direction,
-        isolating: Option<PolicyId>,
-        rules: &[&Rule],
+        numbers: &[u32],
+        rules: impl Iterator<Item = &'a Rule>,
     ) -> PortMap {
-        let line = Paint::new(rules).finish(direction, isolating, rules);
-        if let Some(&map) = self.known.get(line.as_slice()) {
+        if let Some(&map) = self.by_rules.get(numbers) {
+            return map;
+        }
+        let rules: Vec<&Rule> = rules.collect();
+        let map = self.intern(Paint::new(&rules).finish(&rules));
+        self.remembered += numbers.len();
+        if self.remembered > REMEMBERED_NUMBERS {
+            self.by_rules.clear();
+            self.remembered = numbers.len();
+        }
+        self.by_rules.insert(numbers.into(), map);
+        map
+    }
+
+    fn intern(&mut self, line: Line) -> PortMap {
+        if let Some(&map) = self.by_line.get(&line) {
             return map;
         }
         let maps = &mut self.maps;
@@ -129,15 +189,14 @@ impl PortMapsBuilder {
         }
         let map = PortMap(maps.count() as u32);
         maps.starts.extend(line.iter().map(|&(start, _)| start));
-        maps.verdicts
-            .extend(line.iter().map(|&(_, verdict)| verdict));
+        maps.decisions.extend(line.iter().map(|&(_, by)| by));
         maps.lines.push(maps.starts.len() as u32);
-        self.known.insert(line.into_boxed_slice(), map);
+        self.by_line.insert(line, map);
         map
     }
 
     /// What was built so far.
-    pub(super) fn maps(&self) -> &PortMaps {
+    pub(super) const fn maps(&self) -> &PortMaps {
         &self.maps
     }
 
@@ -151,8 +210,8 @@ impl PortMapsBuilder {
 struct Paint {
     /// The line cut wherever a rule's ports begin or end; the first cut is 0, the last [`END`].
     cuts: Vec<u32>,
-    /// The verdict of each piece between two cuts, once decided.
-    verdicts: Vec<Option<Verdict>>,
+    /// The decision for each piece between two cuts, once there is one.
+    decisions: Vec<Option<Decision>>,
     /// For each piece the nearest one, from itself onwards, that may still be painted in this
     /// tier: a forest of jumps, shortened as it is walked, so that no piece is painted twice.
     next: Vec<u32>,
@@ -173,46 +232,33 @@ impl Paint {
         let pieces = cuts.len() - 1;
         Paint {
             cuts,
-            verdicts: vec![None; pieces],
+            decisions: vec![None; pieces],
             next: Vec::new(),
         }
     }
 
-    /// Paints tier after tier; the stretches of equal verdict, by start.
-    fn finish(
-        mut self,
-        direction: Direction,
-        isolating: Option<PolicyId>,
-        rules: &[&Rule],
-    ) -> Vec<(u32, Verdict)> {
-        self.paint_tier(direction, Tier::Admin, rules);
-        if let Some(policy) = isolating {
-            self.paint_tier(direction, Tier::NetworkPolicy, rules);
-            self.fill(naive::isolated(direction, policy));
+    /// Paints tier after tier.
+    fn finish(mut self, rules: &[&Rule]) -> Line {
+        for tier in rules.chunk_by(|a, b| a.tier == b.tier) {
+            self.paint_tier(tier);
         }
-        self.paint_tier(direction, Tier::Baseline, rules);
-        self.fill(Verdict::default_accept(direction));
-
-        let pieces = self.cuts.iter().copied().zip(self.verdicts);
-        let mut line: Vec<(u32, Verdict)> = pieces
-            .filter_map(|(start, verdict)| Some((start, verdict?)))
-            .collect();
+        let pieces = self.cuts.iter().copied().zip(self.decisions);
+        let mut line: Vec<_> = pieces.collect();
         line.dedup_by(|next, kept| next.1 == kept.1);
-        line
+        line.into_boxed_slice()
     }
 
-    /// Paints the rules of one tier, the earlier over the later.
-    fn paint_tier(&mut self, direction: Direction, tier: Tier, rules: &[&Rule]) {
+    /// Paints the rules of one tier, the earlier over the later. A pass closes a piece for this
+    /// tier and leaves it undecided for the next.
+    fn paint_tier(&mut self, rules: &[&Rule]) {
         self.open_undecided();
-        for rule in rules.iter().filter(|rule| rule.tier == tier) {
-            // A pass closes the piece for this tier and leaves it undecided for the next.
-            let pass = rule.action == Action::Pass && tier != Tier::NetworkPolicy;
-            let verdict = (!pass).then(|| naive::by_rule(rule, direction));
+        for rule in rules {
+            let decision = Decision::by(rule);
             match &rule.ports {
-                Ports::Any => self.paint(0, END, verdict),
+                Ports::Any => self.paint(0, END, decision),
                 Ports::List(ranges) => {
                     for (first, end) in ranges.iter().filter_map(places) {
-                        self.paint(first, end, verdict);
+                        self.paint(first, end, decision);
                     }
                 }
             }
@@ -221,8 +267,8 @@ impl Paint {
 
     /// Lets the next tier paint whatever is undecided.
     fn open_undecided(&mut self) {
-        let pieces = self.verdicts.len() as u32;
-        let opened = |piece: u32| match self.verdicts[piece as usize] {
+        let pieces = self.decisions.len() as u32;
+        let opened = |piece: u32| match self.decisions[piece as usize] {
             None => piece,
             Some(_) => piece + 1,
         };
@@ -239,21 +285,14 @@ impl Paint {
         piece
     }
 
-    /// Closes the open pieces among the places from `first` to `end` with `verdict`.
-    fn paint(&mut self, first: u32, end: u32, verdict: Option<Verdict>) {
+    /// Closes the open pieces among the places from `first` to `end` with `decision`.
+    fn paint(&mut self, first: u32, end: u32, decision: Option<Decision>) {
         let first = self.cuts.partition_point(|&cut| cut < first);
         let mut piece = self.open_from(first);
         while self.cuts[piece] < end {
-            self.verdicts[piece] = verdict;
+            self.decisions[piece] = decision;
             self.next[piece] = piece as u32 + 1;
             piece = self.open_from(piece + 1);
-        }
-    }
-
-    /// Gives `verdict` to whatever is undecided.
-    fn fill(&mut self, verdict: Verdict) {
-        for piece in &mut self.verdicts {
-            piece.get_or_insert(verdict);
         }
     }
 }

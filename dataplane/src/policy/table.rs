@@ -27,6 +27,8 @@ pub struct PolicyTable {
 #[derive(Debug)]
 pub(super) struct Compiled {
     pub(super) row: Row,
+    /// The verdict where no rule decides.
+    pub(super) otherwise: Verdict,
     pub(super) may_deny: bool,
     /// What it was compiled from, for [`PolicyTable::explain`]; the rules are shared.
     pub(super) source: Chain,
@@ -94,12 +96,13 @@ impl PolicyTable {
         protocol: Protocol,
         destination_port: Option<u16>,
     ) -> Verdict {
-        self.chain(slot, direction)
-            .and_then(|chain| {
-                let map = chain.row.map(peer.0);
-                self.maps.verdict(map, protocol, destination_port)
-            })
-            .unwrap_or(unknown_endpoint(direction))
+        let decide = |chain: &Compiled| {
+            let map = chain.row.map(peer.0);
+            let decision = self.maps.decision(map, protocol, destination_port)?;
+            Some(decision.map_or(chain.otherwise, |decision| decision.verdict(direction)))
+        };
+        let verdict = self.chain(slot, direction).and_then(decide);
+        verdict.unwrap_or(unknown_endpoint(direction))
     }
 
     /// Whether policy drops some traffic of the endpoint in `direction`: what a full conntrack
