@@ -18,8 +18,10 @@ pub struct Config {
     pub node_name: String,
     /// The control socket.
     pub socket: PathBuf,
-    /// Group whose members may use the control socket too; by default only root and the daemon's
-    /// own user.
+    /// Number of a user who owns the control socket and may use it; by default only root and the
+    /// daemon's own user may.
+    pub socket_user: Option<u32>,
+    /// Number of a group whose members may use it too.
     pub socket_group: Option<u32>,
     /// State that ends with the boot: the connection table. A tmpfs.
     pub runtime_dir: PathBuf,
@@ -226,6 +228,7 @@ impl Default for Config {
             instance: "default".into(),
             node_name: host_name(),
             socket: "/run/weir/weir.sock".into(),
+            socket_user: None,
             socket_group: None,
             runtime_dir: "/run/weir".into(),
             state_dir: "/var/lib/weir".into(),

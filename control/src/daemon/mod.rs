@@ -1,5 +1,8 @@
 //! The dataplane daemon.
 
+pub mod connection;
+pub mod server;
+
 use std::path::Path;
 
 /// Why the daemon ended.
