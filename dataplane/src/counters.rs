@@ -51,8 +51,8 @@ counters! {
     FlowsAccepted = "flows_accepted";
     /// New flows that policy denied.
     FlowsDenied = "flows_denied";
-    /// Flows that passed without an entry, because no tier may deny them at either end (D15).
-    FlowsUntracked = "flows_untracked";
+    /// Packets that passed without an entry, because no tier may deny anything at either end (D15).
+    Untracked = "untracked_packets";
     /// Entries decided again under newer policy.
     Redecided = "flows_redecided";
     /// Of those, accepted before and denied now.

@@ -23,6 +23,7 @@ pub mod drop_reason;
 pub mod engine;
 pub mod events;
 pub mod flow;
+pub mod pipeline;
 pub mod policy;
 pub mod route;
 pub mod snapshot;

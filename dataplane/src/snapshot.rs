@@ -16,6 +16,7 @@ pub use cell::{NotAcknowledged, SnapshotCell, SnapshotReader};
 
 pub use crate::policy::EndpointSlot;
 use crate::policy::PolicyTable;
+use crate::route::RouteTable;
 use crate::{Address, Mac};
 
 /// The number of a snapshot: persisted, rising, never used for another snapshot.
@@ -85,6 +86,13 @@ pub struct Port {
     pub mac: Mac,
     /// Largest IP packet that may leave by it, in bytes.
     pub mtu: u16,
+    /// Whether the interface is virtual (a veth), so that what comes from it may carry partial or
+    /// absent checksums.
+    pub is_virtual: bool,
+    /// Source of the IPv4 ICMP errors that we send by it; none stays silent.
+    pub icmp_source_v4: Option<Address>,
+    /// Source of the ICMPv6 errors that we send by it; none stays silent.
+    pub icmp_source_v6: Option<Address>,
     /// For [`Role::Pod`] the endpoint behind it; none for the other roles.
     pub endpoint: Option<EndpointSlot>,
     /// For the host roles the Ethernet address of the node's end of the veth. Pods' addresses are
@@ -184,6 +192,9 @@ pub struct Parts {
     pub node_addresses: Vec<Address>,
     /// The pods' gateways, for which ARP and neighbour solicitations are answered on every port.
     pub gateways: Vec<Address>,
+    /// Ways to everything that is no local endpoint, the node's own addresses included: those by
+    /// the port of [`Role::HostNode`]. Local endpoints need no route.
+    pub routes: Arc<RouteTable>,
     /// The endpoints' policies, by slot. An endpoint that the table lacks passes nothing.
     /// Shared, so that a snapshot that changes only a neighbour compiles nothing.
     pub policy: Arc<PolicyTable>,
@@ -230,6 +241,7 @@ pub struct Snapshot {
     neighbours: HashMap<(PortId, Address), Mac>,
     node_addresses: HashSet<Address>,
     gateways: HashSet<Address>,
+    routes: Arc<RouteTable>,
     policy: Arc<PolicyTable>,
     settings: Settings,
 }
@@ -249,6 +261,7 @@ impl Snapshot {
                 .collect(),
             node_addresses: parts.node_addresses.iter().copied().collect(),
             gateways: parts.gateways.iter().copied().collect(),
+            routes: parts.routes,
             policy: parts.policy,
             settings: parts.settings,
             ..Snapshot::default()
@@ -363,6 +376,11 @@ impl Snapshot {
     /// Whether `address` is a gateway that we answer for.
     pub fn is_gateway(&self, address: Address) -> bool {
         self.gateways.contains(&address)
+    }
+
+    /// The routes.
+    pub fn routes(&self) -> &RouteTable {
+        &self.routes
     }
 
     /// The endpoints' compiled policies.

@@ -1,0 +1,184 @@
+//! The way out: route, hop limit, MTU, and the headers of the next link.
+
+use super::stage::{Stage, View};
+use super::{Inbound, Outcome, Transmission};
+use crate::conntrack::Storage;
+use crate::counters::Counter;
+use crate::events::EventKind;
+use crate::route::NextHop;
+use crate::snapshot::{Port, Role};
+use crate::wire::{Checksum, TcpFlags, Transport, TxChecksum, Version, reply, rewrite};
+use crate::{Address, DropReason, Mac, Protocol};
+
+/// Where a packet leaves and to whom.
+struct Hop<'s> {
+    egress: &'s Port,
+    mac: Mac,
+}
+
+impl<'a, S: Storage> Stage<'a, '_, S> {
+    /// Sends an admitted packet on its way.
+    pub fn forward(
+        &mut self,
+        inbound: &mut Inbound<'_>,
+        view: &View<'_>,
+    ) -> Result<Outcome, DropReason> {
+        let hop = match self.next_hop(view) {
+            Ok(hop) => hop,
+            Err(reason) => {
+                if reason != DropReason::NoNeighbour {
+                    let event = self.event(view, EventKind::Dropped(reason), false);
+                    self.announce(event);
+                }
+                return Err(reason);
+            }
+        };
+        if view.ip.hop_limit <= 1 {
+            return Ok(self.refuse(inbound, view, DropReason::TtlExceeded, 0));
+        }
+        if view.ip.packet_length() > u32::from(hop.egress.mtu) {
+            let mtu = hop.egress.mtu;
+            return Ok(self.refuse(inbound, view, DropReason::TooBig, mtu));
+        }
+        let len = view.packet.length as usize;
+        let bytes = inbound.window.get_mut(..len).ok_or(DropReason::Internal)?;
+        let checksum = self.rewrite(bytes, view, &hop)?;
+        Ok(Outcome::Forward(Transmission {
+            port: hop.egress.id,
+            len,
+            checksum,
+        }))
+    }
+
+    /// The port and the Ethernet address of the next hop: a local pod's own, else by the routes.
+    fn next_hop(&mut self, view: &View<'_>) -> Result<Hop<'a>, DropReason> {
+        let snapshot = self.snapshot;
+        if let Some(endpoint) = view.destination {
+            let slot = endpoint.slot;
+            let egress = snapshot
+                .port(endpoint.port)
+                .ok_or(DropReason::EndpointNotReady)?;
+            // Only a pod that talks to itself goes out where it came in.
+            if egress.id == view.port.id && view.source.is_none_or(|s| s.slot != slot) {
+                return Err(DropReason::SamePort);
+            }
+            return Ok(Hop {
+                egress,
+                mac: endpoint.mac,
+            });
+        }
+        let destination = view.ip.destination;
+        let target = snapshot
+            .routes()
+            .lookup(destination)
+            .ok_or(DropReason::NoRoute)?;
+        let egress = snapshot.port(target.port).ok_or(DropReason::NoRoute)?;
+        if egress.id == view.port.id {
+            return Err(DropReason::SamePort);
+        }
+        let mac = match egress.role {
+            // A pod's addresses are its endpoint's; a route cannot add others.
+            Role::Pod => return Err(DropReason::NoRoute),
+            Role::HostNode | Role::HostTransit => egress.peer_mac.ok_or(DropReason::NoNeighbour)?,
+            Role::Uplink => {
+                let address = match target.next_hop {
+                    NextHop::Gateway(gateway) => gateway,
+                    NextHop::OnLink => destination,
+                    NextHop::Endpoint(_) => return Err(DropReason::NoRoute),
+                };
+                self.neighbour(view, egress, address)?
+            }
+        };
+        Ok(Hop { egress, mac })
+    }
+
+    /// The Ethernet address of a neighbour; asks control to resolve one that is missing.
+    fn neighbour(
+        &mut self,
+        view: &View<'_>,
+        egress: &Port,
+        address: Address,
+    ) -> Result<Mac, DropReason> {
+        if let Some(mac) = self.snapshot.neighbour(egress.id, address) {
+            return Ok(mac);
+        }
+        let kind = EventKind::NeighbourMissing {
+            port: egress.id,
+            address,
+        };
+        let event = self.event(view, kind, false);
+        self.announce_first(event);
+        Err(DropReason::NoNeighbour)
+    }
+
+    /// Writes the headers as the next link needs them. What is left of the transport checksum for
+    /// the way out to complete.
+    fn rewrite(
+        &mut self,
+        bytes: &mut [u8],
+        view: &View<'_>,
+        hop: &Hop<'_>,
+    ) -> Result<Option<TxChecksum>, DropReason> {
+        let packet = view.packet;
+        if let Transport::Tcp(tcp) = &view.ip.transport
+            && tcp.flags.has(TcpFlags::SYN)
+        {
+            // The MSS bounds what comes back: both links have to carry it.
+            let mtu = u32::from(hop.egress.mtu.min(view.port.mtu));
+            if rewrite::clamp_mss(bytes, packet, mtu)? {
+                self.tables.counters.add(Counter::MssClamped, 1);
+            }
+        }
+        rewrite::decrement_ttl(bytes, packet)?;
+        rewrite::rewrite_ethernet(bytes, hop.egress.mac, hop.mac)?;
+        let in_software = match view.ip.checksum {
+            Checksum::Complete => return Ok(None),
+            Checksum::Partial => !(self.tables.checksum_offload && hop.egress.is_virtual),
+            // UDP without a checksum stays without; SCTP's CRC32c nobody after us would make.
+            Checksum::Absent => view.ip.protocol == Protocol::SCTP,
+        };
+        if in_software {
+            rewrite::complete_checksum(bytes, packet)?;
+            self.tables.counters.add(Counter::ChecksumsCompleted, 1);
+            return Ok(None);
+        }
+        Ok(packet.tx_checksum())
+    }
+
+    /// Drops the packet and, where that is allowed, tells its sender why (RFC 792, RFC 4443).
+    fn refuse(
+        &mut self,
+        inbound: &mut Inbound<'_>,
+        view: &View<'_>,
+        reason: DropReason,
+        mtu: u16,
+    ) -> Outcome {
+        let event = self.event(view, EventKind::Dropped(reason), false);
+        self.announce(event);
+        let ip = view.ip;
+        let source = match ip.version {
+            Version::V4 => view.port.icmp_source_v4,
+            Version::V6 => view.port.icmp_source_v6,
+        };
+        // RFC 1191 knows the message only for packets that may not be fragmented.
+        let silent = reason == DropReason::TooBig && !ip.dont_fragment;
+        let rate = self.snapshot.settings().icmp_errors_per_second;
+        let Some(router) = source.filter(|_| !silent) else {
+            return Outcome::Drop(reason);
+        };
+        if !self.tables.own_errors.allow(rate, self.now) {
+            return Outcome::Drop(reason);
+        }
+        let (window, packet, mac) = (&mut *inbound.window, view.packet, view.port.mac);
+        let written = match reason {
+            DropReason::TooBig => {
+                reply::packet_too_big(window, packet, u32::from(mtu), router, mac)
+            }
+            _ => reply::time_exceeded(window, packet, router, mac),
+        };
+        match written {
+            Ok(len) => Outcome::Refuse(Self::answer(inbound, len), reason),
+            Err(_) => Outcome::Drop(reason),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The pure function from a burst to what becomes of each packet.
+//!
+//! [`process`] knows no socket, clock, lock or allocation: what it reads and writes are its
+//! arguments. Workers, the simulator, fuzzers and benches run the same code.
+//!
+//! A packet's way: parse → ARP and neighbour discovery answered → Ethernet destination, multicast
+//! and link-local scope → source → the local endpoints at its ends → connection table → policy of
+//! both ends for what is new or was decided by older policy → route → TTL → MTU → headers
+//! rewritten. Every packet ends as exactly one [`Outcome`].
+//!
+//! What it does not do: reassembly (fragments are dropped,
+//! [`DropReason::Fragment`](crate::DropReason::Fragment)), fragmentation of what is too big for the
+//! way out, and translation for Services.
+
+mod answer;
+mod decide;
+mod forward;
+mod limiter;
+mod source;
+mod stage;
+mod track;
+
+use arrayvec::ArrayVec;
+
+pub use limiter::RateLimiter;
+
+use crate::conntrack::{self, Storage};
+use crate::counters::{Counter, CounterShard};
+use crate::events::EventQueue;
+use crate::snapshot::{PortId, Snapshot};
+use crate::wire::TxChecksum;
+use crate::{DropReason, Time};
+
+/// Packets in one burst at most.
+pub const BURST_MAX: usize = 64;
+
+/// One received packet, in the memory it was received into.
+#[derive(Debug)]
+pub struct Inbound<'a> {
+    /// The port it came in by.
+    pub ingress: PortId,
+    /// The packet from its Ethernet header on, and the room behind it that an answer may use.
+    pub window: &'a mut [u8],
+    /// The packet's length in `window`.
+    pub len: usize,
+}
+
+/// Where a packet goes: its bytes stand finished in its window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Transmission {
+    /// The port to send it by.
+    pub port: PortId,
+    /// Its length from the window's start, Ethernet header included.
+    pub len: usize,
+    /// A transport checksum that is still partial, for the kernel or the hardware to complete.
+    pub checksum: Option<TxChecksum>,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It is forwarded.
+    Forward(Transmission),
+    /// It is answered (ARP, neighbour discovery): the answer stands in its window.
+    Answer(Transmission),
+    /// It is dropped for the reason, and an ICMP error about that stands in its window.
+    Refuse(Transmission, DropReason),
+    /// It is dropped.
+    Drop(DropReason),
+}
+
+impl Outcome {
+    /// What is to be sent, if anything.
+    pub fn transmission(&self) -> Option<&Transmission> {
+        match self {
+            Outcome::Forward(t) | Outcome::Answer(t) | Outcome::Refuse(t, _) => Some(t),
+            Outcome::Drop(_) => None,
+        }
+    }
+
+    /// Why the packet was dropped, if it was.
+    pub fn drop_reason(&self) -> Option<DropReason> {
+        match self {
+            Outcome::Refuse(_, reason) | Outcome::Drop(reason) => Some(*reason),
+            Outcome::Forward(_) | Outcome::Answer(_) => None,
+        }
+    }
+
+    /// Counts what became of the transmission: `sent` says whether the port took it. Drops that
+    /// [`process`] decided are counted by it.
+    pub fn account(&self, counters: &CounterShard, ingress: PortId, sent: Result<(), DropReason>) {
+        match (self, sent) {
+            (Outcome::Forward(t), Ok(())) => counters.transmitted(t.port, t.len),
+            (Outcome::Answer(_), Ok(())) => counters.add(Counter::Answered, 1),
+            (Outcome::Refuse(..), Ok(())) => counters.add(Counter::Originated, 1),
+            (Outcome::Forward(_) | Outcome::Answer(_), Err(reason)) => {
+                counters.dropped(ingress, reason);
+            }
+            (Outcome::Refuse(..), Err(_)) | (Outcome::Drop(_), _) => {}
+        }
+    }
+}
+
+/// What the pipeline reads and writes besides packets and snapshot. One per worker; the connection
+/// table is shared by all.
+pub struct Tables<'a, S> {
+    /// Connections.
+    pub conntrack: &'a conntrack::Table<S>,
+    /// The worker's counters.
+    pub counters: &'a CounterShard,
+    /// The worker's events.
+    pub events: &'a EventQueue,
+    /// Bounds the ICMP errors that are forwarded.
+    pub related_errors: RateLimiter,
+    /// Bounds the ICMP errors that we make.
+    pub own_errors: RateLimiter,
+    /// Whether virtual ports complete partial checksums on transmission. Otherwise, and on all
+    /// other ports, they are completed in software.
+    pub checksum_offload: bool,
+}
+
+/// Decides and rewrites a burst: `outcomes[i]` is what becomes of `burst[i]`.
+///
+/// Drops are counted here. The caller carries out the transmissions in order and tells
+/// [`Outcome::account`] of each.
+pub fn process<S: Storage>(
+    burst: &mut ArrayVec<Inbound<'_>, BURST_MAX>,
+    tables: &mut Tables<'_, S>,
+    snapshot: &Snapshot,
+    now: Time,
+    outcomes: &mut ArrayVec<Outcome, BURST_MAX>,
+) {
+    outcomes.clear();
+    tables.counters.add(Counter::Bursts, 1);
+    let mut stage = stage::Stage {
+        tables,
+        snapshot,
+        now,
+    };
+    outcomes.extend(burst.iter_mut().map(|packet| stage.run(packet)));
+}

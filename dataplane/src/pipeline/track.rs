@@ -1,0 +1,312 @@
+//! The packet and its connection: follow what was decided, decide what is new or out of date.
+
+use super::decide::Flow;
+use super::stage::{Stage, View, incarnation};
+use crate::conntrack::{
+    Class, Epochs, Facts, Hit, IcmpError, Inserted, NewEntry, Redecided, Storage,
+};
+use crate::counters::Counter;
+use crate::events::EventKind;
+use crate::snapshot::{Endpoint, Epoch, ExistingConnections, Role};
+use crate::wire::{self, Icmp, Transport};
+use crate::{DropReason, Verdict};
+
+/// Looks at the table once more when another worker changed the entry meanwhile, so often.
+const ATTEMPTS: u32 = 4;
+
+/// A connection in its initiator's orientation, as an entry records it.
+struct Decided<'s> {
+    flow: Flow<'s>,
+    epochs: Epochs,
+}
+
+/// How a hit ended.
+enum Followed {
+    /// The packet may pass, or may not.
+    Done(Result<(), DropReason>),
+    /// The packet opens the connection anew: decide as if there were no entry.
+    Opens,
+    /// The entry went away meanwhile: look again.
+    Gone,
+}
+
+fn epoch(endpoint: Option<&Endpoint>) -> Epoch {
+    endpoint.map_or(Epoch::NONE, |endpoint| endpoint.epoch)
+}
+
+impl<S: Storage> Stage<'_, '_, S> {
+    /// Whether the packet may pass, by its connection and by policy.
+    pub fn admit(&mut self, view: &View<'_>) -> Result<(), DropReason> {
+        if let Transport::Icmp(Icmp::Error(error)) = &view.ip.transport {
+            return self.admit_error(view, error);
+        }
+        let ends = view.ends();
+        for _ in 0..ATTEMPTS {
+            let followed = match self.tables.conntrack.lookup(&view.key, &ends, self.now) {
+                Some(hit) => self.follow(view, hit),
+                None => Followed::Opens,
+            };
+            match followed {
+                Followed::Done(result) => return result,
+                Followed::Gone => {}
+                Followed::Opens => {
+                    if let Some(result) = self.open(view) {
+                        return result;
+                    }
+                }
+            }
+        }
+        Err(DropReason::ConntrackBusy)
+    }
+
+    /// A packet of a connection that has an entry.
+    fn follow(&mut self, view: &View<'_>, mut hit: Hit) -> Followed {
+        let mut newly_denied = false;
+        let decided = self.orient(view, &hit);
+        if decided.epochs.is_newer_than(hit.epochs) {
+            let Some(cut) = self.redecide(&decided, &mut hit) else {
+                return Followed::Gone;
+            };
+            newly_denied = cut;
+        }
+        let denial = |verdict| {
+            if newly_denied {
+                EventKind::Denied(verdict)
+            } else {
+                EventKind::DeniedAgain(verdict)
+            }
+        };
+        let result = match self.tables.conntrack.track(&hit, &view.facts, self.now) {
+            Ok(Class::New) => return Followed::Opens,
+            Ok(Class::Established | Class::Reply) if hit.denied => {
+                Err(DropReason::ConnectionDenied)
+            }
+            Ok(Class::Established | Class::Reply) => Ok(()),
+            Err(reason) => Err(reason),
+        };
+        match result {
+            Err(DropReason::ConnectionDenied) => {
+                let event = self.event(view, denial(hit.verdict), !hit.original_direction);
+                if newly_denied {
+                    self.announce_first(event);
+                    return Followed::Done(Err(DropReason::PolicyDenied));
+                }
+                self.announce(event);
+            }
+            Err(reason) => {
+                let event = self.event(view, EventKind::Dropped(reason), false);
+                self.announce(event);
+            }
+            Ok(()) => {}
+        }
+        Followed::Done(result)
+    }
+
+    /// The connection of a hit in its initiator's orientation, under the snapshot in force.
+    fn orient<'v>(&self, view: &View<'v>, hit: &Hit) -> Decided<'v> {
+        let flow = view.flow();
+        let epochs = Epochs {
+            source: epoch(view.source),
+            destination: epoch(view.destination),
+        };
+        if hit.original_direction {
+            return Decided { flow, epochs };
+        }
+        // Only the role that the initiator's packets come in by tells what the node originates.
+        // A port that is gone exempts nothing.
+        let ingress = self
+            .snapshot
+            .port(hit.ingress)
+            .map_or(Role::Uplink, |port| port.role);
+        let flow = Flow {
+            key: flow.key.reversed(),
+            source: flow.destination,
+            destination: flow.source,
+            ingress,
+        };
+        Decided {
+            flow,
+            epochs: epochs.reversed(),
+        }
+    }
+
+    /// Decides a connection again (D2), always in its initiator's orientation. Whether that cut it;
+    /// none if its entry is gone.
+    fn redecide(&mut self, decided: &Decided<'_>, hit: &mut Hit) -> Option<bool> {
+        let keep = self.snapshot.settings().existing_connections == ExistingConnections::Keep;
+        let fresh = decided.flow.decide(self.snapshot);
+        let verdict = if keep && hit.verdict.accept && !fresh.accept {
+            hit.verdict
+        } else {
+            fresh
+        };
+        let was_accepted = hit.verdict.accept;
+        let stored = match self
+            .tables
+            .conntrack
+            .redecide(hit.handle, verdict, decided.epochs)
+        {
+            Redecided::Stored => true,
+            Redecided::Newer(newer) => {
+                // Another worker was first: its verdict counts, and its announcement.
+                set_verdict(hit, newer);
+                return Some(false);
+            }
+            Redecided::Gone => return None,
+            Redecided::Busy => false,
+        };
+        set_verdict(hit, verdict);
+        let cut = was_accepted && !verdict.accept;
+        if stored {
+            self.tables.counters.add(Counter::Redecided, 1);
+            self.tables
+                .counters
+                .add(Counter::RedecidedDenied, u64::from(cut));
+        }
+        Some(cut && stored)
+    }
+
+    /// A packet without entry, or one that opens its connection anew. None if another worker made
+    /// an entry meanwhile.
+    fn open(&mut self, view: &View<'_>) -> Option<Result<(), DropReason>> {
+        let flow = view.flow();
+        let opens = view.facts.opens();
+        if !opens && !self.tables.conntrack.adopts(&view.facts, self.now) {
+            return Some(self.pass_untracked(view, &flow, DropReason::ConntrackInvalid));
+        }
+        let verdict = flow.decide(self.snapshot);
+        if !opens && !verdict.accept {
+            // Adopted flows are judged in either direction: perhaps the other one is allowed (D21).
+            return Some(self.drop_invalid(view, DropReason::ConntrackInvalid));
+        }
+        let entry = NewEntry {
+            key: view.key,
+            ends: view.ends(),
+            verdict,
+            epochs: Epochs {
+                source: epoch(view.source),
+                destination: epoch(view.destination),
+            },
+            facts: view.facts,
+        };
+        let inserted = self.tables.conntrack.insert(&entry, self.now);
+        if let Ok(Inserted::Raced(_)) = inserted {
+            return None;
+        }
+        if !verdict.accept {
+            return Some(Err(self.deny(view, verdict, inserted.is_ok())));
+        }
+        if let Err(reason) = inserted {
+            return Some(self.pass_untracked(view, &flow, reason));
+        }
+        self.tables.counters.add(Counter::FlowsAccepted, 1);
+        if !opens {
+            self.tables.counters.add(Counter::Adopted, 1);
+        }
+        if self.snapshot.settings().accept_events {
+            let event = self.event(view, EventKind::Accepted(verdict), false);
+            self.announce(event);
+        }
+        Some(Ok(()))
+    }
+
+    /// Counts and announces a denial of a new flow. Without an entry for it every packet is a
+    /// first one, so that none of them may use the whole event queue.
+    fn deny(&mut self, view: &View<'_>, verdict: Verdict, has_entry: bool) -> DropReason {
+        let kind = EventKind::Denied(verdict);
+        let event = self.event(view, kind, false);
+        if has_entry {
+            self.tables.counters.add(Counter::FlowsDenied, 1);
+            self.announce_first(event);
+        } else {
+            self.announce(event);
+        }
+        DropReason::PolicyDenied
+    }
+
+    /// A packet that cannot have an entry: it passes only where no tier may deny anything at either
+    /// end (D15), so that the table's limits never cut off whom nobody restricts.
+    fn pass_untracked(
+        &mut self,
+        view: &View<'_>,
+        flow: &Flow<'_>,
+        reason: DropReason,
+    ) -> Result<(), DropReason> {
+        if flow.may_be_denied(self.snapshot) {
+            return self.drop_invalid(view, reason);
+        }
+        self.tables.counters.add(Counter::Untracked, 1);
+        Ok(())
+    }
+
+    fn drop_invalid(&mut self, view: &View<'_>, reason: DropReason) -> Result<(), DropReason> {
+        let event = self.event(view, EventKind::Dropped(reason), false);
+        self.announce(event);
+        Err(reason)
+    }
+
+    /// An ICMP error (D4): passes with the connection that it is about.
+    fn admit_error(&mut self, view: &View<'_>, error: &wire::IcmpError) -> Result<(), DropReason> {
+        match self.related(view, error) {
+            Ok(()) => {
+                self.tables.counters.add(Counter::Related, 1);
+                Ok(())
+            }
+            Err(reason) => self.drop_invalid(view, reason),
+        }
+    }
+
+    fn related(&mut self, view: &View<'_>, error: &wire::IcmpError) -> Result<(), DropReason> {
+        let snapshot = self.snapshot;
+        let inner = error.inner.key;
+        let inner_source = snapshot.endpoint_at(inner.source);
+        let inner_destination = snapshot.endpoint_at(inner.destination);
+        let question = IcmpError {
+            inner,
+            inner_source: incarnation(inner_source),
+            inner_destination: incarnation(inner_destination),
+            sender: incarnation(view.source),
+            destination: view.ip.destination,
+            tcp_sequence: error.inner.tcp_sequence,
+            mtu: error.mtu,
+        };
+        let mut hit = self.tables.conntrack.related(&question, self.now)?;
+        // The quoted packet's flow, as a view of that packet would show it.
+        let quoted = View {
+            key: inner,
+            facts: Facts::Other,
+            source: inner_source,
+            destination: inner_destination,
+            ..*view
+        };
+        let decided = self.orient_quoted(&quoted, &hit);
+        if decided.epochs.is_newer_than(hit.epochs) {
+            self.redecide(&decided, &mut hit)
+                .ok_or(DropReason::UnrelatedIcmpError)?;
+        }
+        if hit.denied {
+            return Err(DropReason::ConnectionDenied);
+        }
+        let rate = snapshot.settings().icmp_errors_per_second;
+        if !self.tables.related_errors.allow(rate, self.now) {
+            return Err(DropReason::IcmpRateLimited);
+        }
+        Ok(())
+    }
+
+    /// As [`Stage::orient`], for a packet that did not come in here itself: the role of its port is
+    /// the entry's to say in either direction.
+    fn orient_quoted<'v>(&self, quoted: &View<'v>, hit: &Hit) -> Decided<'v> {
+        let mut decided = self.orient(quoted, hit);
+        decided.flow.ingress = self
+            .snapshot
+            .port(hit.ingress)
+            .map_or(Role::Uplink, |port| port.role);
+        decided
+    }
+}
+
+fn set_verdict(hit: &mut Hit, verdict: Verdict) {
+    hit.verdict = verdict;
+    hit.denied = !verdict.accept;
+}
