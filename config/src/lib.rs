@@ -3,6 +3,7 @@
 //! [`Config::load`] reads `weir.toml`. A key nobody knows is an error, a number outside its range
 //! is an error that names the range, and a missing key has the default that [`limits`] documents.
 
+pub mod labs;
 pub mod limits;
 mod settings;
 

@@ -1,1 +1,4 @@
 //! Labs on one machine.
+
+pub mod probe;
+pub mod scenario;

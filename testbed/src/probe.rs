@@ -1,0 +1,152 @@
+//! Real connections, tried from inside a pod: `weir-lab probe TARGET…`, and the listener that a
+//! tutorial starts by hand: `weir-lab listen PORT`.
+//!
+//! A probe knows neither policies nor verdicts. It looks the name up with the system's resolver,
+//! connects with the system's TCP and says what happened.
+
+use std::io::{self, Write};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+/// What became of a connection that was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Connected.
+    Open,
+    /// Answered with a reset.
+    Refused,
+    /// Silence until the time-out.
+    TimedOut,
+    /// The name has no address, or DNS did not answer in time.
+    Unresolved,
+    /// An ICMP error, or no route.
+    Unreachable,
+}
+
+impl Outcome {
+    /// One character for a matrix.
+    pub const fn sign(self) -> char {
+        match self {
+            Outcome::Open => '+',
+            Outcome::Refused => 'x',
+            Outcome::TimedOut => '-',
+            Outcome::Unresolved => '?',
+            Outcome::Unreachable => '!',
+        }
+    }
+}
+
+/// One target's result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probed {
+    /// `HOST:PORT` as it was asked for.
+    pub target: String,
+    /// What happened.
+    pub outcome: Outcome,
+    /// How long it took.
+    pub elapsed_ms: u64,
+}
+
+/// Tries every target at once, each within `limit` for the name and again for the connection.
+pub fn probe(targets: &[String], limit: Duration) -> Vec<Probed> {
+    let (sender, receiver) = mpsc::channel();
+    for (index, target) in targets.iter().enumerate() {
+        let (sender, target) = (sender.clone(), target.clone());
+        std::thread::spawn(move || {
+            let begin = Instant::now();
+            let outcome = try_one(&target, limit);
+            let elapsed_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+            // The receiver waits for every thread; it is gone only if this process ends.
+            let _ = sender.send((
+                index,
+                Probed {
+                    target,
+                    outcome,
+                    elapsed_ms,
+                },
+            ));
+        });
+    }
+    drop(sender);
+    let mut all: Vec<(usize, Probed)> = receiver.iter().collect();
+    all.sort_by_key(|(index, _)| *index);
+    all.into_iter().map(|(_, probed)| probed).collect()
+}
+
+fn try_one(target: &str, limit: Duration) -> Outcome {
+    let Some(address) = resolve(target, limit) else {
+        return Outcome::Unresolved;
+    };
+    match TcpStream::connect_timeout(&address, limit) {
+        Ok(_) => Outcome::Open,
+        Err(error) => match error.kind() {
+            io::ErrorKind::ConnectionRefused => Outcome::Refused,
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Outcome::TimedOut,
+            _ => Outcome::Unreachable,
+        },
+    }
+}
+
+/// The first address of `HOST:PORT`. The resolver cannot be interrupted: past the limit its thread
+/// is left behind, and ends with the process.
+fn resolve(target: &str, limit: Duration) -> Option<std::net::SocketAddr> {
+    let (sender, receiver) = mpsc::channel();
+    let target = target.to_owned();
+    std::thread::spawn(move || {
+        let found = target.to_socket_addrs().ok().and_then(|mut all| all.next());
+        // Nobody listens any more once the limit has passed.
+        let _ = sender.send(found);
+    });
+    receiver.recv_timeout(limit).ok().flatten()
+}
+
+/// Prints one JSON line a target.
+pub fn run_probe(targets: &[String], limit: Duration) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for probed in probe(targets, limit) {
+        writeln!(out, "{}", serde_json::to_string(&probed)?)?;
+    }
+    out.flush()
+}
+
+/// Accepts connections on `port` of both families for good, and closes each at once.
+pub fn run_listen(port: u16) -> io::Result<()> {
+    let listener = TcpListener::bind(("::", port))?;
+    println!("listening on [::]:{port} ...");
+    loop {
+        match listener.accept() {
+            Ok((connection, _)) => drop(connection),
+            // Out of descriptors, or a connection that broke before it was taken.
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_refused_and_unresolved_are_told_apart() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let open = listener.local_addr().unwrap();
+        let closed = {
+            let passing = TcpListener::bind("127.0.0.1:0").unwrap();
+            passing.local_addr().unwrap()
+        };
+        let targets = [
+            open.to_string(),
+            closed.to_string(),
+            "no-such-host.invalid:1".into(),
+        ];
+        let found = probe(&targets, Duration::from_secs(2));
+        assert_eq!(found[0].outcome, Outcome::Open);
+        assert_eq!(found[1].outcome, Outcome::Refused);
+        assert_eq!(found[2].outcome, Outcome::Unresolved);
+        assert_eq!(found[2].target, targets[2]);
+    }
+}
