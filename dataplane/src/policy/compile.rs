@@ -348,7 +348,8 @@ impl<'a> Sweep<'a> {
     }
 
     /// Finds the rules that hold and are not behind one that takes all that reaches it: a rule for
-    /// any port is the last of its tier, and of the chain unless it passes.
+    /// any port is the last of its tier. Not of the chain, even if it accepts or denies: what an
+    /// earlier rule for some ports passed on is still to be decided by the next tier.
     fn find_reachable(&mut self) {
         self.reachable.clear();
         self.positions.clear();
@@ -358,14 +359,10 @@ impl<'a> Sweep<'a> {
             let Effective { rule, number, .. } = self.rules[position as usize];
             self.reachable.push(number);
             self.positions.push(position);
-            if rule.ports != Ports::Any {
-                continue;
+            if rule.ports == Ports::Any {
+                let tier = |&p: &u32| self.rules[p as usize].rule.tier;
+                rest = &rest[rest.partition_point(|p| tier(p) <= rule.tier)..];
             }
-            if rule.tier == Tier::NetworkPolicy || rule.action != Action::Pass {
-                break;
-            }
-            let tier = |&p: &u32| self.rules[p as usize].rule.tier;
-            rest = &rest[rest.partition_point(|p| tier(p) <= rule.tier)..];
         }
     }
 }

@@ -230,6 +230,28 @@ fn tiers_decide_in_order_and_pass_leaves_one() {
 }
 
 #[test]
+fn what_a_rule_passed_on_is_not_lost_behind_a_rule_for_everything() {
+    let port = ports(&[(TCP, 80, 80)]);
+    let rules = [
+        rule(Tier::Admin, Action::Pass, 1, 0, (Peers::Any, port)),
+        rule(Tier::Admin, Action::Accept, 1, 1, (Peers::Any, Ports::Any)),
+        allow(2, 0, peers(&["10.0.0.1/32"]), Ports::Any),
+    ];
+    let table = table(chain(&[2], &rules));
+    let tier = |peer, port| {
+        let verdict = ingress(&table, peer, TCP, Some(port));
+        (
+            verdict.accept,
+            verdict.provenance.tier,
+            verdict.provenance.rule,
+        )
+    };
+    assert_eq!(tier("10.0.0.1", 80), (true, Tier::NetworkPolicy, Some(0)));
+    assert_eq!(tier("10.0.0.2", 80), (false, Tier::NetworkPolicy, None));
+    assert_eq!(tier("10.0.0.2", 81), (true, Tier::Admin, Some(1)));
+}
+
+#[test]
 fn explains_what_a_denial_lacked() {
     let cut = Peers::Set([block("10.0.0.0/8", &["10.1.0.0/16"])].into());
     let rules = [

@@ -176,7 +176,7 @@ fn packet() -> impl Strategy<Value = Packet> {
 fn run<S: Strategy>(strategy: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
     let cases = std::env::var("WEIR_CASES").ok();
     let config = Config {
-        cases: cases.map_or(2000, |cases| cases.parse().unwrap()),
+        cases: cases.map_or(10_000, |cases| cases.parse().unwrap()),
         failure_persistence: None,
         ..Config::default()
     };
