@@ -1,11 +1,16 @@
 //! Kubernetes objects in, policy snapshots out.
 
+pub mod cidr;
 pub mod cli;
 pub mod client;
+pub mod cluster;
 pub mod daemon;
+pub mod defaults;
 pub mod denial_log;
 pub mod journal;
 pub mod lab_protocol;
 pub mod netlink;
 pub mod objects;
 pub mod protocol;
+pub mod selector;
+pub mod validate;

@@ -1,0 +1,253 @@
+//! The objects of a cluster and what an API server does with them: create, apply, replace, patch,
+//! delete, status; UIDs, resource versions and generations; namespaces' lives, owners' deaths.
+//!
+//! A [`Cluster`] is plain data and never changes under its reader's hands. Changes are made in a
+//! [`Transaction`], a copy (cheap: only the touched kinds' maps are copied) that is committed whole
+//! or dropped, and that tells every change as an [`Event`], for the journal and for watchers.
+//! Clock and chance come from the caller ([`Source`]).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use crate::objects::{DecodeError, Key, Kind, Object, kinds};
+pub use crate::protocol::{OperationKind, Reason};
+
+pub mod patch;
+mod source;
+mod transaction;
+
+pub use source::{Seeded, Source, System};
+pub use transaction::{DeleteOptions, Outcome, Transaction};
+
+/// Namespaces that always exist and cannot be deleted.
+pub const SYSTEM_NAMESPACES: [&str; 4] =
+    ["default", "kube-node-lease", "kube-public", "kube-system"];
+/// The annotation in which `kubectl apply` keeps what it applied.
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Why a change is refused. Nothing has changed then.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{message}")]
+pub struct Refusal {
+    /// Kubernetes' reason.
+    pub reason: Reason,
+    /// In the API server's words; for [`Reason::Invalid`] the whole of what kubectl prints
+    /// (`The Pod "x" is invalid: …`), else what it prints behind `Error from server (REASON): `.
+    pub message: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Refusal {
+        Refusal {
+            reason,
+            message: message.into(),
+        }
+    }
+
+    /// `pods "x" not found`.
+    pub fn not_found(key: &Key) -> Refusal {
+        let resource = key.kind.qualified_plural();
+        Refusal::new(
+            Reason::NotFound,
+            format!("{resource} {:?} not found", &*key.name),
+        )
+    }
+}
+
+impl From<DecodeError> for Refusal {
+    fn from(error: DecodeError) -> Refusal {
+        let reason = match error {
+            DecodeError::UnknownKind { .. } => Reason::NotFound,
+            DecodeError::ForeignPolicy { .. } => Reason::Forbidden,
+            DecodeError::TooMany => Reason::RequestEntityTooLarge,
+            _ => Reason::BadRequest,
+        };
+        Refusal::new(reason, error.to_string())
+    }
+}
+
+/// What happened to an object, as watchers are told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EventKind {
+    /// `ADDED`.
+    Added,
+    /// `MODIFIED`.
+    Modified,
+    /// `DELETED`.
+    Deleted,
+}
+
+/// One change.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// What happened.
+    pub kind: EventKind,
+    /// The object as it is now; of a deleted one the last state, with the deletion's version.
+    pub object: Arc<Object>,
+    /// The object as it was.
+    pub old: Option<Arc<Object>>,
+}
+
+/// A committed transaction.
+#[derive(Debug)]
+pub struct Commit {
+    /// The cluster with the changes.
+    pub cluster: Cluster,
+    /// The changes, in order.
+    pub events: Vec<Event>,
+    /// For a person, without `Warning: `.
+    pub warnings: Vec<String>,
+}
+
+/// Objects of one kind by namespace and name.
+type Shelf = BTreeMap<(Arc<str>, Arc<str>), Arc<Object>>;
+
+/// The objects of a cluster. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    shelves: BTreeMap<&'static Kind, Arc<Shelf>>,
+    resource_version: u64,
+}
+
+impl Cluster {
+    /// Nothing at all, for a store that is to be restored ([`Cluster::restore`]).
+    pub fn empty() -> Cluster {
+        Cluster::default()
+    }
+
+    /// A cluster with [`SYSTEM_NAMESPACES`] and the Service `default/kubernetes` left out: nothing
+    /// serves it here.
+    pub fn new(source: &mut dyn Source) -> Cluster {
+        Cluster::empty().with_system_namespaces(source).cluster
+    }
+
+    /// Adds those of [`SYSTEM_NAMESPACES`] that lack.
+    pub fn with_system_namespaces(self, source: &mut dyn Source) -> Commit {
+        let mut transaction = self.begin(source);
+        for name in SYSTEM_NAMESPACES {
+            let value = json!({
+                "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}
+            });
+            if let Ok(object) = Object::new(value)
+                && transaction.get(object.key()).is_none()
+            {
+                // Cannot be refused: the name is valid and not taken.
+                let _ = transaction.create(object);
+            }
+        }
+        transaction.commit()
+    }
+
+    /// Starts a transaction on a copy.
+    pub fn begin<'a>(&self, source: &'a mut dyn Source) -> Transaction<'a> {
+        Transaction::new(self.clone(), source)
+    }
+
+    /// The version of the newest change.
+    pub fn resource_version(&self) -> u64 {
+        self.resource_version
+    }
+
+    /// The object called so.
+    pub fn get(&self, key: &Key) -> Option<&Arc<Object>> {
+        let shelf = self.shelves.get(key.kind)?;
+        shelf.get(&(key.namespace.clone(), key.name.clone()))
+    }
+
+    /// Objects of a kind by namespace and name.
+    pub fn list(&self, kind: &'static Kind) -> impl Iterator<Item = &Arc<Object>> {
+        self.shelves.get(kind).into_iter().flat_map(|s| s.values())
+    }
+
+    /// Objects of a kind in one namespace by name.
+    pub fn list_in<'a>(
+        &'a self,
+        kind: &'static Kind,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Object>> {
+        let from = (Arc::<str>::from(namespace), Arc::<str>::from(""));
+        let shelf = self.shelves.get(kind).into_iter();
+        shelf
+            .flat_map(move |s| s.range(from.clone()..))
+            .take_while(move |((ns, _), _)| &**ns == namespace)
+            .map(|(_, object)| object)
+    }
+
+    /// Objects of the kind of `T`, for kinds that are known.
+    pub fn list_of<T: k8s_openapi::Resource>(&self) -> impl Iterator<Item = &Arc<Object>> {
+        let kind = kinds::of::<T>();
+        kind.into_iter().flat_map(|kind| self.list(kind))
+    }
+
+    /// Every object, by kind, namespace and name.
+    pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.shelves.values().flat_map(|shelf| shelf.values())
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.shelves.values().map(|shelf| shelf.len()).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the namespace exists.
+    pub fn has_namespace(&self, name: &str) -> bool {
+        self.namespace(name).is_some()
+    }
+
+    /// The namespace called so.
+    pub fn namespace(&self, name: &str) -> Option<&Arc<Object>> {
+        self.get(&Key::new(kinds::find("v1", "Namespace")?, "", name))
+    }
+
+    /// The pod called so.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<&Arc<Object>> {
+        self.get(&Key::new(kinds::find("v1", "Pod")?, namespace, name))
+    }
+
+    /// Puts a stored object back as it was: from a snapshot or a journal, without any check.
+    pub fn restore(&mut self, value: Value) -> Result<(), DecodeError> {
+        let object = Object::new(value)?;
+        let version = object.resource_version().parse().unwrap_or(0);
+        self.resource_version = self.resource_version.max(version);
+        self.put(Arc::new(object));
+        Ok(())
+    }
+
+    /// Removes an object while a journal is replayed; `version` is that of the deletion.
+    pub fn forget(&mut self, key: &Key, version: u64) {
+        self.resource_version = self.resource_version.max(version);
+        self.take(key);
+    }
+
+    fn put(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
+        let key = object.key();
+        let place = (key.namespace.clone(), key.name.clone());
+        let shelf = self.shelves.entry(key.kind).or_default();
+        Arc::make_mut(shelf).insert(place, object)
+    }
+
+    fn take(&mut self, key: &Key) -> Option<Arc<Object>> {
+        let shelf = self.shelves.get_mut(key.kind)?;
+        let place = (key.namespace.clone(), key.name.clone());
+        shelf.contains_key(&place).then_some(())?;
+        Arc::make_mut(shelf).remove(&place)
+    }
+}
+
+/// A moment as Kubernetes writes it: RFC 3339 in whole seconds, UTC. Moments before 1970 are 1970.
+pub fn timestamp(at: SystemTime) -> String {
+    let seconds = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_secs());
+    let moment = k8s_openapi::jiff::Timestamp::from_second(seconds as i64).unwrap_or_default();
+    moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

@@ -1,0 +1,362 @@
+//! What the API server fills in (`pkg/apis/*/v1/defaults.go`, registry strategies), and nulls made
+//! what Go makes of them.
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+
+use k8s_openapi::ByteString;
+use serde_json::{Map, Value, json};
+
+use crate::cluster::Cluster;
+use crate::objects::{Kind, Object, kinds};
+
+/// Where ClusterIPs are taken from: kubeadm's default range, 10.96.0.0/12.
+pub const SERVICE_RANGE: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 96, 0, 0), 12);
+
+/// Fills in a new object.
+pub fn on_create(kind: &'static Kind, value: &mut Value, cluster: &Cluster) {
+    without_nulls(value);
+    match (kind.api_version, kind.kind) {
+        ("v1", "Namespace") => {
+            set(value, &["spec", "finalizers"], json!(["kubernetes"]));
+            set(value, &["status", "phase"], json!("Active"));
+        }
+        ("v1", "Pod") => set(value, &["status", "phase"], json!("Pending")),
+        ("v1", "Service") => service_address(value, cluster),
+        _ => {}
+    }
+    fill(kind, value);
+}
+
+/// Fills in an object that takes the place of `old`.
+pub fn on_update(kind: &'static Kind, value: &mut Value, old: &Object, cluster: &Cluster) {
+    without_nulls(value);
+    if (kind.api_version, kind.kind) == ("v1", "Service") {
+        // What was allocated stays, as if the client had sent it.
+        for field in ["clusterIP", "clusterIPs"] {
+            if let Some(kept) = old.value()["spec"].get(field)
+                && value["spec"]["type"] != "ExternalName"
+            {
+                set(value, &["spec", field], kept.clone());
+            }
+        }
+        service_address(value, cluster);
+    }
+    fill(kind, value);
+}
+
+fn fill(kind: &'static Kind, value: &mut Value) {
+    match (kind.api_version, kind.kind) {
+        ("v1", "Namespace") => {
+            let name = value["metadata"]["name"].clone();
+            // Always the name, whatever was written (NamespaceDefaultLabelName).
+            force(
+                value,
+                &["metadata", "labels", "kubernetes.io/metadata.name"],
+                name,
+            );
+        }
+        ("networking.k8s.io/v1", "NetworkPolicy") => network_policy(value),
+        ("v1", "Pod") => pod_spec(&mut value["spec"]),
+        ("v1", "Service") => service(value),
+        ("v1", "Secret") => secret(value),
+        ("discovery.k8s.io/v1", "EndpointSlice") => protocols(&mut value["ports"]),
+        ("v1", "ReplicationController") => replication_controller(value),
+        ("apps/v1", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet") => {
+            controller(kind.kind, value);
+        }
+        ("batch/v1", "Job") => {
+            for (field, default) in [("completions", 1), ("parallelism", 1), ("backoffLimit", 6)] {
+                set(value, &["spec", field], json!(default));
+            }
+            pod_spec(&mut value["spec"]["template"]["spec"]);
+        }
+        _ => {}
+    }
+}
+
+/// Sets the field unless it is there and not null. Objects on the way are made.
+fn set(value: &mut Value, path: &[&str], default: Value) {
+    let absent = |value: &Value| {
+        let found = path.iter().try_fold(value, |value, step| value.get(step));
+        found.is_none_or(Value::is_null)
+    };
+    if absent(value) {
+        force(value, path, default);
+    }
+}
+
+/// Sets the field. A value on the way that is no object stays: decoding has complained of it.
+fn force(value: &mut Value, path: &[&str], to: Value) {
+    let Some((step, rest)) = path.split_first() else {
+        *value = to;
+        return;
+    };
+    if value.is_null() {
+        *value = Value::Object(Map::new());
+    }
+    if let Some(map) = value.as_object_mut() {
+        force(map.entry(*step).or_insert(Value::Null), rest, to);
+    }
+}
+
+/// Maps from text to text, where null is the empty string and not "absent".
+const TEXT_MAPS: [&str; 6] = [
+    "labels",
+    "annotations",
+    "matchLabels",
+    "nodeSelector",
+    "data",
+    "stringData",
+];
+/// Lists of objects in a NetworkPolicy, where null is an object without fields.
+const OBJECT_LISTS: [&str; 8] = [
+    "ingress",
+    "egress",
+    "from",
+    "to",
+    "ports",
+    "matchExpressions",
+    "containers",
+    "env",
+];
+
+/// Nulls as Go's decoder takes them: a field is absent, an item or a text is zero.
+fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, value| !value.is_null());
+            for (key, value) in map.iter_mut() {
+                match value {
+                    Value::Object(texts) if TEXT_MAPS.contains(&key.as_str()) => {
+                        for text in texts.values_mut().filter(|text| text.is_null()) {
+                            *text = Value::from("");
+                        }
+                    }
+                    Value::Array(items) => {
+                        let objects = OBJECT_LISTS.contains(&key.as_str());
+                        for item in items.iter_mut() {
+                            if item.is_null() && objects {
+                                *item = Value::Object(Map::new());
+                            }
+                            without_nulls(item);
+                        }
+                    }
+                    other => without_nulls(other),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        _ => {}
+    }
+}
+
+/// `protocol: TCP` in each item.
+fn protocols(ports: &mut Value) {
+    for port in ports.as_array_mut().into_iter().flatten() {
+        set(port, &["protocol"], json!("TCP"));
+    }
+}
+
+/// `policyTypes`: Ingress, and Egress if there is an egress rule.
+fn network_policy(value: &mut Value) {
+    let spec = &mut value["spec"];
+    set(spec, &["podSelector"], json!({}));
+    for direction in ["ingress", "egress"] {
+        for rule in spec[direction].as_array_mut().into_iter().flatten() {
+            protocols(&mut rule["ports"]);
+            prune(rule, "ports");
+        }
+        prune(spec, direction);
+    }
+    let rules = |direction: &str| spec[direction].as_array().map_or(0, Vec::len);
+    let stated = spec["policyTypes"].as_array().map_or(0, Vec::len);
+    if stated == 0 {
+        let types = match rules("egress") {
+            0 => json!(["Ingress"]),
+            _ => json!(["Ingress", "Egress"]),
+        };
+        spec["policyTypes"] = types;
+    }
+}
+
+/// Removes a null that looking at a field has left behind.
+fn prune(value: &mut Value, field: &str) {
+    if let Some(map) = value.as_object_mut()
+        && map.get(field).is_some_and(Value::is_null)
+    {
+        map.shift_remove(field);
+    }
+}
+
+fn pod_spec(spec: &mut Value) {
+    set(spec, &["restartPolicy"], json!("Always"));
+    set(spec, &["terminationGracePeriodSeconds"], json!(30));
+    set(spec, &["dnsPolicy"], json!("ClusterFirst"));
+    set(spec, &["securityContext"], json!({}));
+    set(spec, &["schedulerName"], json!("default-scheduler"));
+    set(spec, &["enableServiceLinks"], json!(true));
+    for list in ["containers", "initContainers"] {
+        for container in spec[list].as_array_mut().into_iter().flatten() {
+            container_fields(container);
+        }
+        prune(spec, list);
+    }
+}
+
+fn container_fields(container: &mut Value) {
+    protocols(&mut container["ports"]);
+    prune(container, "ports");
+    set(container, &["resources"], json!({}));
+    set(
+        container,
+        &["terminationMessagePath"],
+        json!("/dev/termination-log"),
+    );
+    set(container, &["terminationMessagePolicy"], json!("File"));
+    let image = container["image"].as_str().unwrap_or_default();
+    let name = image.rsplit('/').next().unwrap_or_default();
+    let latest = !image.contains('@') && name.split_once(':').is_none_or(|(_, t)| t == "latest");
+    let pull = if latest { "Always" } else { "IfNotPresent" };
+    prune(container, "image");
+    set(container, &["imagePullPolicy"], json!(pull));
+    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if !container[probe].is_object() {
+            prune(container, probe);
+            continue;
+        }
+        let probe = &mut container[probe];
+        for (field, default) in [
+            ("timeoutSeconds", 1),
+            ("periodSeconds", 10),
+            ("successThreshold", 1),
+            ("failureThreshold", 3),
+        ] {
+            set(probe, &[field], json!(default));
+        }
+        if probe["httpGet"].is_object() {
+            set(probe, &["httpGet", "path"], json!("/"));
+            set(probe, &["httpGet", "scheme"], json!("HTTP"));
+        }
+        prune(probe, "httpGet");
+    }
+}
+
+fn controller(kind: &str, value: &mut Value) {
+    let spec = &mut value["spec"];
+    if kind != "DaemonSet" {
+        set(spec, &["replicas"], json!(1));
+    }
+    if kind != "ReplicaSet" {
+        set(spec, &["revisionHistoryLimit"], json!(10));
+    }
+    let rolling = |spec: &mut Value, field: &str, surge: &str, unavailable: Value| {
+        set(spec, &[field, "type"], json!("RollingUpdate"));
+        if spec[field]["type"] == "RollingUpdate" {
+            set(spec, &[field, "rollingUpdate", "maxSurge"], json!(surge));
+            set(
+                spec,
+                &[field, "rollingUpdate", "maxUnavailable"],
+                unavailable,
+            );
+        }
+    };
+    match kind {
+        "Deployment" => {
+            rolling(spec, "strategy", "25%", json!("25%"));
+            set(spec, &["progressDeadlineSeconds"], json!(600));
+        }
+        "DaemonSet" => {
+            set(spec, &["updateStrategy", "type"], json!("RollingUpdate"));
+        }
+        "StatefulSet" => {
+            set(spec, &["podManagementPolicy"], json!("OrderedReady"));
+            set(spec, &["updateStrategy", "type"], json!("RollingUpdate"));
+        }
+        _ => {}
+    }
+    pod_spec(&mut spec["template"]["spec"]);
+}
+
+fn replication_controller(value: &mut Value) {
+    let labels = value["spec"]["template"]["metadata"]["labels"].clone();
+    if labels.is_object() {
+        set(value, &["spec", "selector"], labels.clone());
+        set(value, &["metadata", "labels"], labels);
+    }
+    set(value, &["spec", "replicas"], json!(1));
+    pod_spec(&mut value["spec"]["template"]["spec"]);
+}
+
+fn service(value: &mut Value) {
+    let spec = &mut value["spec"];
+    set(spec, &["type"], json!("ClusterIP"));
+    set(spec, &["sessionAffinity"], json!("None"));
+    protocols(&mut spec["ports"]);
+    for port in spec["ports"].as_array_mut().into_iter().flatten() {
+        let number = port["port"].clone();
+        if port["targetPort"] == 0 || port["targetPort"] == "" {
+            port["targetPort"] = Value::Null;
+        }
+        set(port, &["targetPort"], number);
+    }
+    prune(spec, "ports");
+    if spec["type"] != "ExternalName" {
+        set(spec, &["internalTrafficPolicy"], json!("Cluster"));
+    }
+}
+
+/// ClusterIP: what is stated, else the lowest free address of [`SERVICE_RANGE`]. Address 1 is left
+/// to `kubernetes.default`, address 10 to DNS, as kubeadm does.
+fn service_address(value: &mut Value, cluster: &Cluster) {
+    let spec = &mut value["spec"];
+    let stated = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
+    prune(spec, "clusterIP");
+    if spec["type"] == "ExternalName" {
+        return;
+    }
+    let address = if stated.is_empty() {
+        let taken: HashSet<&str> = kinds::find("v1", "Service")
+            .into_iter()
+            .flat_map(|kind| cluster.list(kind))
+            .filter_map(|service| service.value()["spec"]["clusterIP"].as_str())
+            .collect();
+        let first = u32::from(SERVICE_RANGE.0);
+        let last = first + (1 << (32 - SERVICE_RANGE.1)) - 2;
+        let free = (first + 11..=last)
+            .map(|bits| Ipv4Addr::from(bits).to_string())
+            .find(|address| !taken.contains(address.as_str()));
+        match free {
+            Some(address) => address,
+            // A million Services: none is left. The Service is stored without an address.
+            None => return,
+        }
+    } else {
+        stated
+    };
+    set(spec, &["clusterIPs"], json!([address]));
+    let family = if address.contains(':') {
+        "IPv6"
+    } else {
+        "IPv4"
+    };
+    if address != "None" || spec["selector"].is_object() {
+        set(spec, &["ipFamilies"], json!([family]));
+        set(spec, &["ipFamilyPolicy"], json!("SingleStack"));
+    }
+    prune(spec, "selector");
+    prune(spec, "type");
+    force(spec, &["clusterIP"], Value::from(address));
+}
+
+/// `stringData` becomes `data`, in base64.
+fn secret(value: &mut Value) {
+    set(value, &["type"], json!("Opaque"));
+    let texts = value["stringData"].take();
+    prune(value, "stringData");
+    for (key, text) in texts.as_object().into_iter().flatten() {
+        let bytes = ByteString(text.as_str().unwrap_or_default().as_bytes().to_vec());
+        let encoded = serde_json::to_value(bytes).unwrap_or_default();
+        force(value, &["data", key], encoded);
+    }
+}
