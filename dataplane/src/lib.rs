@@ -26,10 +26,12 @@ pub mod flow;
 pub mod pipeline;
 pub mod policy;
 pub mod route;
+pub mod shm;
 pub mod snapshot;
 pub mod time;
 pub mod verdict;
 pub mod wire;
+pub mod xsk;
 
 pub use address::{Address, Mac};
 pub use drop_reason::DropReason;

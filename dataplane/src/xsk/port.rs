@@ -1,0 +1,541 @@
+//! What a port's sockets do apart from system calls.
+
+use std::io;
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+
+use super::magazine::Magazine;
+use super::pool::Pool;
+use super::ring::{Consumer, Descriptor, Producer, RingMemory};
+use super::umem::{Frame, Owner, TX_METADATA_BYTES};
+use crate::DropReason;
+
+/// Packets received in one visit at most.
+pub const BURST: usize = 64;
+
+/// Frames of one packet at most: `MAX_SKB_FRAGS` + 1, what copy mode takes.
+pub const PARTS_MAX: usize = 18;
+
+/// Bytes of an Ethernet header: anything shorter the kernel drops.
+const ETHERNET_BYTES: u32 = 14;
+
+/// System calls of one [`Transmitter::kick`] at most. Copy mode sends 32 packets a call where it
+/// has no larger budget, so this is more than any TX ring of ours holds.
+const KICKS_MAX: u32 = 64;
+
+/// One received frame.
+#[derive(Debug)]
+pub struct Received {
+    /// Its chunk.
+    pub frame: Frame,
+    /// Bytes of the packet in it.
+    pub len: u32,
+    /// The packet continues in the next one (multi-buffer).
+    pub continues: bool,
+}
+
+/// What one visit received.
+pub type Burst = ArrayVec<Received, BURST>;
+
+/// A checksum that the kernel (or whoever receives the packet without needing it) completes: the
+/// field holds the folded pseudo-header sum, the rest from `start` to the packet's end is added.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TxChecksum {
+    /// Where summing starts: the transport header, bytes from the packet's first.
+    pub start: u16,
+    /// The checksum field, bytes from `start`.
+    pub offset: u16,
+}
+
+/// A frame that was not taken for transmission, and why.
+#[derive(Debug)]
+pub struct Rejected {
+    /// It, as it was.
+    pub frame: Frame,
+    /// [`DropReason::TransmitFull`] or, for a request that cannot be, [`DropReason::Internal`].
+    pub reason: DropReason,
+}
+
+/// A piece of a packet of several frames.
+#[derive(Debug)]
+pub struct Part {
+    /// Its chunk.
+    pub frame: Frame,
+    /// Bytes of the packet in it.
+    pub len: u32,
+}
+
+/// The pieces of one packet, first to last.
+pub type Parts = ArrayVec<Part, PARTS_MAX>;
+
+/// How [`Transmitter::kick`] left the TX ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kick {
+    /// The kernel has taken everything.
+    Done,
+    /// Something is left and the kernel takes no more just now; kick again soon.
+    Pending,
+    /// The link is down: what is left goes when it is up.
+    Down,
+    /// The interface is gone: remove the port.
+    Gone,
+    /// The kernel refuses the descriptor at the head for good: remove the port. A mistake of ours.
+    Broken,
+}
+
+/// What a port's sockets have counted since they were opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Frames received.
+    pub received: u64,
+    /// Frames put on the TX ring.
+    pub transmitted: u64,
+    /// Frames completed.
+    pub completed: u64,
+    /// Received descriptors that cannot be; ignored.
+    pub bad_receptions: u64,
+    /// Completed addresses that cannot be; ignored.
+    pub bad_completions: u64,
+    /// Frames not taken because the TX ring or the port's share was full.
+    pub transmit_full: u64,
+    /// Requests to transmit that cannot be; a mistake of ours.
+    pub bad_requests: u64,
+    /// Visits that wanted to fill and found no free frame.
+    pub fill_starved: u64,
+    /// System calls to make the kernel transmit.
+    pub kicks: u64,
+}
+
+/// How many frames a port lends the kernel to receive into.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FillOptions {
+    /// While idle.
+    pub idle: u32,
+    /// Under load; also bounded by the fill ring and by what all ports share.
+    pub max: u32,
+}
+
+/// RX, fill and completion rings of one (interface, queue): for the worker that owns the port.
+#[derive(Debug)]
+pub struct Receiver<M> {
+    rx: Consumer<M, Descriptor>,
+    fill: Producer<M, u64>,
+    completion: Consumer<M, u64>,
+    pool: Arc<Pool>,
+    depth: FillDepth,
+    counters: Counters,
+}
+
+impl<M: RingMemory> Receiver<M> {
+    /// Rings of `pool`. `None` unless each has a power of two of entries.
+    pub fn new(
+        pool: Arc<Pool>,
+        rx: M,
+        fill: M,
+        completion: M,
+        options: FillOptions,
+    ) -> Option<Self> {
+        let fill = Producer::new(fill)?;
+        let max = options.max.min(fill.entries());
+        Some(Receiver {
+            rx: Consumer::new(rx)?,
+            completion: Consumer::new(completion)?,
+            depth: FillDepth::new(options.idle.min(max), max),
+            fill,
+            pool,
+            counters: Counters::default(),
+        })
+    }
+
+    /// Lends the kernel free frames up to the port's present depth. Returns how many.
+    pub fn refill(&mut self, magazine: &mut Magazine) -> u32 {
+        let umem = self.pool.umem();
+        debug_assert!(Arc::ptr_eq(umem, magazine.umem()));
+        let returned = self.depth.settle();
+        if returned > 0 {
+            umem.return_fill_spare(returned);
+        }
+        let wanted = self.depth.wanted().min(self.fill.free());
+        let mut lent = 0;
+        while lent < wanted {
+            let Some(chunk) = magazine.take_chunk() else {
+                self.counters.fill_starved += 1;
+                break;
+            };
+            umem.set_owner(chunk, Owner::Fill(self.pool.id()));
+            let pushed = self
+                .fill
+                .push(u64::from(chunk) * u64::from(umem.chunk_bytes()));
+            debug_assert!(pushed, "free() had said that there is room");
+            lent += 1;
+        }
+        self.fill.publish();
+        self.depth.parked += lent;
+        lent
+    }
+
+    /// Whether the kernel waits to be told of lent frames.
+    pub fn fill_needs_wakeup(&self) -> bool {
+        self.fill.needs_wakeup()
+    }
+
+    /// Takes received frames into `burst` until it is full or the ring empty. Returns how many.
+    pub fn receive(&mut self, burst: &mut Burst) -> usize {
+        let umem = self.pool.umem();
+        let before = burst.len();
+        let mut taken: u32 = 0;
+        while !burst.is_full() {
+            let Some(descriptor) = self.rx.pop() else {
+                break;
+            };
+            taken += 1;
+            let Descriptor {
+                address,
+                len,
+                options,
+            } = descriptor;
+            let located = umem
+                .locate(address)
+                .filter(|(_, offset)| len > 0 && u32::from(*offset) + len <= umem.chunk_bytes());
+            match located {
+                Some((chunk, offset))
+                    if umem.claim(chunk, Owner::Fill(self.pool.id()), Owner::Held) =>
+                {
+                    let frame = umem.frame(chunk, offset);
+                    let continues = options & Descriptor::CONTINUES != 0;
+                    burst.push(Received {
+                        frame,
+                        len,
+                        continues,
+                    });
+                }
+                _ => self.counters.bad_receptions += 1,
+            }
+        }
+        if taken > 0 {
+            self.rx.release();
+            let received = burst.len() - before;
+            self.counters.received += received as u64;
+            self.depth.parked = self.depth.parked.saturating_sub(received as u32);
+            self.depth.adapt(|frames| umem.take_fill_spare(frames));
+        }
+        burst.len() - before
+    }
+
+    /// Frames that wait in the RX ring.
+    pub fn waiting(&mut self) -> u32 {
+        self.rx.available()
+    }
+
+    /// Puts the frames whose transmission has ended, by whichever socket of the queue, into
+    /// `magazine`. Returns how many.
+    pub fn complete(&mut self, magazine: &mut Magazine) -> u32 {
+        let umem = self.pool.umem();
+        let mut seen = false;
+        let mut completed = 0;
+        // One visit takes what one ring can hold, however fast the kernel adds.
+        for _ in 0..self.completion.entries() {
+            let Some(address) = self.completion.pop() else {
+                break;
+            };
+            seen = true;
+            match umem.locate(address) {
+                Some((chunk, _))
+                    if umem.claim(chunk, Owner::Transmit(self.pool.id()), Owner::Free) =>
+                {
+                    magazine.give_chunk(chunk);
+                    completed += 1;
+                }
+                _ => self.counters.bad_completions += 1,
+            }
+        }
+        if seen {
+            self.completion.release();
+            self.pool.arrive(completed);
+            self.counters.completed += u64::from(completed);
+        }
+        completed
+    }
+
+    /// Frames lent to the kernel to receive into.
+    pub fn parked(&self) -> u32 {
+        self.depth.parked
+    }
+
+    /// What it has counted.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    pub(super) fn rx_memory(&self) -> &M {
+        self.rx.memory()
+    }
+}
+
+impl<M> Drop for Receiver<M> {
+    fn drop(&mut self) {
+        self.pool.umem().return_fill_spare(self.depth.borrowed);
+    }
+}
+
+/// The depth of a fill ring: few frames while idle, doubled when a visit found more than half
+/// used, halved after a long time without.
+#[derive(Debug)]
+struct FillDepth {
+    idle: u32,
+    max: u32,
+    target: u32,
+    /// Frames beyond `idle` taken from what all ports share.
+    borrowed: u32,
+    /// Frames lent to the kernel and not received.
+    parked: u32,
+    /// Visits with packets since the depth last had to grow.
+    calm_visits: u32,
+}
+
+/// Visits with packets but without need after which the depth is halved.
+const CALM_VISITS: u32 = 1024;
+
+impl FillDepth {
+    fn new(idle: u32, max: u32) -> Self {
+        FillDepth {
+            idle,
+            max,
+            target: idle,
+            borrowed: 0,
+            parked: 0,
+            calm_visits: 0,
+        }
+    }
+
+    fn wanted(&self) -> u32 {
+        self.target.saturating_sub(self.parked)
+    }
+
+    /// After a visit with packets.
+    fn adapt(&mut self, take_spare: impl Fn(u32) -> bool) {
+        if self.parked >= self.target / 2 {
+            self.calm_visits += 1;
+            if self.calm_visits >= CALM_VISITS {
+                self.calm_visits = 0;
+                self.target = (self.target / 2).max(self.idle);
+            }
+            return;
+        }
+        self.calm_visits = 0;
+        let target = self.target.saturating_mul(2).min(self.max);
+        let borrowed = target - self.idle;
+        let more = borrowed.saturating_sub(self.borrowed);
+        if more == 0 || take_spare(more) {
+            self.borrowed += more;
+            self.target = target;
+        }
+    }
+
+    /// What can be given back to the other ports: what is neither wanted nor parked any more.
+    fn settle(&mut self) -> u32 {
+        let needed = self.target.max(self.parked).saturating_sub(self.idle);
+        let returned = self.borrowed.saturating_sub(needed);
+        self.borrowed -= returned;
+        returned
+    }
+}
+
+/// A TX ring into one (interface, queue): one worker's own.
+#[derive(Debug)]
+pub struct Transmitter<M> {
+    tx: Producer<M, Descriptor>,
+    pool: Arc<Pool>,
+    counters: Counters,
+}
+
+impl<M: RingMemory> Transmitter<M> {
+    /// A TX ring of `pool`. `None` unless it has a power of two of entries.
+    pub fn new(pool: Arc<Pool>, tx: M) -> Option<Self> {
+        Some(Transmitter {
+            tx: Producer::new(tx)?,
+            pool,
+            counters: Counters::default(),
+        })
+    }
+
+    /// Puts a packet of `len` bytes on the TX ring; the kernel sees it at the next
+    /// [`Transmitter::kick`].
+    ///
+    /// # Errors
+    ///
+    /// The frame comes back with [`DropReason::TransmitFull`] when the ring or the port's share of
+    /// frames in flight is full, with [`DropReason::Internal`] when the request cannot be: shorter
+    /// than an Ethernet header, longer than the chunk, a checksum outside the packet or where
+    /// [`Pool::takes_checksum_offload`] says no.
+    pub fn transmit(
+        &mut self,
+        frame: Frame,
+        len: u32,
+        checksum: Option<TxChecksum>,
+    ) -> Result<(), Rejected> {
+        if len < ETHERNET_BYTES || !self.fits(&frame, len) || !self.allows(checksum, len) {
+            self.counters.bad_requests += 1;
+            return Err(Rejected {
+                frame,
+                reason: DropReason::Internal,
+            });
+        }
+        if self.tx.free() == 0 || !self.pool.depart(1) {
+            self.counters.transmit_full += 1;
+            return Err(Rejected {
+                frame,
+                reason: DropReason::TransmitFull,
+            });
+        }
+        self.put(frame, len, checksum, false);
+        Ok(())
+    }
+
+    /// As [`Transmitter::transmit`], for a packet of several frames: all or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transmitter::transmit`]; no parts at all are a bad request too. The checksum must lie
+    /// in the first part.
+    pub fn transmit_parts(
+        &mut self,
+        mut parts: Parts,
+        checksum: Option<TxChecksum>,
+    ) -> Result<(), (Parts, DropReason)> {
+        let first_len = parts.first().map_or(0, |part| part.len);
+        let fits = parts
+            .iter()
+            .all(|part| part.len > 0 && self.fits(&part.frame, part.len));
+        if first_len < ETHERNET_BYTES || !fits || !self.allows(checksum, first_len) {
+            self.counters.bad_requests += parts.len() as u64;
+            return Err((parts, DropReason::Internal));
+        }
+        let frames = parts.len() as u32;
+        if self.tx.free() < frames || !self.pool.depart(frames) {
+            self.counters.transmit_full += u64::from(frames);
+            return Err((parts, DropReason::TransmitFull));
+        }
+        let mut checksum = checksum;
+        let last = parts.len() - 1;
+        for (index, Part { frame, len }) in parts.drain(..).enumerate() {
+            self.put(frame, len, checksum.take(), index < last);
+        }
+        Ok(())
+    }
+
+    fn fits(&self, frame: &Frame, len: u32) -> bool {
+        // In aligned mode the kernel subtracts the metadata's length from every address, used or
+        // not (net/xdp/xsk_queue.h, xp_aligned_validate_desc).
+        frame.offset() >= TX_METADATA_BYTES
+            && frame.offset().saturating_add(len) <= self.pool.umem().chunk_bytes()
+    }
+
+    fn allows(&self, checksum: Option<TxChecksum>, len: u32) -> bool {
+        checksum.is_none_or(|TxChecksum { start, offset }| {
+            self.pool.takes_checksum_offload() && u32::from(start) + u32::from(offset) + 2 <= len
+        })
+    }
+
+    /// The caller has checked everything and counted the frame as departed.
+    fn put(&mut self, mut frame: Frame, len: u32, checksum: Option<TxChecksum>, continues: bool) {
+        let umem = self.pool.umem();
+        let mut options = if continues { Descriptor::CONTINUES } else { 0 };
+        if let Some(checksum) = checksum {
+            umem.write_metadata(&mut frame, &checksum_metadata(checksum));
+            options |= Descriptor::METADATA;
+        }
+        let address = umem.address(&frame);
+        umem.set_owner(frame.chunk, Owner::Transmit(self.pool.id()));
+        let pushed = self.tx.push(Descriptor {
+            address,
+            len,
+            options,
+        });
+        debug_assert!(pushed, "free() had said that there is room");
+        self.counters.transmitted += 1;
+    }
+
+    /// Shows the kernel what was put on the ring and, where it asks for it, makes it transmit with
+    /// `wake` (one `sendto`). In copy mode a call sends a bounded number of packets and stops at
+    /// any that is dropped, so it is repeated while it makes headway and something is left.
+    pub fn kick(&mut self, mut wake: impl FnMut(&M) -> io::Result<()>) -> Kick {
+        self.tx.publish();
+        let mut pending = self.tx.pending();
+        let mut kick = Kick::Pending;
+        for _ in 0..KICKS_MAX {
+            if pending == 0 {
+                return Kick::Done;
+            }
+            if !self.tx.needs_wakeup() {
+                return Kick::Pending;
+            }
+            self.counters.kicks += 1;
+            let result = wake(self.tx.memory());
+            let left = self.tx.pending();
+            let headway = left != pending;
+            pending = left;
+            kick = match result.map_err(|error| error.raw_os_error()) {
+                Ok(()) => Kick::Pending,
+                Err(Some(libc::ENXIO | libc::ENODEV | libc::EBADF)) => return Kick::Gone,
+                Err(Some(libc::ENETDOWN)) => return Kick::Down,
+                Err(Some(
+                    libc::EAGAIN | libc::EBUSY | libc::ENOBUFS | libc::EINTR | libc::ENOMEM,
+                )) => Kick::Pending,
+                Err(_) => Kick::Broken,
+            };
+            if !headway || self.pool.zero_copy {
+                break;
+            }
+        }
+        if pending == 0 { Kick::Done } else { kick }
+    }
+
+    /// Frames that can be put on the ring now.
+    pub fn free(&mut self) -> u32 {
+        self.tx.free()
+    }
+
+    /// What it has counted.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+}
+
+/// `struct xsk_tx_metadata` with a checksum request: flags (u64), csum_start (u16), csum_offset
+/// (u16), and 12 bytes for what we do not ask.
+fn checksum_metadata(checksum: TxChecksum) -> [u8; TX_METADATA_BYTES as usize] {
+    let mut bytes = [0; TX_METADATA_BYTES as usize];
+    bytes[..8].copy_from_slice(&u64::from(libc::XDP_TXMD_FLAGS_CHECKSUM).to_ne_bytes());
+    bytes[8..10].copy_from_slice(&checksum.start.to_ne_bytes());
+    bytes[10..12].copy_from_slice(&checksum.offset.to_ne_bytes());
+    bytes
+}
+
+impl std::ops::Add for Counters {
+    type Output = Counters;
+    fn add(self, other: Counters) -> Counters {
+        Counters {
+            received: self.received + other.received,
+            transmitted: self.transmitted + other.transmitted,
+            completed: self.completed + other.completed,
+            bad_receptions: self.bad_receptions + other.bad_receptions,
+            bad_completions: self.bad_completions + other.bad_completions,
+            transmit_full: self.transmit_full + other.transmit_full,
+            bad_requests: self.bad_requests + other.bad_requests,
+            fill_starved: self.fill_starved + other.fill_starved,
+            kicks: self.kicks + other.kicks,
+        }
+    }
+}
