@@ -8,15 +8,20 @@
 //! The parser takes any bytes: it never panics, allocates or loops beyond stated bounds, and says
 //! of every frame that it refuses which [`DropReason`](crate::DropReason) applies.
 
+mod icmp;
+mod ip;
+mod ipv4;
+mod ipv6;
+mod neighbour;
 mod packet;
 mod parse;
 pub mod reply;
 pub mod rewrite;
+mod transport;
 
 pub use packet::{
     Arp, ArpOperation, Checksum, Ethernet, Fragment, Icmp, IcmpError, Inner, Ip, Kind, Neighbour,
-    NeighbourMessage, Offload, Packet, Sctp, SctpChunks, Tcp, TcpFlags, Transport, TxChecksum, Udp,
-    Version,
+    NeighbourMessage, Offload, Packet, Sctp, Tcp, TcpFlags, Transport, TxChecksum, Udp, Version,
 };
 pub use parse::parse;
 

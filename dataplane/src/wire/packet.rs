@@ -213,12 +213,8 @@ pub struct Tcp {
     pub payload_length: u32,
     /// Window scale option (RFC 7323), read from packets with SYN only, at most 14.
     pub window_scale: Option<u8>,
-    /// Whether SACK is permitted (RFC 2018), read from packets with SYN only.
-    pub sack_permitted: bool,
     /// Where the value of the MSS option (RFC 9293) stands, read from packets with SYN only.
     pub mss_offset: Option<u16>,
-    /// The highest right edge of a SACK block (RFC 2018), read from packets without SYN.
-    pub sack_edge: Option<u32>,
 }
 
 impl Tcp {
@@ -242,45 +238,7 @@ pub struct Udp {
     pub length: u16,
 }
 
-/// The chunk types below 16 that an SCTP packet holds, one bit each (bit = type).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
-pub struct SctpChunks(pub u16);
-
-impl SctpChunks {
-    /// DATA.
-    pub const DATA: u8 = 0;
-    /// INIT: stands alone.
-    pub const INIT: u8 = 1;
-    /// INIT ACK: stands alone.
-    pub const INIT_ACK: u8 = 2;
-    /// SACK.
-    pub const SACK: u8 = 3;
-    /// HEARTBEAT.
-    pub const HEARTBEAT: u8 = 4;
-    /// HEARTBEAT ACK.
-    pub const HEARTBEAT_ACK: u8 = 5;
-    /// ABORT.
-    pub const ABORT: u8 = 6;
-    /// SHUTDOWN.
-    pub const SHUTDOWN: u8 = 7;
-    /// SHUTDOWN ACK.
-    pub const SHUTDOWN_ACK: u8 = 8;
-    /// ERROR.
-    pub const ERROR: u8 = 9;
-    /// COOKIE ECHO.
-    pub const COOKIE_ECHO: u8 = 10;
-    /// COOKIE ACK.
-    pub const COOKIE_ACK: u8 = 11;
-    /// SHUTDOWN COMPLETE: stands alone.
-    pub const SHUTDOWN_COMPLETE: u8 = 14;
-
-    /// Whether the packet holds a chunk of `chunk_type`.
-    pub const fn has(self, chunk_type: u8) -> bool {
-        chunk_type < 16 && self.0 >> chunk_type & 1 != 0
-    }
-}
-
-/// An SCTP common header and what its chunks are.
+/// An SCTP common header and its first chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sctp {
     /// Sender's port.
@@ -291,8 +249,8 @@ pub struct Sctp {
     pub verification_tag: u32,
     /// Type of the first chunk.
     pub first_chunk: u8,
-    /// Every chunk type below 16 in the packet.
-    pub chunks: SctpChunks,
+    /// Flags of the first chunk.
+    pub first_chunk_flags: u8,
     /// The initiate tag of an INIT or INIT ACK: the tag the other side will send.
     pub initiate_tag: Option<u32>,
 }

@@ -1,13 +1,118 @@
-//! The parser's entry.
+//! The parser's entry: Ethernet and ARP.
 
-use super::{Offload, Packet};
-use crate::DropReason;
+use super::ip::{self, Completeness, Header};
+use super::{Arp, ArpOperation, ETHERNET_BYTES, Ethernet, Ip, Kind, Offload, Packet};
+use super::{ipv4, ipv6, transport};
+use crate::{Address, DropReason, Mac};
+
+const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
 /// Describes the frame in `bytes`, from its Ethernet header on.
+///
+/// Transport checksums are left to the receiver, except for neighbour discovery and ICMP errors,
+/// which we act upon ourselves.
 ///
 /// # Errors
 ///
 /// The reason for which the frame has to be dropped.
-pub fn parse(_bytes: &[u8], _offload: Offload) -> Result<Packet, DropReason> {
-    Err(DropReason::Internal)
+pub fn parse(bytes: &[u8], offload: Offload) -> Result<Packet, DropReason> {
+    let Some([d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, e0, e1]) =
+        bytes.first_chunk::<ETHERNET_BYTES>()
+    else {
+        return Err(DropReason::Truncated);
+    };
+    let ethernet = Ethernet {
+        destination: Mac([*d0, *d1, *d2, *d3, *d4, *d5]),
+        source: Mac([*s0, *s1, *s2, *s3, *s4, *s5]),
+    };
+    let header = match [*e0, *e1] {
+        ETHERTYPE_IPV4 => ipv4::header(bytes, ETHERNET_BYTES, Completeness::Whole)?,
+        ETHERTYPE_IPV6 => ipv6::header(bytes, ETHERNET_BYTES, Completeness::Whole)?,
+        ETHERTYPE_ARP => {
+            check_station(ethernet.source, DropReason::MartianAddress)?;
+            return arp(bytes, ethernet);
+        }
+        _ => return Err(DropReason::UnknownEthertype),
+    };
+    check_station(ethernet.source, DropReason::MartianAddress)?;
+    ip::check_addresses(&header)?;
+    let (transport, checksum) = transport::read(bytes, &header, offload)?;
+    Ok(Packet {
+        ethernet,
+        length: header.end as u32,
+        kind: Kind::Ip(describe(&header, transport, checksum)),
+    })
+}
+
+fn describe(header: &Header, transport: super::Transport, checksum: super::Checksum) -> Ip {
+    Ip {
+        version: header.version,
+        source: header.source,
+        destination: header.destination,
+        hop_limit: header.hop_limit,
+        traffic_class: header.traffic_class,
+        dont_fragment: header.dont_fragment,
+        protocol: header.protocol,
+        transport_offset: header.transport_offset as u16,
+        transport_length: (header.end - header.transport_offset) as u32,
+        fragment: header.fragment,
+        checksum,
+        transport,
+    }
+}
+
+/// A sender's Ethernet address is one station's: no group, not all zeros.
+fn check_station(mac: Mac, otherwise: DropReason) -> Result<(), DropReason> {
+    if mac.is_group() || mac == Mac([0; 6]) {
+        return Err(otherwise);
+    }
+    Ok(())
+}
+
+/// ARP for IPv4 over Ethernet is 28 bytes: hardware type 1, protocol type 0x0800, lengths 6 and 4.
+const ARP_BYTES: usize = 28;
+const ARP_PREFIX: [u8; 6] = [0, 1, 0x08, 0x00, 6, 4];
+
+fn arp(bytes: &[u8], ethernet: Ethernet) -> Result<Packet, DropReason> {
+    let Some(message) = bytes[ETHERNET_BYTES..].first_chunk::<ARP_BYTES>() else {
+        return Err(DropReason::Truncated);
+    };
+    let (prefix, body) = message.split_at(ARP_PREFIX.len());
+    if prefix != ARP_PREFIX {
+        return Err(DropReason::MalformedArp);
+    }
+    let operation = match body {
+        [0, 1, ..] => ArpOperation::Request,
+        [0, 2, ..] => ArpOperation::Reply,
+        _ => return Err(DropReason::MalformedArp),
+    };
+    let mac = |at: usize| {
+        let m = message;
+        Mac([m[at], m[at + 1], m[at + 2], m[at + 3], m[at + 4], m[at + 5]])
+    };
+    let address = |at: usize| {
+        let m = message;
+        Address::v4(u32::from_be_bytes([m[at], m[at + 1], m[at + 2], m[at + 3]]))
+    };
+    let arp = Arp {
+        operation,
+        sender_mac: mac(8),
+        sender: address(14),
+        target_mac: mac(18),
+        target: address(24),
+    };
+    check_station(arp.sender_mac, DropReason::MalformedArp)?;
+    if arp.sender.is_multicast() || arp.sender.is_broadcast() || arp.sender.is_loopback() {
+        return Err(DropReason::MalformedArp);
+    }
+    if arp.operation == ArpOperation::Reply && arp.sender.is_unspecified() {
+        return Err(DropReason::MalformedArp);
+    }
+    Ok(Packet {
+        ethernet,
+        length: (ETHERNET_BYTES + ARP_BYTES) as u32,
+        kind: Kind::Arp(arp),
+    })
 }

@@ -3,7 +3,8 @@
 //! Each takes the frame and the [`Packet`] that [`parse`](super::parse) made of it. A frame
 //! shorter than its description is [`DropReason::Internal`] and stays unchanged.
 
-use super::Packet;
+use super::{Checksum, Packet, Transport, Version, ipv4, ipv6};
+use crate::checksum::{self, Sum};
 use crate::{DropReason, Mac};
 
 /// Writes the Ethernet addresses of the next hop.
@@ -22,9 +23,29 @@ pub fn rewrite_ethernet(bytes: &mut [u8], source: Mac, destination: Mac) -> Resu
 ///
 /// # Errors
 ///
-/// [`DropReason::TtlExceeded`] if none would be left.
-pub fn decrement_ttl(_bytes: &mut [u8], _packet: &Packet) -> Result<(), DropReason> {
-    Err(DropReason::Internal)
+/// [`DropReason::TtlExceeded`] if none would be left, [`DropReason::Internal`] if `packet` does
+/// not describe `bytes`.
+pub fn decrement_ttl(bytes: &mut [u8], packet: &Packet) -> Result<(), DropReason> {
+    let ip = packet.ip().ok_or(DropReason::Internal)?;
+    if ip.hop_limit <= 1 {
+        return Err(DropReason::TtlExceeded);
+    }
+    match ip.version {
+        Version::V4 => {
+            let old = word(bytes, ipv4::TTL_AT)?;
+            let field = word(bytes, ipv4::CHECKSUM_AT)?;
+            let new = old.checked_sub(0x0100).ok_or(DropReason::Internal)?;
+            put(bytes, ipv4::TTL_AT, new)?;
+            put(bytes, ipv4::CHECKSUM_AT, checksum::updated(field, old, new))
+        }
+        Version::V6 => {
+            let hop_limit = bytes
+                .get_mut(ipv6::HOP_LIMIT_AT)
+                .ok_or(DropReason::Internal)?;
+            *hop_limit = hop_limit.checked_sub(1).ok_or(DropReason::Internal)?;
+            Ok(())
+        }
+    }
 }
 
 /// Finishes a transport checksum in software: TCP's and UDP's Partial one, SCTP's absent CRC32c.
@@ -33,9 +54,38 @@ pub fn decrement_ttl(_bytes: &mut [u8], _packet: &Packet) -> Result<(), DropReas
 /// # Errors
 ///
 /// [`DropReason::Internal`] if `packet` does not describe `bytes`.
-pub fn complete_checksum(_bytes: &mut [u8], _packet: &Packet) -> Result<(), DropReason> {
-    Err(DropReason::Internal)
+pub fn complete_checksum(bytes: &mut [u8], packet: &Packet) -> Result<(), DropReason> {
+    let Some(ip) = packet.ip() else {
+        return Ok(());
+    };
+    let start = usize::from(ip.transport_offset);
+    let segment = bytes
+        .get_mut(start..packet.length as usize)
+        .ok_or(DropReason::Internal)?;
+    match (ip.checksum, ip.transport) {
+        (Checksum::Partial, transport) => {
+            let at = ip.checksum_offset().ok_or(DropReason::Internal)?;
+            // The pseudo-header's sum is in the field already, so it is summed with the rest.
+            let value = match (Sum::ZERO.bytes(segment).checksum(), transport) {
+                (0, Transport::Udp(_)) => 0xffff,
+                (value, _) => value,
+            };
+            put(segment, usize::from(at), value)
+        }
+        (Checksum::Absent, Transport::Sctp(_)) => {
+            let crc = checksum::crc32c(&[segment]);
+            let field = segment.get_mut(8..12).ok_or(DropReason::Internal)?;
+            field.copy_from_slice(&crc.to_le_bytes());
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
+
+/// Bytes of IPv4's or IPv6's header and of TCP's, neither with options, which are not counted
+/// against the MSS (RFC 6691).
+const HEADERS_V4: u32 = 20 + 20;
+const HEADERS_V6: u32 = 40 + 20;
 
 /// Lowers the MSS option of a SYN or SYN-ACK to what fits `mtu`, and its checksum with it. Returns
 /// whether it changed something: never for a packet without the option (RFC 9293 then has the
@@ -44,6 +94,50 @@ pub fn complete_checksum(_bytes: &mut [u8], _packet: &Packet) -> Result<(), Drop
 /// # Errors
 ///
 /// [`DropReason::Internal`] if `packet` does not describe `bytes`.
-pub fn clamp_mss(_bytes: &mut [u8], _packet: &Packet, _mtu: u32) -> Result<bool, DropReason> {
-    Err(DropReason::Internal)
+pub fn clamp_mss(bytes: &mut [u8], packet: &Packet, mtu: u32) -> Result<bool, DropReason> {
+    let Some(ip) = packet.ip() else {
+        return Ok(false);
+    };
+    let Transport::Tcp(tcp) = ip.transport else {
+        return Ok(false);
+    };
+    let Some(at) = tcp.mss_offset.map(usize::from) else {
+        return Ok(false);
+    };
+    let headers = match ip.version {
+        Version::V4 => HEADERS_V4,
+        Version::V6 => HEADERS_V6,
+    };
+    let largest = mtu.saturating_sub(headers).min(u32::from(u16::MAX)) as u16;
+    let old = word(bytes, at)?;
+    if old <= largest || largest == 0 {
+        return Ok(false);
+    }
+    // A Partial field covers only the pseudo-header as yet, which knows no options.
+    if ip.checksum == Checksum::Complete {
+        let field_at = usize::from(ip.transport_offset) + 16;
+        let field = word(bytes, field_at)?;
+        // At an odd offset the two bytes belong to two words of the sum, each to the other half.
+        let is_odd = (at - usize::from(ip.transport_offset)) % 2 == 1;
+        let (from, to) = if is_odd {
+            (old.swap_bytes(), largest.swap_bytes())
+        } else {
+            (old, largest)
+        };
+        put(bytes, field_at, checksum::updated(field, from, to))?;
+    }
+    put(bytes, at, largest)?;
+    Ok(true)
+}
+
+fn word(bytes: &[u8], at: usize) -> Result<u16, DropReason> {
+    super::ip::chunk::<2>(bytes, at)
+        .map(|word| u16::from_be_bytes(*word))
+        .ok_or(DropReason::Internal)
+}
+
+fn put(bytes: &mut [u8], at: usize, word: u16) -> Result<(), DropReason> {
+    let place = bytes.get_mut(at..at + 2).ok_or(DropReason::Internal)?;
+    place.copy_from_slice(&word.to_be_bytes());
+    Ok(())
 }

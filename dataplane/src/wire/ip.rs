@@ -1,0 +1,83 @@
+//! What both IP versions' headers come down to.
+
+use super::{Fragment, Version};
+use crate::{Address, DropReason, Protocol};
+
+/// How much of an IP packet there is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Completeness {
+    /// All that its length promises, or it is truncated.
+    Whole,
+    /// As much as an ICMP error quotes, changed by routers on its way: lengths are an upper bound
+    /// and the header checksum says nothing.
+    Quoted,
+}
+
+/// An IP header with all its extension headers. Offsets count from the frame's first byte, and
+/// `transport_offset <= end <= frame.len()`.
+pub(super) struct Header {
+    pub(super) version: Version,
+    pub(super) source: Address,
+    pub(super) destination: Address,
+    pub(super) hop_limit: u8,
+    pub(super) traffic_class: u8,
+    pub(super) dont_fragment: bool,
+    pub(super) protocol: Protocol,
+    pub(super) transport_offset: usize,
+    pub(super) end: usize,
+    pub(super) fragment: Option<Fragment>,
+    /// Whether there is an IPv6 fragment header, be it of a whole packet (RFC 6946).
+    pub(super) fragment_header: bool,
+}
+
+/// The `N` bytes at `at`, if `bytes` has them.
+pub(super) fn chunk<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; N]> {
+    bytes.get(at..)?.first_chunk()
+}
+
+/// A fragment's place from its fields, checked against the packet's size: `length` bytes of the
+/// fragmentable part follow the headers.
+pub(super) fn fragment(
+    identification: u32,
+    offset: u16,
+    more: bool,
+    length: usize,
+) -> Result<Fragment, DropReason> {
+    // A fragment ends within the largest packet, is not empty, and only the last one's length may
+    // be no multiple of 8.
+    let impossible = length == 0
+        || usize::from(offset) + length > usize::from(u16::MAX)
+        || more && !length.is_multiple_of(8);
+    if impossible {
+        return Err(DropReason::MalformedIp);
+    }
+    Ok(Fragment {
+        identification,
+        offset,
+        more,
+    })
+}
+
+/// Refuses addresses that cannot stand in a packet on any link of ours.
+///
+/// `::` may be a source where an address is still being acquired (RFC 4862): ICMPv6 to a group.
+pub(super) fn check_addresses(header: &Header) -> Result<(), DropReason> {
+    let (source, destination) = (header.source, header.destination);
+    let martian = match header.version {
+        Version::V4 => {
+            let this_network = |address: Address| address.0 as u32 >> 24 == 0;
+            this_network(source) || source.is_broadcast() || this_network(destination)
+        }
+        Version::V6 => {
+            let acquiring = header.protocol == Protocol::ICMPV6 && destination.is_multicast();
+            source.is_v4()
+                || destination.is_v4()
+                || source.is_unspecified() && !acquiring
+                || destination.is_unspecified()
+        }
+    };
+    if martian || source.is_loopback() || destination.is_loopback() || source.is_multicast() {
+        return Err(DropReason::MartianAddress);
+    }
+    Ok(())
+}
