@@ -1,4 +1,12 @@
 //! Labs on one machine.
+//!
+//! A lab is a network of its own ([`topology`]) with a daemon of its own, and an agent that runs
+//! the pods the daemon's objects ask for ([`pod`], [`responder`]).
 
+pub mod clock;
+pub mod dns;
+pub mod pod;
 pub mod probe;
+pub mod responder;
 pub mod scenario;
+pub mod topology;
