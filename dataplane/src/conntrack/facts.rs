@@ -1,5 +1,7 @@
 //! What conntrack needs to know of a packet beyond its key.
 
+use super::state::{State, Step};
+
 bitflags::bitflags! {
     /// TCP flags, as in octet 13 of the header (RFC 9293 §3.1).
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -97,6 +99,52 @@ impl Facts {
             Facts::Sctp(sctp) => super::sctp::opens(sctp),
             Facts::Icmp(icmp) => icmp.request,
             Facts::Udp | Facts::Other => true,
+        }
+    }
+
+    /// Whether such a packet may make an entry in the adoption window.
+    pub(super) fn adoptable(&self) -> bool {
+        match self {
+            Facts::Tcp(tcp) => super::tcp::adoptable(tcp),
+            Facts::Sctp(sctp) => super::sctp::adoptable(sctp),
+            _ => false,
+        }
+    }
+
+    /// Whether such a packet is decided afresh even on a DENIED entry: the beginning of a new
+    /// connection beyond doubt.
+    pub(super) const fn begins(&self) -> bool {
+        match self {
+            Facts::Tcp(tcp) => tcp.is_syn(),
+            Facts::Sctp(sctp) => super::sctp::is_init(sctp),
+            _ => false,
+        }
+    }
+
+    /// The state of an entry that such a packet makes.
+    pub(super) fn first_state(&self) -> State {
+        match self {
+            Facts::Tcp(tcp) if tcp.is_syn() => State::SynSent,
+            Facts::Sctp(sctp) if super::sctp::opens(sctp) => super::sctp::first_state(sctp),
+            Facts::Tcp(_) | Facts::Sctp(_) => State::Adopted,
+            Facts::Udp => State::UdpUnreplied,
+            Facts::Icmp(_) => State::IcmpUnreplied,
+            Facts::Other => State::OtherUnreplied,
+        }
+    }
+
+    /// What such a packet does to a connection. `original` is whether the initiator sends it.
+    pub(super) fn step(&self, state: State, original: bool) -> Step {
+        match self {
+            Facts::Tcp(tcp) => super::tcp::step(state, original, tcp),
+            Facts::Sctp(sctp) => super::sctp::step(state, original, sctp),
+            // Requests go the initiator's way and replies come back. A request the other way would
+            // be a connection of its own, which the key cannot tell from this one.
+            Facts::Icmp(icmp) if icmp.request != original => Step::Invalid,
+            Facts::Icmp(_) if !original => Step::To(State::IcmpReplied),
+            Facts::Udp if !original => Step::To(State::UdpReplied),
+            Facts::Other if !original => Step::To(State::OtherReplied),
+            Facts::Icmp(_) | Facts::Udp | Facts::Other => Step::To(state),
         }
     }
 }

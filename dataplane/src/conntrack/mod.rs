@@ -26,11 +26,21 @@
 //! State machines follow RFC 9293 (TCP) and RFC 9260 (SCTP) as a middlebox sees them; the states are
 //! those of Linux (`net/netfilter/nf_conntrack_proto_{tcp,sctp}.c`).
 
+mod attach;
 mod facts;
+mod insert;
+mod layout;
+mod quota;
+mod related;
 mod sctp;
 mod state;
 mod storage;
+mod sweep;
 mod table;
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod window;
 
 pub use facts::{Facts, IcmpFacts, SctpFacts, TcpFacts, TcpFlags};
 pub use state::{State, Timeouts};

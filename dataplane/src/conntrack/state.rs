@@ -1,5 +1,7 @@
 //! Where a connection stands, and how long it may stay there in silence.
 
+use crate::Protocol;
+
 macro_rules! states {
     ($($(#[doc = $doc:literal])* $name:ident = $number:literal, $text:literal, $timeout:ident;)*) => {
         /// Where a connection stands. Numbers are part of the table's layout.
@@ -40,7 +42,7 @@ states! {
     SynReceived = 4, "SYN_RECV", tcp_syn_s;
     /// TCP: handshake complete.
     Established = 5, "ESTABLISHED", tcp_established_s;
-    /// TCP: FIN of one side seen.
+    /// TCP: FIN of the initiator seen.
     FinWait = 6, "FIN_WAIT", tcp_closing_s;
     /// TCP: that FIN acknowledged.
     CloseWait = 7, "CLOSE_WAIT", tcp_closing_s;
@@ -80,6 +82,62 @@ states! {
     OtherUnreplied = 24, "UNREPLIED", other_s;
     /// Another protocol: both directions seen.
     OtherReplied = 25, "REPLIED", other_s;
+    /// TCP: FIN of the other side seen.
+    FinWaitReply = 26, "FIN_WAIT", tcp_closing_s;
+    /// TCP: that FIN acknowledged.
+    CloseWaitReply = 27, "CLOSE_WAIT", tcp_closing_s;
+}
+
+/// What a packet does to a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// It passes, keeps the connection alive, and this is where it stands then.
+    To(State),
+    /// It passes, but says nothing sure about the connection: nothing changes.
+    Pass,
+    /// It opens the connection anew: decide afresh.
+    Restart,
+    /// It does not belong there.
+    Invalid,
+}
+
+impl State {
+    /// Whether the entry may go when room is needed: nobody has answered, or both sides have
+    /// closed. A half-open TCP connection counts as unanswered, lest SYN floods stay.
+    pub const fn is_evictable(self) -> bool {
+        use State::*;
+        matches!(
+            self,
+            SynSent
+                | SynSent2
+                | SynReceived
+                | TimeWait
+                | Close
+                | UdpUnreplied
+                | IcmpUnreplied
+                | SctpClosed
+                | SctpCookieWait
+                | SctpHeartbeatSent
+                | OtherUnreplied
+        )
+    }
+
+    /// Whether a connection of this protocol can be in this state.
+    pub(super) const fn fits(self, protocol: Protocol) -> bool {
+        use State::*;
+        match self {
+            Adopted => matches!(protocol, Protocol::TCP | Protocol::SCTP),
+            SynSent | SynSent2 | SynReceived | Established | FinWait | FinWaitReply | CloseWait
+            | CloseWaitReply | LastAck | TimeWait | Close => matches!(protocol, Protocol::TCP),
+            UdpUnreplied | UdpReplied => matches!(protocol, Protocol::UDP),
+            IcmpUnreplied | IcmpReplied => matches!(protocol, Protocol::ICMP | Protocol::ICMPV6),
+            OtherUnreplied | OtherReplied => !matches!(
+                protocol,
+                Protocol::TCP | Protocol::UDP | Protocol::SCTP | Protocol::ICMP | Protocol::ICMPV6
+            ),
+            _ => matches!(protocol, Protocol::SCTP),
+        }
+    }
 }
 
 /// Idle time-outs by state, seconds. See `weir_config`'s `conntrack.timeouts` for the defaults.

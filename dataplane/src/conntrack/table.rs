@@ -1,56 +1,122 @@
-//! The table.
+//! The table: making one, finding entries in it, and following their packets.
 
-use super::{
-    Attached, Class, Counters, Ends, Entry, Epochs, Expired, Facts, Handle, Hit, IcmpError,
-    Inserted, NewEntry, Redecided, Settings, Storage, TableError,
+use std::sync::atomic::AtomicU64 as ProcessLocal;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+
+use super::layout::{
+    self, CONTROL, CREATED, Canonical, Control, ENDS, EPOCHS, Image, LAST_SEEN, LOCK, Layout,
+    PORTS, Place, SIDE, TUPLE, WAYS, tag_of, tagged, tick,
 };
-use crate::snapshot::Incarnation;
-use crate::{DropReason, FlowKey, Time, Verdict};
+use super::quota::Quota;
+use super::sctp::Tags;
+use super::state::Step;
+use super::storage::AtomicU64;
+use super::window::{self, Side};
+use super::{Class, Counters, Ends, Facts, Handle, Hit, Settings, State, Storage, TableError};
+use crate::snapshot::{Incarnation, PortId};
+use crate::{DropReason, FlowKey, Protocol, Time};
+
+/// How often a lookup starts again because an entry changed hands under it.
+const LOOKUP_ATTEMPTS: usize = 4;
 
 /// The connection table, shared by all workers. See the module's documentation.
 pub struct Table<S> {
-    storage: S,
-    settings: Settings,
+    pub(super) storage: S,
+    pub(super) settings: Settings,
+    pub(super) layout: Layout,
+    pub(super) seed: [u64; 2],
+    pub(super) counted: Counted,
+    /// Where eviction looks next.
+    pub(super) hand: ProcessLocal,
+    adopt_until: ProcessLocal,
+}
+
+/// [`Counters`], while they count. Nothing here is touched by packets of existing connections.
+#[derive(Default)]
+pub(super) struct Counted {
+    pub inserted: ProcessLocal,
+    pub expired: ProcessLocal,
+    pub evicted: ProcessLocal,
+    pub replaced: ProcessLocal,
+    pub removed: ProcessLocal,
+    pub redecided: ProcessLocal,
+    pub raced: ProcessLocal,
+    pub full: ProcessLocal,
+    pub quota: ProcessLocal,
+    pub busy: ProcessLocal,
+}
+
+pub(super) fn count(counter: &ProcessLocal) {
+    counter.fetch_add(1, Relaxed);
 }
 
 impl<S: Storage> Table<S> {
     /// Words of storage that a table of these settings takes.
     pub fn words(settings: &Settings) -> usize {
-        settings.capacity as usize * 16
+        Layout::of(settings).words()
     }
 
     /// A new, empty table in `storage`, whatever lay there.
     pub fn new(storage: S, settings: Settings) -> Result<Self, TableError> {
-        let (words, needed) = (storage.words().len(), Self::words(&settings));
+        let table = Self::over(storage, settings)?;
+        let words = table.storage.words();
+        words[layout::H_LAYOUT].store(0, Release);
+        table.clear();
+        for entry in (0..table.settings.capacity).rev() {
+            let control = table.hot(entry, CONTROL);
+            let version = Control(control.load(Relaxed)).next_version();
+            control.store(Control::free(version).0, Relaxed);
+            table.push_free(entry);
+        }
+        words[layout::H_CAPACITY].store(table.layout.capacity as u64, Relaxed);
+        words[layout::H_BUCKETS].store(table.layout.buckets as u64, Relaxed);
+        words[layout::H_QUOTA].store(table.layout.quota as u64, Relaxed);
+        words[layout::H_SEED].store(table.seed[0], Relaxed);
+        words[layout::H_SEED + 1].store(table.seed[1], Relaxed);
+        words[layout::H_LAYOUT].store(layout::LAYOUT, Release);
+        Ok(table)
+    }
+
+    /// A table over `storage`, of which nothing has been looked at.
+    pub(super) fn over(storage: S, settings: Settings) -> Result<Self, TableError> {
+        for (what, value, max) in [
+            ("capacity", settings.capacity, Settings::MAX_CAPACITY),
+            ("endpoints", settings.endpoints, Settings::MAX_ENDPOINTS),
+        ] {
+            if value == 0 || value > max {
+                return Err(TableError::Range { what, value, max });
+            }
+        }
+        let layout = Layout::of(&settings);
+        let (words, needed) = (storage.words().len(), layout.words());
         if words < needed {
             return Err(TableError::TooSmall { words, needed });
         }
-        Ok(Table { storage, settings })
+        Ok(Table {
+            storage,
+            seed: settings.hash_seed,
+            layout,
+            settings,
+            counted: Counted::default(),
+            hand: ProcessLocal::new(0),
+            adopt_until: ProcessLocal::new(0),
+        })
     }
 
-    /// Takes over the table that an earlier process left in `storage`. Nobody else may use it.
-    ///
-    /// What is torn, contradictory or idle too long is discarded. The hash seed is the table's, not
-    /// the settings'. `storage` must be of this boot: times are of the monotonic clock.
-    pub fn attach(
-        storage: S,
-        settings: Settings,
-        now: Time,
-    ) -> Result<(Self, Attached), TableError> {
-        let _ = now;
-        let table = Self::new(storage, settings)?;
-        Ok((
-            table,
-            Attached {
-                kept: 0,
-                discarded: 0,
-            },
-        ))
+    /// Empties the counters, the buckets with their locks, and the free list.
+    pub(super) fn clear(&self) {
+        let words = self.storage.words();
+        words[layout::H_FREE].store(0, Relaxed);
+        words[layout::H_LIVE].store(0, Relaxed);
+        let end = self.layout.hot(0);
+        for word in &words[self.layout.quota_start()..end] {
+            word.store(0, Relaxed);
+        }
     }
 
     /// Until `until`, TCP and SCTP packets from the middle of a connection may make an entry.
     pub fn adopt_until(&self, until: Time) {
-        let _ = until;
+        self.adopt_until.store(until.0, Relaxed);
     }
 
     /// Whether such a packet may make an entry now though it opens nothing (semantics D21): TCP
@@ -61,76 +127,469 @@ impl<S: Storage> Table<S> {
     /// denial may just mean that the other end is the initiator. The first direction that policy
     /// accepts becomes the entry's orientation.
     pub fn adopts(&self, facts: &Facts, now: Time) -> bool {
-        let _ = (facts, now);
-        false
+        now.0 < self.adopt_until.load(Relaxed) && facts.adoptable()
     }
 
-    /// The entry of the packet with this key and these ends.
+    /// The entry of the packet with this key and these ends. Waits for nobody.
     pub fn lookup(&self, key: &FlowKey, ends: &Ends, now: Time) -> Option<Hit> {
-        let _ = (key, ends, now);
-        None
+        let canonical = Canonical::of(key);
+        let place = self.place(&canonical);
+        let image = self.find(&canonical, &place)?;
+        if !matches_ends(&image, &canonical, ends) || self.is_expired(&image, now) {
+            return None;
+        }
+        Some(hit(&image, &canonical, &place))
     }
 
     /// Advances the connection by one packet, after [`Table::redecide`] if that was due.
     ///
-    /// Errors: `ConnectionDenied` for a DENIED one, `ConntrackInvalid` for a packet that does not
-    /// belong where the connection stands. Neither changes its state.
-    pub fn track(&self, hit: &Hit, facts: &Facts, now: Time) -> Result<Class, DropReason> {
-        let _ = (hit, facts, now);
-        Err(DropReason::Internal)
-    }
-
-    /// Makes an entry. A DENIED, closing or closed one of the same tuple is replaced if this packet
-    /// opens a connection anew; one with other ends or idle too long is always replaced.
+    /// [`Class::New`] also stands for "the entry has gone meanwhile" if the packet opens a
+    /// connection.
     ///
-    /// Errors: `ConntrackFull`, `ConntrackQuota`, `ConntrackBusy`; `ConntrackInvalid` if the packet
-    /// may not make an entry.
-    pub fn insert(&self, new: &NewEntry, now: Time) -> Result<Inserted, DropReason> {
-        let _ = (new, now);
-        Err(DropReason::Internal)
+    /// Errors: `ConnectionDenied` for a DENIED one, `ConntrackInvalid` for a packet that does not
+    /// belong where the connection stands, `Internal` if the facts are of another protocol than the
+    /// key was. None of them changes the state.
+    pub fn track(&self, hit: &Hit, facts: &Facts, now: Time) -> Result<Class, DropReason> {
+        let Handle { entry, version, .. } = hit.handle;
+        let original = hit.original_direction;
+        let control = self.hot(entry, CONTROL);
+        let mut seen = Control(control.load(Acquire));
+        loop {
+            let state = match seen.state() {
+                Some(state) if seen.version() == version => state,
+                _ if facts.opens() => return Ok(Class::New),
+                _ => return Err(DropReason::ConntrackInvalid),
+            };
+            let to = match self.step(seen, state, original, facts) {
+                Ok(Step::Restart) => return Ok(Class::New),
+                Ok(Step::Pass) => return Ok(class(original)),
+                Ok(Step::To(to)) => to,
+                Ok(Step::Invalid) => return Err(DropReason::ConntrackInvalid),
+                Err(DropReason::ConnectionDenied) => {
+                    if original {
+                        self.touch(hit.handle, now);
+                    }
+                    return Err(DropReason::ConnectionDenied);
+                }
+                Err(reason) => return Err(reason),
+            };
+            if !self.follow(hit.handle, state, original, facts) {
+                return Err(DropReason::ConntrackInvalid);
+            }
+            if to != state {
+                let next = seen.with_state(to);
+                if let Err(changed) = control.compare_exchange(seen.0, next.0, AcqRel, Acquire) {
+                    seen = Control(changed);
+                    continue;
+                }
+            }
+            self.touch(hit.handle, now);
+            return Ok(class(original));
+        }
     }
 
-    /// Stores a new verdict, unless one of the same or a newer epoch stands there already.
-    /// `epochs` in the initiator's orientation.
-    pub fn redecide(&self, handle: Handle, verdict: Verdict, epochs: Epochs) -> Redecided {
-        let _ = (handle, verdict, epochs);
-        Redecided::Gone
+    /// What a packet would do to an entry with this control word.
+    pub(super) fn step(
+        &self,
+        control: Control,
+        state: State,
+        original: bool,
+        facts: &Facts,
+    ) -> Result<Step, DropReason> {
+        if !state.fits_facts(facts) {
+            return Err(DropReason::Internal);
+        }
+        if control.verdict().accept {
+            return Ok(facts.step(state, original));
+        }
+        if facts.begins() {
+            Ok(Step::Restart)
+        } else {
+            Err(DropReason::ConnectionDenied)
+        }
     }
 
-    /// The connection that an ICMP error belongs to, or `UnrelatedIcmpError` (semantics D4). Never
-    /// makes, refreshes or advances an entry. The caller decides again if the epochs ask for it, and
-    /// drops what is denied.
-    pub fn related(&self, error: &IcmpError, now: Time) -> Result<Hit, DropReason> {
-        let _ = (error, now);
-        Err(DropReason::UnrelatedIcmpError)
+    /// Follows windows and tags. False if the packet disagrees with them.
+    fn follow(&self, handle: Handle, state: State, original: bool, facts: &Facts) -> bool {
+        match facts {
+            Facts::Tcp(tcp) if self.settings.strict_tcp => {
+                let (own, other) = (usize::from(!original), usize::from(original));
+                let before = [self.side(handle, own), self.side(handle, other)];
+                let Some(after) = window::advance(before, state, original, tcp) else {
+                    return false;
+                };
+                self.store_side(handle, own, &before[0], &after[0]);
+                self.store_side(handle, other, &before[1], &after[1]);
+                true
+            }
+            Facts::Sctp(sctp) => {
+                let before = self.tags(handle);
+                let Some(after) = before.advance(state, original, sctp) else {
+                    return false;
+                };
+                self.store_tags(handle, before, after);
+                true
+            }
+            _ => true,
+        }
     }
 
-    /// Removes idle entries among the next `budget` from `cursor` on.
-    pub fn expire(&self, cursor: u32, budget: u32, now: Time) -> Expired {
-        let _ = (budget, now);
-        Expired { cursor, removed: 0 }
+    /// Notes that the connection lives, at most once a tick.
+    fn touch(&self, handle: Handle, now: Time) {
+        let word = self.cold(handle.entry, LAST_SEEN);
+        let seen = word.load(Relaxed);
+        let tick = tick(now);
+        if tag_of(seen) == handle.version && window::after(tick, seen as u32) {
+            // Who loses the race loses it to a worker that did the same.
+            let _ = word.compare_exchange(seen, tagged(handle.version, tick), Relaxed, Relaxed);
+        }
     }
 
-    /// Removes every entry of this endpoint, and says how many. Walks the whole table: for the
-    /// control thread. Packets no longer match them even before, for their ends differ.
-    pub fn remove_endpoint(&self, incarnation: Incarnation) -> u32 {
-        let _ = incarnation;
-        0
+    /// Finds the entry of a tuple, whatever its ends.
+    pub(super) fn find(&self, canonical: &Canonical, place: &Place) -> Option<Image> {
+        for _ in 0..LOOKUP_ATTEMPTS {
+            let mut moved = false;
+            for bucket in [place.first, place.second] {
+                for reference in self.references(bucket) {
+                    let reference = reference.load(Acquire);
+                    let Some(entry) = entry_of(reference) else {
+                        continue;
+                    };
+                    if (reference >> 32) as u32 != place.tag || entry >= self.settings.capacity {
+                        continue;
+                    }
+                    match self.read_if(entry, |image| is_of(image, canonical)) {
+                        Read::Image(image) => return Some(image),
+                        Read::Moved => moved = true,
+                        Read::Other => {}
+                    }
+                }
+            }
+            if !moved {
+                return None;
+            }
+        }
+        None
     }
 
-    /// The live entries, in no particular order; each is consistent in itself.
-    pub fn entries(&self, now: Time) -> impl Iterator<Item = Entry> + '_ {
-        let _ = (now, &self.storage);
-        std::iter::empty()
+    /// A consistent image of an entry, if it is live and wanted.
+    ///
+    /// The control word is read last again: the same version means that nobody has reused the entry
+    /// meanwhile. Epochs are read before that, so that the verdict is at least as new as they are.
+    pub(super) fn read_if(&self, entry: u32, wanted: impl Fn(&Image) -> bool) -> Read {
+        let first = Control(self.hot(entry, CONTROL).load(Acquire));
+        if first.state().is_none() {
+            return Read::Other;
+        }
+        let tuple = |i: usize| self.hot(entry, TUPLE + i).load(Acquire);
+        let mut image = Image {
+            entry,
+            control: first,
+            state: State::Adopted,
+            addresses: [tuple(0), tuple(1), tuple(2), tuple(3)],
+            ports: self.hot(entry, PORTS).load(Acquire),
+            ends: 0,
+            epochs: 0,
+            last_seen: 0,
+            created: 0,
+        };
+        let is_wanted = wanted(&image);
+        if is_wanted {
+            image.ends = self.hot(entry, ENDS).load(Acquire);
+            image.epochs = self.hot(entry, EPOCHS).load(Acquire);
+            image.last_seen = self.cold(entry, LAST_SEEN).load(Acquire);
+            image.created = self.cold(entry, CREATED).load(Acquire);
+        }
+        let last = Control(self.hot(entry, CONTROL).load(Acquire));
+        match last.state() {
+            Some(state) if last.version() == first.version() => {
+                if !is_wanted {
+                    return Read::Other;
+                }
+                image.control = last;
+                image.state = state;
+                Read::Image(image)
+            }
+            _ => Read::Moved,
+        }
+    }
+
+    /// Seconds of silence that the entry may keep.
+    pub(super) fn timeout_s(&self, image: &Image) -> u32 {
+        if image.control.verdict().accept {
+            image.state.timeout_s(&self.settings.timeouts)
+        } else {
+            self.settings.timeouts.denied_s
+        }
+    }
+
+    pub(super) fn is_expired(&self, image: &Image, now: Time) -> bool {
+        let idle = tick(now).wrapping_sub(image.last_seen as u32) as i32;
+        i64::from(idle) > i64::from(layout::ticks(self.timeout_s(image)))
+    }
+
+    pub(super) fn place(&self, canonical: &Canonical) -> Place {
+        Place::of(
+            &canonical.addresses,
+            canonical.ports,
+            self.seed,
+            self.layout.buckets,
+        )
+    }
+
+    pub(super) fn place_of(&self, image: &Image) -> Place {
+        Place::of(
+            &image.addresses,
+            image.ports,
+            self.seed,
+            self.layout.buckets,
+        )
+    }
+
+    pub(super) fn hot(&self, entry: u32, word: usize) -> &AtomicU64 {
+        &self.storage.words()[self.layout.hot(entry) + word]
+    }
+
+    pub(super) fn cold(&self, entry: u32, word: usize) -> &AtomicU64 {
+        &self.storage.words()[self.layout.cold(entry) + word]
+    }
+
+    pub(super) fn references(&self, bucket: u32) -> &[AtomicU64] {
+        let start = self.layout.bucket(bucket);
+        &self.storage.words()[start..start + WAYS]
+    }
+
+    pub(super) fn lock_word(&self, bucket: u32) -> &AtomicU64 {
+        &self.storage.words()[self.layout.bucket(bucket) + LOCK]
+    }
+
+    pub(super) fn quota(&self) -> Quota<'_> {
+        let start = self.layout.quota_start();
+        Quota(&self.storage.words()[start..start + self.layout.quota])
+    }
+
+    /// Puts an entry that nobody refers to at the head of the free list.
+    pub(super) fn push_free(&self, entry: u32) {
+        let head = &self.storage.words()[layout::H_FREE];
+        let mut seen = head.load(Acquire);
+        loop {
+            self.hot(entry, EPOCHS).store(seen & 0xffff_ffff, Release);
+            let next = changed(seen) | u64::from(entry + 1);
+            match head.compare_exchange(seen, next, AcqRel, Acquire) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Takes an entry from the free list.
+    pub(super) fn pop_free(&self) -> Option<u32> {
+        let head = &self.storage.words()[layout::H_FREE];
+        let mut seen = head.load(Acquire);
+        loop {
+            let entry = entry_of(seen).filter(|entry| *entry < self.settings.capacity)?;
+            // Another worker may have taken it and overwritten this word, but then the head's change
+            // counter has moved on.
+            let rest = self.hot(entry, EPOCHS).load(Acquire) & 0xffff_ffff;
+            match head.compare_exchange(seen, changed(seen) | rest, AcqRel, Acquire) {
+                Ok(_) => return Some(entry),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// What is known of one side of a TCP connection: 0 the initiator's, 1 the other's.
+    pub(super) fn side(&self, handle: Handle, side: usize) -> Side {
+        let word = |i: usize| {
+            let word = self.cold(handle.entry, SIDE + 3 * side + i).load(Relaxed);
+            if tag_of(word) == handle.version {
+                word
+            } else {
+                0
+            }
+        };
+        let (end, max_end, max_window) = (word(0), word(1), word(2));
+        Side {
+            end: end as u32,
+            max_end: max_end as u32,
+            max_window: max_window as u32,
+            scale: (end >> 48 & 0xf) as u8,
+            offers_scale: end >> 52 & 1 != 0,
+        }
+    }
+
+    /// Stores what has changed of a side. The two directions of a connection may be on two workers:
+    /// each word only ever grows, so that neither takes back what the other has learnt.
+    fn store_side(&self, handle: Handle, side: usize, before: &Side, after: &Side) {
+        let (old, new) = (
+            side_words(handle.version, before),
+            side_words(handle.version, after),
+        );
+        let reset = before.max_window == 0 || before.offers_scale != after.offers_scale;
+        for i in 0..3 {
+            if old[i] == new[i] {
+                continue;
+            }
+            let word = self.cold(handle.entry, SIDE + 3 * side + i);
+            let _ = word.fetch_update(Relaxed, Relaxed, |current| {
+                let grows = match i {
+                    2 => (new[i] as u32) > (current as u32),
+                    _ => window::after(new[i] as u32, current as u32),
+                };
+                let same_rest = current >> 32 == new[i] >> 32;
+                let wanted = reset || grows || !same_rest;
+                (tag_of(current) == handle.version && wanted).then_some(new[i])
+            });
+        }
+    }
+
+    /// Writes all of a side, of an entry that is not live yet.
+    pub(super) fn write_side(&self, entry: u32, version: u16, side: usize, known: &Side) {
+        for (i, word) in side_words(version, known).into_iter().enumerate() {
+            self.cold(entry, SIDE + 3 * side + i).store(word, Release);
+        }
+    }
+
+    pub(super) fn tags(&self, handle: Handle) -> Tags {
+        let tag = |side: usize| {
+            let word = self.cold(handle.entry, SIDE + 3 * side).load(Relaxed);
+            (tag_of(word) == handle.version && word >> 48 & 1 != 0).then_some(word as u32)
+        };
+        Tags {
+            by_direction: [tag(0), tag(1)],
+        }
+    }
+
+    fn store_tags(&self, handle: Handle, before: Tags, after: Tags) {
+        for side in 0..2 {
+            if before.by_direction[side] != after.by_direction[side] {
+                let new = tag_word(handle.version, after.by_direction[side]);
+                let word = self.cold(handle.entry, SIDE + 3 * side);
+                let _ = word.fetch_update(Relaxed, Relaxed, |current| {
+                    (tag_of(current) == handle.version).then_some(new)
+                });
+            }
+        }
+    }
+
+    /// Writes the tags of an entry that is not live yet.
+    pub(super) fn write_tags(&self, entry: u32, version: u16, tags: Tags) {
+        for side in 0..2 {
+            self.cold(entry, SIDE + 3 * side)
+                .store(tag_word(version, tags.by_direction[side]), Release);
+        }
+    }
+
+    /// Entries charged to this endpoint.
+    pub fn charged(&self, incarnation: Incarnation) -> u32 {
+        self.quota().count(incarnation)
     }
 
     /// Counters.
     pub fn counters(&self) -> Counters {
-        Counters::default()
+        let c = &self.counted;
+        Counters {
+            entries: self.storage.words()[layout::H_LIVE].load(Relaxed),
+            inserted: c.inserted.load(Relaxed),
+            expired: c.expired.load(Relaxed),
+            evicted: c.evicted.load(Relaxed),
+            replaced: c.replaced.load(Relaxed),
+            removed: c.removed.load(Relaxed),
+            redecided: c.redecided.load(Relaxed),
+            raced: c.raced.load(Relaxed),
+            full: c.full.load(Relaxed),
+            quota: c.quota.load(Relaxed),
+            busy: c.busy.load(Relaxed),
+        }
     }
 
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+}
+
+/// What [`Table::read_if`] found.
+pub(super) enum Read {
+    /// A live entry, as wanted.
+    Image(Image),
+    /// Free, being written, or not wanted.
+    Other,
+    /// It changed hands while it was read.
+    Moved,
+}
+
+/// The entry that a reference or the free list's head names.
+pub(super) fn entry_of(word: u64) -> Option<u32> {
+    (word as u32).checked_sub(1)
+}
+
+fn changed(head: u64) -> u64 {
+    (head >> 32).wrapping_add(1) << 32
+}
+
+pub(super) fn is_of(image: &Image, canonical: &Canonical) -> bool {
+    image.addresses == canonical.addresses && canonical.same_ports(image.ports)
+}
+
+/// Whether a packet's ends are the entry's (semantics D22). Where replies come in is not part of it:
+/// their source's incarnation and the source check of their port say enough.
+pub(super) fn matches_ends(image: &Image, canonical: &Canonical, ends: &Ends) -> bool {
+    let own = image.ends();
+    if image.is_original(canonical.from_lower) {
+        own == *ends
+    } else {
+        own.source == ends.destination && own.destination == ends.source
+    }
+}
+
+pub(super) fn hit(image: &Image, canonical: &Canonical, place: &Place) -> Hit {
+    let verdict = image.control.verdict();
+    let ingress: PortId = image.ingress();
+    Hit {
+        handle: Handle {
+            entry: image.entry,
+            bucket: place.first,
+            version: image.control.version(),
+        },
+        original_direction: image.is_original(canonical.from_lower),
+        verdict,
+        denied: !verdict.accept,
+        epochs: layout::unpack_epochs(image.epochs),
+        state: image.state,
+        ingress,
+    }
+}
+
+const fn class(original: bool) -> Class {
+    if original {
+        Class::Established
+    } else {
+        Class::Reply
+    }
+}
+
+fn side_words(version: u16, side: &Side) -> [u64; 3] {
+    let scale = u64::from(side.scale) << 48 | u64::from(side.offers_scale) << 52;
+    [
+        tagged(version, side.end) | scale,
+        tagged(version, side.max_end),
+        tagged(version, side.max_window),
+    ]
+}
+
+fn tag_word(version: u16, tag: Option<u32>) -> u64 {
+    tagged(version, tag.unwrap_or(0)) | u64::from(tag.is_some()) << 48
+}
+
+impl State {
+    fn fits_facts(self, facts: &Facts) -> bool {
+        match facts {
+            Facts::Tcp(_) => self.fits(Protocol::TCP),
+            Facts::Sctp(_) => self.fits(Protocol::SCTP),
+            Facts::Udp => self.fits(Protocol::UDP),
+            Facts::Icmp(_) => self.fits(Protocol::ICMP),
+            Facts::Other => matches!(self, State::OtherUnreplied | State::OtherReplied),
+        }
     }
 }

@@ -1,0 +1,129 @@
+//! Taking over the table that an earlier process left in shared memory.
+//!
+//! The entries are the truth; buckets, locks, quota counters and free list are made anew from them.
+//! So whatever the earlier process was doing when it was killed, an entry that was not complete is
+//! discarded, and one whose verdict was being renewed is at worst renewed again.
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+
+use super::insert::payer;
+use super::layout::{self, CONTROL, Control, Image, Layout, tag_of, tick};
+use super::table::Read;
+use super::{Attached, Settings, Storage, Table, TableError};
+use crate::{Protocol, Time};
+
+impl<S: Storage> Table<S> {
+    /// Takes over the table that an earlier process left in `storage`. Nobody else may use it.
+    ///
+    /// What is torn, contradictory or idle too long is discarded. The hash seed is the table's, not
+    /// the settings'. `storage` must be of this boot: times are of the monotonic clock.
+    pub fn attach(
+        storage: S,
+        settings: Settings,
+        now: Time,
+    ) -> Result<(Self, Attached), TableError> {
+        let mut table = Self::over(storage, settings)?;
+        table.check_header()?;
+        let words = table.storage.words();
+        table.seed = [layout::H_SEED, layout::H_SEED + 1].map(|word| words[word].load(Acquire));
+        table.clear();
+        let mut attached = Attached {
+            kept: 0,
+            discarded: 0,
+        };
+        for entry in (0..table.settings.capacity).rev() {
+            let control = Control(table.hot(entry, CONTROL).load(Acquire));
+            if table.keep(entry, now) {
+                attached.kept += 1;
+                continue;
+            }
+            attached.discarded += u32::from(control.0 != Control::free(control.version()).0);
+            table.release(entry, control.next_version());
+        }
+        Ok((table, attached))
+    }
+
+    fn check_header(&self) -> Result<(), TableError> {
+        let header = |word: usize| self.storage.words()[word].load(Acquire);
+        let found = header(layout::H_LAYOUT);
+        if found != layout::LAYOUT {
+            return Err(TableError::Layout {
+                expected: layout::LAYOUT,
+                found,
+            });
+        }
+        let Layout {
+            capacity,
+            buckets,
+            quota,
+        } = self.layout;
+        for (what, word, expected) in [
+            ("connections", layout::H_CAPACITY, capacity),
+            ("buckets", layout::H_BUCKETS, buckets),
+            ("quota counters", layout::H_QUOTA, quota),
+        ] {
+            let (found, expected) = (header(word), expected as u64);
+            if found != expected {
+                return Err(TableError::Size {
+                    what,
+                    expected,
+                    found,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts an entry back into the buckets, if it is whole.
+    fn keep(&self, entry: u32, now: Time) -> bool {
+        let Read::Image(image) = self.read(entry) else {
+            return false;
+        };
+        if !is_sound(&image, now) || self.is_expired(&image, now) {
+            return false;
+        }
+        let place = self.place_of(&image);
+        let [a, b, c, d] = image.addresses;
+        let twin = self
+            .references(place.first)
+            .iter()
+            .chain(self.references(place.second));
+        let is_twin = |other: &Image| {
+            other.addresses == [a, b, c, d] && other.key().protocol == image.key().protocol && {
+                let (x, y) = (other.ports & 0xffff_ffff, image.ports & 0xffff_ffff);
+                x == y
+            }
+        };
+        let doubled = twin
+            .filter_map(|reference| super::table::entry_of(reference.load(Relaxed)))
+            .any(|other| matches!(self.read_if(other, is_twin), Read::Image(_)));
+        if doubled || !self.refer_in(layout::reference(&place, entry), &place) {
+            return false;
+        }
+        if let Some(payer) = payer(&image.ends()) {
+            self.quota().charge(payer, u32::MAX);
+        }
+        self.storage.words()[layout::H_LIVE].fetch_add(1, Relaxed);
+        true
+    }
+}
+
+/// Whether the words of an entry agree with each other.
+fn is_sound(image: &Image, now: Time) -> bool {
+    let key = image.key();
+    let ordered = {
+        let [a, b, c, d] = image.addresses;
+        (a, b, image.ports as u16) <= (c, d, (image.ports >> 16) as u16)
+    };
+    let ports_agree = key.protocol.has_ports() || {
+        let icmp = matches!(key.protocol, Protocol::ICMP | Protocol::ICMPV6);
+        key.source_port == key.destination_port && (icmp || key.source_port == 0)
+    };
+    ordered
+        && ports_agree
+        && image.ports >> layout::PORTS_BITS == 0
+        && image.state.fits(key.protocol)
+        && tag_of(image.last_seen) == image.control.version()
+        && image.last_seen as u32 <= tick(now)
+        && image.created <= now.0
+}

@@ -1,0 +1,374 @@
+//! Making, replacing, removing and re-deciding entries: what happens under a bucket's lock.
+//!
+//! The lock of an entry's primary bucket covers its coming to life, its removal, and its verdict
+//! with its epochs. It is a try-lock with a bounded number of attempts; a worker holds at most its
+//! own bucket's lock and one more, which it only *tries* to get, so that nobody waits in a circle.
+
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+
+use super::layout::{
+    self, CONTROL, CREATED, Canonical, Control, ENDS, EPOCHS, Image, LAST_SEEN, PORTS, Place,
+    TUPLE, pack_ends, pack_epochs, tagged, tick,
+};
+use super::sctp::{self, Tags};
+use super::state::Step;
+use super::storage::AtomicU64;
+use super::table::{Read, count, entry_of, hit, matches_ends};
+use super::{Ends, Epochs, Facts, Handle, Inserted, NewEntry, Redecided, Storage, Table, window};
+use crate::snapshot::Incarnation;
+use crate::{DropReason, Protocol, Time, Verdict};
+
+/// Attempts at a lock before a packet is given up: some microseconds. A holder writes two cache
+/// lines, so it lasts longer only if the holder has lost its core.
+#[cfg(not(loom))]
+const LOCK_ATTEMPTS: usize = 256;
+#[cfg(loom)]
+const LOCK_ATTEMPTS: usize = 2;
+
+/// Entries looked at for one that may go.
+pub(super) const EVICTION_SAMPLE: u32 = 32;
+
+/// A bucket's lock, held.
+pub(super) struct Locked<'a> {
+    word: &'a AtomicU64,
+    pub bucket: u32,
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.word.store(0, Release);
+    }
+}
+
+/// Who is charged for a connection: its initiator, or the endpoint that the outside talks to
+/// (semantics D15).
+pub(super) fn payer(ends: &Ends) -> Option<Incarnation> {
+    [ends.source, ends.destination]
+        .into_iter()
+        .find(|end| *end != Incarnation::NONE)
+}
+
+fn fits_protocol(facts: &Facts, protocol: Protocol) -> bool {
+    facts.first_state().fits(protocol)
+        && matches!(facts, Facts::Sctp(_)) == (protocol == Protocol::SCTP)
+}
+
+impl<S: Storage> Table<S> {
+    /// Makes an entry. A DENIED, closing or closed one of the same tuple is replaced if this packet
+    /// opens a connection anew; one with other ends or idle too long is always replaced.
+    ///
+    /// When the table or the endpoint's share is full, an idle, unreplied or closed entry among
+    /// those looked at (the oldest of 32, within the share if it is the share) makes room.
+    ///
+    /// Errors: `ConntrackFull`, `ConntrackQuota`, `ConntrackBusy`; `ConntrackInvalid` if the packet
+    /// may not make an entry; `PolicyDenied` for a denied packet from the middle of a connection,
+    /// which makes none; `Internal` if the facts are not of the key's protocol.
+    pub fn insert(&self, new: &NewEntry, now: Time) -> Result<Inserted, DropReason> {
+        if !fits_protocol(&new.facts, new.key.protocol) {
+            return Err(DropReason::Internal);
+        }
+        if !new.facts.opens() {
+            if !self.adopts(&new.facts, now) {
+                return Err(DropReason::ConntrackInvalid);
+            }
+            if !new.verdict.accept {
+                return Err(DropReason::PolicyDenied);
+            }
+        }
+        let canonical = Canonical::of(&new.key);
+        let place = self.place(&canonical);
+        let Some(lock) = self.lock(place.first, LOCK_ATTEMPTS) else {
+            count(&self.counted.busy);
+            return Err(DropReason::ConntrackBusy);
+        };
+        if let Some(image) = self.find(&canonical, &place) {
+            if !self.gives_way(&image, &canonical, new, now) {
+                count(&self.counted.raced);
+                return Ok(Inserted::Raced(hit(&image, &canonical, &place).handle));
+            }
+            self.remove_locked(&image, &place);
+            count(&self.counted.replaced);
+        }
+        let payer = payer(&new.ends);
+        if let Some(payer) = payer {
+            self.charge(payer, &lock, now)?;
+        }
+        let made = self.place_entry(new, &canonical, &place, &lock, now);
+        match (made, payer) {
+            (None, Some(payer)) => self.quota().discharge(payer),
+            (Some(_), _) => count(&self.counted.inserted),
+            (None, None) => {}
+        }
+        let Some(handle) = made else {
+            count(&self.counted.full);
+            return Err(DropReason::ConntrackFull);
+        };
+        Ok(Inserted::New(handle))
+    }
+
+    /// Whether an entry of the same tuple has to go for a new one.
+    fn gives_way(&self, old: &Image, canonical: &Canonical, new: &NewEntry, now: Time) -> bool {
+        if !matches_ends(old, canonical, &new.ends) || self.is_expired(old, now) {
+            return true;
+        }
+        let original = old.is_original(canonical.from_lower);
+        let step = self.step(old.control, old.state, original, &new.facts);
+        step == Ok(Step::Restart)
+    }
+
+    fn charge(&self, payer: Incarnation, lock: &Locked<'_>, now: Time) -> Result<(), DropReason> {
+        let limit = self.settings.quota_per_endpoint;
+        let quota = self.quota();
+        if quota.charge(payer, limit)
+            || self.evict(Some(payer), lock, now) && quota.charge(payer, limit)
+        {
+            return Ok(());
+        }
+        count(&self.counted.quota);
+        Err(DropReason::ConntrackQuota)
+    }
+
+    /// Takes a free entry, writes it and lets it be found.
+    fn place_entry(
+        &self,
+        new: &NewEntry,
+        canonical: &Canonical,
+        place: &Place,
+        lock: &Locked<'_>,
+        now: Time,
+    ) -> Option<Handle> {
+        let entry = match self.pop_free() {
+            Some(entry) => entry,
+            None if self.evict(None, lock, now) => self.pop_free()?,
+            None => return None,
+        };
+        let version = Control(self.hot(entry, CONTROL).load(Acquire)).version();
+        // From here on nobody takes it for live; whoever still reads an old image will see that.
+        self.hot(entry, CONTROL)
+            .store(Control::writing(version).0, Release);
+        self.write(entry, version, new, canonical, now);
+        if !self.refer(entry, place, lock, now) {
+            self.release(entry, version);
+            return None;
+        }
+        self.storage.words()[layout::H_LIVE].fetch_add(1, Relaxed);
+        let control = Control::live(version, new.facts.first_state(), new.verdict);
+        self.hot(entry, CONTROL).store(control.0, Release);
+        Some(Handle {
+            entry,
+            bucket: place.first,
+            version,
+        })
+    }
+
+    fn write(&self, entry: u32, version: u16, new: &NewEntry, canonical: &Canonical, now: Time) {
+        for (i, word) in canonical.addresses.into_iter().enumerate() {
+            self.hot(entry, TUPLE + i).store(word, Release);
+        }
+        let ports = canonical.ports_word(new.ends.ingress);
+        self.hot(entry, PORTS).store(ports, Release);
+        self.hot(entry, ENDS).store(pack_ends(&new.ends), Release);
+        self.hot(entry, EPOCHS)
+            .store(pack_epochs(new.epochs), Release);
+        self.cold(entry, LAST_SEEN)
+            .store(tagged(version, tick(now)), Release);
+        self.cold(entry, CREATED).store(now.0, Release);
+        match &new.facts {
+            Facts::Tcp(tcp) if self.settings.strict_tcp => {
+                for (side, known) in window::first(tcp).iter().enumerate() {
+                    self.write_side(entry, version, side, known);
+                }
+            }
+            Facts::Sctp(facts) => {
+                let mut tags = Tags::default();
+                if sctp::is_init(facts) {
+                    tags.by_direction[1] = Some(facts.initiate_tag);
+                }
+                self.write_tags(entry, version, tags);
+            }
+            _ => {}
+        }
+    }
+
+    /// Writes a reference to the entry into one of its buckets: the primary one while that is not
+    /// more than half full, else the emptier one.
+    fn refer(&self, entry: u32, place: &Place, lock: &Locked<'_>, now: Time) -> bool {
+        let word = layout::reference(place, entry);
+        if self.refer_in(word, place) {
+            return true;
+        }
+        for bucket in [place.first, place.second] {
+            for reference in self.references(bucket) {
+                let Some(victim) = entry_of(reference.load(Acquire)) else {
+                    continue;
+                };
+                let may_go = |image: &Image| self.may_go(image, None, now);
+                if let Read::Image(image) = self.read(victim)
+                    && may_go(&image)
+                    && self.remove_if(&image, Some(lock), may_go)
+                {
+                    count(&self.counted.evicted);
+                    return self.refer_in(word, place);
+                }
+            }
+        }
+        false
+    }
+
+    pub(super) fn refer_in(&self, word: u64, place: &Place) -> bool {
+        let used = |bucket: u32| {
+            let references = self.references(bucket);
+            references.iter().filter(|r| r.load(Relaxed) != 0).count()
+        };
+        let first = used(place.first);
+        let order = if first <= layout::WAYS / 2 || first <= used(place.second) {
+            [place.first, place.second]
+        } else {
+            [place.second, place.first]
+        };
+        order.into_iter().any(|bucket| {
+            self.references(bucket)
+                .iter()
+                .any(|reference| reference.compare_exchange(0, word, AcqRel, Relaxed).is_ok())
+        })
+    }
+
+    /// Removes an entry whose primary bucket is locked by the caller.
+    fn remove_locked(&self, image: &Image, place: &Place) {
+        let version = image.control.next_version();
+        // Workers that are about to change its state see another word now and give up.
+        self.hot(image.entry, CONTROL)
+            .store(Control::writing(version).0, Release);
+        for bucket in [place.first, place.second] {
+            for reference in self.references(bucket) {
+                if entry_of(reference.load(Relaxed)) == Some(image.entry) {
+                    reference.store(0, Release);
+                }
+            }
+        }
+        if let Some(payer) = payer(&image.ends()) {
+            self.quota().discharge(payer);
+        }
+        self.storage.words()[layout::H_LIVE].fetch_sub(1, Relaxed);
+        self.release(image.entry, version);
+    }
+
+    /// Gives an entry that nobody refers to back to the free list.
+    pub(super) fn release(&self, entry: u32, version: u16) {
+        self.hot(entry, CONTROL)
+            .store(Control::free(version).0, Release);
+        self.push_free(entry);
+    }
+
+    /// Locks the image's bucket (unless `held` is its lock), looks whether the entry is still the
+    /// one in the image and still `wanted` gone, and removes it.
+    pub(super) fn remove_if(
+        &self,
+        image: &Image,
+        held: Option<&Locked<'_>>,
+        wanted: impl Fn(&Image) -> bool,
+    ) -> bool {
+        let place = self.place_of(image);
+        let _lock = match held {
+            Some(lock) if lock.bucket == place.first => None,
+            _ => match self.lock(place.first, 1) {
+                Some(lock) => Some(lock),
+                None => return false,
+            },
+        };
+        match self.read(image.entry) {
+            Read::Image(now) if now.control.version() == image.control.version() => {
+                let goes = wanted(&now);
+                if goes {
+                    self.remove_locked(&now, &place);
+                }
+                goes
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn read(&self, entry: u32) -> Read {
+        if entry >= self.settings.capacity {
+            return Read::Other;
+        }
+        self.read_if(entry, |_| true)
+    }
+
+    fn may_go(&self, image: &Image, of: Option<Incarnation>, now: Time) -> bool {
+        (of.is_none() || payer(&image.ends()) == of)
+            && (image.state.is_evictable() || self.is_expired(image, now))
+    }
+
+    /// Removes the oldest unreplied, closed or idle entry among the next [`EVICTION_SAMPLE`], of one
+    /// payer if given. An established connection that has been DENIED stays, lest its server open
+    /// it from the other side.
+    fn evict(&self, of: Option<Incarnation>, lock: &Locked<'_>, now: Time) -> bool {
+        let capacity = self.settings.capacity;
+        let sample = EVICTION_SAMPLE.min(capacity);
+        let start = self.hand.fetch_add(u64::from(sample), Relaxed) % u64::from(capacity);
+        let mut oldest: Option<Image> = None;
+        for i in 0..sample {
+            let entry = (start as u32 + i) % capacity;
+            let Read::Image(image) = self.read(entry) else {
+                continue;
+            };
+            let older = |than: &Image| window::after(than.last_seen as u32, image.last_seen as u32);
+            if self.may_go(&image, of, now) && oldest.as_ref().is_none_or(older) {
+                oldest = Some(image);
+            }
+        }
+        let Some(victim) = oldest else { return false };
+        let gone = self.remove_if(&victim, Some(lock), |image| self.may_go(image, of, now));
+        if gone {
+            count(&self.counted.evicted);
+        }
+        gone
+    }
+
+    /// Takes a bucket's lock.
+    pub(super) fn lock(&self, bucket: u32, attempts: usize) -> Option<Locked<'_>> {
+        let word = self.lock_word(bucket);
+        for _ in 0..attempts {
+            if word.compare_exchange(0, 1, Acquire, Relaxed).is_ok() {
+                return Some(Locked { word, bucket });
+            }
+            #[cfg(not(loom))]
+            std::hint::spin_loop();
+            #[cfg(loom)]
+            loom::thread::yield_now();
+        }
+        None
+    }
+
+    /// Stores a new verdict, unless one of the same or a newer epoch stands there already: a worker
+    /// that still holds an older snapshot never undoes a newer decision. `epochs` in the
+    /// initiator's orientation.
+    pub fn redecide(&self, handle: Handle, verdict: Verdict, epochs: Epochs) -> Redecided {
+        let Some(_lock) = self.lock(handle.bucket, LOCK_ATTEMPTS) else {
+            count(&self.counted.busy);
+            return Redecided::Busy;
+        };
+        let control = self.hot(handle.entry, CONTROL);
+        let mut seen = Control(control.load(Acquire));
+        if seen.state().is_none() || seen.version() != handle.version {
+            return Redecided::Gone;
+        }
+        let stored = layout::unpack_epochs(self.hot(handle.entry, EPOCHS).load(Acquire));
+        if stored.is_newer_than(epochs) || !epochs.is_newer_than(stored) {
+            return Redecided::Newer(seen.verdict());
+        }
+        // Verdict first, epochs after it: a reader between the two takes the new verdict for an old
+        // one and asks again, never the other way round.
+        while let Err(now) =
+            control.compare_exchange(seen.0, seen.with_verdict(verdict).0, AcqRel, Acquire)
+        {
+            // Only the state can have changed: the rest is under our lock.
+            seen = Control(now);
+        }
+        self.hot(handle.entry, EPOCHS)
+            .store(pack_epochs(epochs), Release);
+        count(&self.counted.redecided);
+        Redecided::Stored
+    }
+}

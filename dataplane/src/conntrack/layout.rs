@@ -1,0 +1,341 @@
+//! How the table lies in its words, and how fields lie in a word.
+//!
+//! ```text
+//! header 32 | quota counters | buckets × 8 | hot lines × 8 | cold lines × 8
+//!
+//! bucket   7 references (tag 32, entry + 1: 32; 0 = empty), lock
+//! hot      0 control: version 13, state 5, verdict 46
+//!          1 epochs: initiator's 32, other's 32 (of a free entry: the next free one + 1)
+//!          2, 3 lower address   4, 5 higher address
+//!          6 lower port 16, higher port 16, protocol 8, initiator is lower 1, ingress port 16
+//!          7 incarnations: initiator's 32, other's 32
+//! cold     0 last seen: version 13, tick 32    1 created, ns
+//!          2, 3, 4 initiator's side    5, 6, 7 other side (TCP windows or SCTP tags)
+//! ```
+//!
+//! "Lower" is the end whose (address, port) is numerically smaller, so that both directions hash
+//! alike. Words that a worker may write after the entry has been reused under it carry the version,
+//! so that such a write is refused.
+
+use super::{Ends, Epochs, Settings, State};
+use crate::snapshot::{Epoch, Incarnation, PortId};
+use crate::{Address, FlowKey, Protocol, Time, Verdict};
+
+/// First word of a table of this layout: "weirct" and the layout's number.
+pub(super) const LAYOUT: u64 = 0x7765_6972_6374_0001;
+
+pub(super) const H_LAYOUT: usize = 0;
+pub(super) const H_CAPACITY: usize = 1;
+pub(super) const H_BUCKETS: usize = 2;
+pub(super) const H_QUOTA: usize = 3;
+pub(super) const H_SEED: usize = 4;
+/// Head of the free list: change counter 32, entry + 1: 32. A cache line of its own.
+pub(super) const H_FREE: usize = 8;
+/// Number of live entries. A cache line of its own.
+pub(super) const H_LIVE: usize = 16;
+const HEADER: usize = 32;
+
+/// References per bucket.
+pub(super) const WAYS: usize = 7;
+/// The lock's place in a bucket.
+pub(super) const LOCK: usize = 7;
+const LINE: usize = 8;
+
+pub(super) const CONTROL: usize = 0;
+pub(super) const EPOCHS: usize = 1;
+pub(super) const TUPLE: usize = 2;
+pub(super) const PORTS: usize = 6;
+pub(super) const ENDS: usize = 7;
+
+pub(super) const LAST_SEEN: usize = 0;
+pub(super) const CREATED: usize = 1;
+/// First word of the initiator's side; the other side's is three on.
+pub(super) const SIDE: usize = 2;
+
+/// Where the parts of a table begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Layout {
+    pub capacity: usize,
+    pub buckets: usize,
+    pub quota: usize,
+}
+
+impl Layout {
+    pub fn of(settings: &Settings) -> Layout {
+        let capacity = settings.capacity as usize;
+        Layout {
+            capacity,
+            // Twice as many references as entries.
+            buckets: (2 * capacity).div_ceil(WAYS).max(2),
+            quota: (4 * settings.endpoints as usize)
+                .next_power_of_two()
+                .max(32),
+        }
+    }
+
+    pub const fn words(&self) -> usize {
+        self.cold_start() + self.capacity * LINE
+    }
+
+    pub const fn quota_start(&self) -> usize {
+        HEADER
+    }
+
+    pub const fn bucket(&self, bucket: u32) -> usize {
+        HEADER + self.quota + bucket as usize * LINE
+    }
+
+    const fn hot_start(&self) -> usize {
+        HEADER + self.quota + self.buckets * LINE
+    }
+
+    const fn cold_start(&self) -> usize {
+        self.hot_start() + self.capacity * LINE
+    }
+
+    pub const fn hot(&self, entry: u32) -> usize {
+        self.hot_start() + entry as usize * LINE
+    }
+
+    pub const fn cold(&self, entry: u32) -> usize {
+        self.cold_start() + entry as usize * LINE
+    }
+}
+
+/// The control word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Control(pub u64);
+
+const STATE_SHIFT: u32 = Verdict::BITS;
+const VERSION_SHIFT: u32 = STATE_SHIFT + 5;
+/// Versions wrap after this many reuses of one entry. A worker would have to sleep through all of
+/// them between a lookup and its use for a stale handle to look valid.
+pub(super) const VERSIONS: u16 = 1 << 13;
+const FREE: u64 = 0;
+const WRITING: u64 = 1;
+
+impl Control {
+    pub const fn live(version: u16, state: State, verdict: Verdict) -> Control {
+        Control(
+            (version as u64) << VERSION_SHIFT | (state as u64) << STATE_SHIFT | verdict.to_bits(),
+        )
+    }
+
+    pub const fn free(version: u16) -> Control {
+        Control((version as u64) << VERSION_SHIFT | FREE << STATE_SHIFT)
+    }
+
+    pub const fn writing(version: u16) -> Control {
+        Control((version as u64) << VERSION_SHIFT | WRITING << STATE_SHIFT)
+    }
+
+    pub const fn version(self) -> u16 {
+        (self.0 >> VERSION_SHIFT) as u16
+    }
+
+    pub const fn next_version(self) -> u16 {
+        (self.version() + 1) % VERSIONS
+    }
+
+    /// The state, if the entry is live.
+    pub const fn state(self) -> Option<State> {
+        State::from_bits((self.0 >> STATE_SHIFT) as u8 & 0x1f)
+    }
+
+    pub const fn verdict(self) -> Verdict {
+        Verdict::from_bits(self.0)
+    }
+
+    pub const fn with_state(self, state: State) -> Control {
+        Control(self.0 & !(0x1f << STATE_SHIFT) | (state as u64) << STATE_SHIFT)
+    }
+
+    pub const fn with_verdict(self, verdict: Verdict) -> Control {
+        Control(self.0 >> STATE_SHIFT << STATE_SHIFT | verdict.to_bits())
+    }
+}
+
+/// A key without its direction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Canonical {
+    /// Words [`TUPLE`]`..`[`PORTS`] of a hot line.
+    pub addresses: [u64; 4],
+    /// Ports and protocol as in word [`PORTS`].
+    pub ports: u64,
+    /// Whether the packet's source is the lower end.
+    pub from_lower: bool,
+}
+
+const PORTS_MASK: u64 = (1 << 40) - 1;
+const FROM_LOWER: u64 = 1 << 40;
+const INGRESS_SHIFT: u32 = 41;
+/// Bits of word [`PORTS`] that are used.
+pub(super) const PORTS_BITS: u32 = INGRESS_SHIFT + 16;
+
+impl Canonical {
+    pub fn of(key: &FlowKey) -> Canonical {
+        let source = (key.source, key.source_port);
+        let destination = (key.destination, key.destination_port);
+        let from_lower = source <= destination;
+        let (lower, higher) = if from_lower {
+            (source, destination)
+        } else {
+            (destination, source)
+        };
+        Canonical {
+            addresses: [
+                (lower.0.0 >> 64) as u64,
+                lower.0.0 as u64,
+                (higher.0.0 >> 64) as u64,
+                higher.0.0 as u64,
+            ],
+            ports: u64::from(lower.1) | u64::from(higher.1) << 16 | u64::from(key.protocol.0) << 32,
+            from_lower,
+        }
+    }
+
+    /// Word [`PORTS`] of an entry whose initiator sent the packet with this key.
+    pub const fn ports_word(&self, ingress: PortId) -> u64 {
+        self.ports | (self.from_lower as u64) << 40 | (ingress.0 as u64) << INGRESS_SHIFT
+    }
+
+    pub const fn same_ports(&self, word: u64) -> bool {
+        word & PORTS_MASK == self.ports
+    }
+}
+
+/// A live entry as it was at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Image {
+    pub entry: u32,
+    pub control: Control,
+    pub state: State,
+    pub addresses: [u64; 4],
+    pub ports: u64,
+    pub ends: u64,
+    pub epochs: u64,
+    pub last_seen: u64,
+    pub created: u64,
+}
+
+impl Image {
+    pub const fn ingress(&self) -> PortId {
+        PortId((self.ports >> INGRESS_SHIFT) as u16)
+    }
+
+    /// Whether a packet that goes this way goes the initiator's way. A flow whose two ends are one
+    /// has no other.
+    pub const fn is_original(&self, from_lower: bool) -> bool {
+        (self.ports & FROM_LOWER != 0) == from_lower
+    }
+
+    /// In the initiator's orientation.
+    pub const fn ends(&self) -> Ends {
+        Ends {
+            source: Incarnation((self.ends >> 32) as u32),
+            destination: Incarnation(self.ends as u32),
+            ingress: self.ingress(),
+        }
+    }
+
+    /// In the initiator's orientation.
+    pub const fn key(&self) -> FlowKey {
+        let [a, b, c, d] = self.addresses;
+        let lower = Address((a as u128) << 64 | b as u128);
+        let higher = Address((c as u128) << 64 | d as u128);
+        let key = FlowKey {
+            source: lower,
+            destination: higher,
+            source_port: self.ports as u16,
+            destination_port: (self.ports >> 16) as u16,
+            protocol: Protocol((self.ports >> 32) as u8),
+        };
+        if self.is_original(true) {
+            key
+        } else {
+            key.reversed()
+        }
+    }
+}
+
+pub(super) const fn pack_ends(ends: &Ends) -> u64 {
+    (ends.source.0 as u64) << 32 | ends.destination.0 as u64
+}
+
+pub(super) const fn pack_epochs(epochs: Epochs) -> u64 {
+    (epochs.source.0 as u64) << 32 | epochs.destination.0 as u64
+}
+
+pub(super) const fn unpack_epochs(word: u64) -> Epochs {
+    Epochs {
+        source: Epoch((word >> 32) as u32),
+        destination: Epoch(word as u32),
+    }
+}
+
+/// Nanoseconds of a tick, as a power of two: 134 ms. 32 bits of them last 18 years.
+const TICK_SHIFT: u32 = 27;
+
+/// The tick that `now` lies in.
+pub(super) const fn tick(now: Time) -> u32 {
+    (now.0 >> TICK_SHIFT) as u32
+}
+
+/// The beginning of a tick.
+pub(super) const fn tick_start(tick: u32) -> Time {
+    Time((tick as u64) << TICK_SHIFT)
+}
+
+/// Ticks in so many seconds, rounded up, and one for the fraction that ticks lose.
+pub(super) const fn ticks(seconds: u32) -> u32 {
+    let nanoseconds = seconds as u64 * 1_000_000_000;
+    (nanoseconds.div_ceil(1 << TICK_SHIFT) + 1) as u32
+}
+
+/// A value of 32 bits that belongs to one version of an entry.
+pub(super) const fn tagged(version: u16, value: u32) -> u64 {
+    (version as u64) << 32 | value as u64
+}
+
+/// The version that such a word belongs to.
+pub(super) const fn tag_of(word: u64) -> u16 {
+    (word >> 32) as u16 % VERSIONS
+}
+
+/// Where a key may lie: two buckets, the lock being the first one's, and the tag of its references.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Place {
+    pub first: u32,
+    pub second: u32,
+    pub tag: u32,
+}
+
+impl Place {
+    /// Hashes a tuple with the table's secret: folded 128-bit products, as wyhash does.
+    pub fn of(addresses: &[u64; 4], ports: u64, seed: [u64; 2], buckets: usize) -> Place {
+        let [a, b, c, d] = *addresses;
+        let ports = ports & PORTS_MASK;
+        let mut h = fold(a ^ seed[0], b ^ seed[1] ^ 0x9e37_79b9_7f4a_7c15);
+        h = fold(c ^ seed[1], d ^ h ^ 0xc2b2_ae3d_27d4_eb4f);
+        h = fold(h ^ seed[0], ports ^ 0x1656_67b1_9e37_79f9);
+        let n = buckets as u64;
+        let first = ((h >> 32) * n) >> 32;
+        let other = fold(h, seed[1] ^ 0x2545_f491_4f6c_dd1d) & 0xffff_ffff;
+        let step = 1 + ((other * (n - 1)) >> 32);
+        Place {
+            first: first as u32,
+            second: ((first + step) % n) as u32,
+            tag: h as u32,
+        }
+    }
+}
+
+/// A reference to an entry, as it stands in a bucket.
+pub(super) const fn reference(place: &Place, entry: u32) -> u64 {
+    (place.tag as u64) << 32 | (entry as u64 + 1)
+}
+
+pub(super) fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    (product >> 64) as u64 ^ product as u64
+}

@@ -1,0 +1,59 @@
+//! ICMP errors and the connections they belong to (semantics D4).
+
+use super::layout::Canonical;
+use super::table::hit;
+use super::{Handle, Hit, IcmpError, Storage, Table, window};
+use crate::{DropReason, Protocol, Time};
+
+/// The least MTU that an error may announce, octets: RFC 791 §3.1's 576 for IPv4, RFC 8200 §5's
+/// 1280 for IPv6.
+const LEAST_MTU: [u32; 2] = [576, 1280];
+
+impl<S: Storage> Table<S> {
+    /// The connection that an ICMP error belongs to, or `UnrelatedIcmpError`. Never makes,
+    /// refreshes or advances an entry. The caller decides again if the epochs ask for it, and drops
+    /// what is denied.
+    ///
+    /// The quoted packet must be of a connection in the table, go to its sender, come from who could
+    /// have seen it (the endpoint it was for, or, if it was for nobody local, from no endpoint),
+    /// announce no absurd MTU, and with `strict_tcp` quote a sequence number that was sent.
+    /// [`Hit::original_direction`] is that of the *quoted* packet.
+    pub fn related(&self, error: &IcmpError, now: Time) -> Result<Hit, DropReason> {
+        let unrelated = Err(DropReason::UnrelatedIcmpError);
+        let least_mtu = LEAST_MTU[usize::from(!error.inner.source.is_v4())];
+        if error.destination != error.inner.source
+            || error.sender != error.inner_destination
+            || error.mtu.is_some_and(|mtu| mtu < least_mtu)
+        {
+            return unrelated;
+        }
+        let canonical = Canonical::of(&error.inner);
+        let place = self.place(&canonical);
+        let Some(image) = self.find(&canonical, &place) else {
+            return unrelated;
+        };
+        let hit = hit(&image, &canonical, &place);
+        let ends = image.ends();
+        let own = if hit.original_direction {
+            [ends.source, ends.destination]
+        } else {
+            [ends.destination, ends.source]
+        };
+        if own != [error.inner_source, error.inner_destination] || self.is_expired(&image, now) {
+            return unrelated;
+        }
+        if self.settings.strict_tcp
+            && error.inner.protocol == Protocol::TCP
+            && !self.was_sent(hit.handle, hit.original_direction, error.tcp_sequence)
+        {
+            return unrelated;
+        }
+        Ok(hit)
+    }
+
+    fn was_sent(&self, handle: Handle, original: bool, sequence: Option<u32>) -> bool {
+        let (own, other) = (usize::from(!original), usize::from(original));
+        let (sender, receiver) = (self.side(handle, own), self.side(handle, other));
+        sequence.is_some_and(|sequence| window::quoted(&sender, &receiver, sequence))
+    }
+}

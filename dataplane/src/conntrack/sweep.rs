@@ -1,0 +1,94 @@
+//! Walks over the whole table: expiry, removal of an endpoint, listing.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::insert::Locked;
+use super::layout::{Image, tick_start, unpack_epochs};
+use super::table::{Read, count};
+use super::{Entry, Expired, Handle, Storage, Table};
+use crate::Time;
+use crate::snapshot::Incarnation;
+
+const NOBODYS: Option<&Locked<'static>> = None;
+
+impl<S: Storage> Table<S> {
+    /// Removes idle entries among the next `budget` from `cursor` on. Entries whose bucket is
+    /// locked wait for the next round; lookups do not match idle ones in any case.
+    pub fn expire(&self, cursor: u32, budget: u32, now: Time) -> Expired {
+        let end = cursor.saturating_add(budget).min(self.settings.capacity);
+        let mut removed = 0;
+        for entry in cursor..end {
+            let idle = |image: &Image| self.is_expired(image, now);
+            if let Read::Image(image) = self.read(entry)
+                && idle(&image)
+                && self.remove_if(&image, NOBODYS, idle)
+            {
+                removed += 1;
+            }
+        }
+        self.counted.expired.fetch_add(u64::from(removed), Relaxed);
+        let cursor = if end >= self.settings.capacity {
+            0
+        } else {
+            end
+        };
+        Expired { cursor, removed }
+    }
+
+    /// Removes every entry of this endpoint, and says how many. Walks the whole table: for the
+    /// control thread, once every worker has acknowledged a snapshot without the endpoint. Packets
+    /// no longer match its entries even before, for their ends differ.
+    pub fn remove_endpoint(&self, incarnation: Incarnation) -> u32 {
+        if incarnation == Incarnation::NONE {
+            return 0;
+        }
+        let of = |image: &Image| {
+            let ends = image.ends();
+            ends.source == incarnation || ends.destination == incarnation
+        };
+        let mut removed = 0;
+        for entry in 0..self.settings.capacity {
+            // A locked bucket is waited for: its holder is done in a moment.
+            while let Read::Image(image) = self.read(entry) {
+                if !of(&image) {
+                    break;
+                }
+                if self.remove_if(&image, NOBODYS, of) {
+                    count(&self.counted.removed);
+                    removed += 1;
+                }
+                #[cfg(loom)]
+                loom::thread::yield_now();
+                #[cfg(not(loom))]
+                std::thread::yield_now();
+            }
+        }
+        removed
+    }
+
+    /// The live entries, in no particular order; each is consistent in itself.
+    pub fn entries(&self, now: Time) -> impl Iterator<Item = Entry> + '_ {
+        (0..self.settings.capacity).filter_map(move |entry| match self.read(entry) {
+            Read::Image(image) if !self.is_expired(&image, now) => Some(self.describe(&image)),
+            _ => None,
+        })
+    }
+
+    fn describe(&self, image: &Image) -> Entry {
+        Entry {
+            handle: Handle {
+                entry: image.entry,
+                bucket: self.place_of(image).first,
+                version: image.control.version(),
+            },
+            key: image.key(),
+            ends: image.ends(),
+            verdict: image.control.verdict(),
+            epochs: unpack_epochs(image.epochs),
+            state: image.state,
+            created: Time(image.created),
+            last_seen: tick_start(image.last_seen as u32),
+            timeout_s: self.timeout_s(image),
+        }
+    }
+}
