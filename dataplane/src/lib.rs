@@ -31,6 +31,7 @@ pub mod snapshot;
 pub mod time;
 pub mod verdict;
 pub mod wire;
+pub mod xdp;
 pub mod xsk;
 
 pub use address::{Address, Mac};

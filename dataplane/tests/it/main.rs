@@ -1,0 +1,3 @@
+//! Tests of the dataplane from outside, in one binary.
+
+mod bpf_object;
