@@ -1,3 +1,4 @@
 //! Tests of the dataplane from outside, in one binary.
 
 mod bpf_object;
+mod route;
