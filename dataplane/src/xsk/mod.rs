@@ -24,11 +24,17 @@
 //! packets that a link that is down keeps are late.
 
 mod magazine;
+#[cfg(test)]
+mod mock;
+#[cfg(test)]
+mod model;
 mod pool;
 mod port;
 mod ring;
 mod socket;
 mod system;
+#[cfg(test)]
+mod tests;
 mod umem;
 
 use std::io;
