@@ -11,6 +11,9 @@
 //! [`Engine::maintain`] wants to be called about ten times a second: it expires connections and
 //! takes back the frames of removed ports.
 
+mod memory;
+mod ports;
+
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,9 +21,17 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::counters::Totals;
-use crate::events::Event;
-use crate::snapshot::{Generation, Incarnation, PortId, Role, Snapshot};
+pub use self::memory::{ConnectionTable, TableMemory};
+use self::ports::PortRegister;
+use crate::conntrack::Timeouts;
+use crate::counters::{Counters, Totals};
+use crate::events::{Event, EventQueue};
+use crate::snapshot::{
+    Generation, Incarnation, NotAcknowledged, PortId, Role, Snapshot, SnapshotCell,
+};
+use crate::worker::{self, Command, Shared, WorkerHandle};
+use crate::xdp::{Programs, XdpError};
+use crate::xsk::{Umem, XskError};
 
 /// How an [`Engine`] is started.
 #[derive(Debug)]
@@ -52,12 +63,17 @@ pub struct ConntrackOptions {
     /// A file on a tmpfs, or a memfd, that outlives the daemon; opened read-write by control. It is
     /// grown to the size needed. None keeps the table in memory of the process.
     pub file: Option<OwnedFd>,
+    /// The boot's identity (`/proc/sys/kernel/random/boot_id`): a table of another boot is not
+    /// taken over.
+    pub boot: u128,
     /// Connections.
     pub capacity: u32,
     /// The largest share of one endpoint, percent.
     pub quota_percent: u32,
     /// Whether TCP segments out of the window are invalid.
     pub strict_tcp: bool,
+    /// Idle time-outs.
+    pub timeouts: Timeouts,
     /// How long after a start with an empty table TCP without SYN is adopted (D21).
     pub adoption_window_s: u32,
 }
@@ -73,6 +89,9 @@ pub struct PortSpec {
     pub queues: u16,
     /// Whether to bind zero-copy: only for queues that are ours alone.
     pub zero_copy: bool,
+    /// The number that the port had under a former daemon, if control remembers it: connections
+    /// know their initiator's port by number, and go on only under the same one.
+    pub number: Option<PortId>,
 }
 
 /// Every worker decides by a new generation.
@@ -101,9 +120,18 @@ pub enum EngineError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A program could not be loaded or attached.
+    #[error(transparent)]
+    Xdp(#[from] XdpError),
+    /// Packet memory or a socket.
+    #[error(transparent)]
+    Xsk(#[from] XskError),
     /// All port numbers are in use.
     #[error("all {0} ports are in use: raise max_ports")]
     NoPort(u16),
+    /// The number asked for is taken, or beyond the ports there can be.
+    #[error("port number {} is taken or too large", .0.0)]
+    NumberTaken(PortId),
     /// No such port.
     #[error("port {} does not exist", .0.0)]
     UnknownPort(PortId),
@@ -125,17 +153,40 @@ pub enum EngineError {
     },
     /// The snapshot is published, but not every worker has adopted it in time.
     #[error(transparent)]
-    NotAcknowledged(#[from] crate::snapshot::NotAcknowledged),
+    NotAcknowledged(#[from] NotAcknowledged),
     /// A worker has ended, which it does only by panicking. Packets of its ports are dropped.
     #[error("worker {0} has ended: restart the daemon")]
     WorkerGone(usize),
 }
 
 /// The workers, their ports and tables.
-#[derive(Debug)]
 pub struct Engine {
-    _private: (),
+    shared: Arc<Shared<Arc<TableMemory>>>,
+    workers: Vec<WorkerHandle>,
+    cell: Arc<SnapshotCell>,
+    /// Snapshots that some worker may still use.
+    retired: Vec<Arc<Snapshot>>,
+    programs: Programs,
+    ports: PortRegister,
+    publish_patience: Duration,
+    expire_cursor: u32,
+    taken_over: bool,
 }
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let generation = self.cell.load().generation();
+        let workers = self.workers.len();
+        f.debug_struct("Engine")
+            .field("workers", &workers)
+            .field("generation", &generation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Entries of the connection table that one [`Engine::maintain`] looks at, as a share: the whole
+/// table in this many calls.
+const EXPIRE_SLICES: u32 = 20;
 
 impl Engine {
     /// Maps the memory, loads the programs and starts the workers, with an empty snapshot of
@@ -144,8 +195,52 @@ impl Engine {
     /// # Errors
     /// If an option is out of bounds or the system refuses memory, programs or threads.
     pub fn start(options: Options) -> Result<Engine, EngineError> {
-        let _ = options;
-        Err(EngineError::Options("the engine is not there yet".into()))
+        check(&options)?;
+        let workers = options.cores.len();
+        let now = worker::now();
+        let adoption_window_s = u64::from(options.conntrack.adoption_window_s);
+        let opened = memory::open(options.conntrack, options.ports_max, now)?;
+        if !opened.taken_over {
+            opened
+                .table
+                .adopt_until(now.plus_seconds(adoption_window_s));
+        }
+        let umem = Umem::in_memory(options.umem_chunks, options.umem_chunk_bytes)?;
+        let slots_max = u32::from(options.ports_max) * QUEUES_PER_PORT_MEAN;
+        let programs = Programs::load(&options.pin_dir, slots_max)?;
+        let events = (0..workers)
+            .map(|_| EventQueue::new(options.events_max))
+            .collect();
+        let counters = Counters::new(workers, options.ports_max);
+        let shared = Arc::new(Shared {
+            conntrack: opened.table,
+            counters,
+            events,
+            umem,
+        });
+        let cell = Arc::new(SnapshotCell::new(Arc::new(Snapshot::default()), workers));
+        let mut engine = Engine {
+            shared,
+            workers: Vec::with_capacity(workers),
+            cell,
+            retired: Vec::new(),
+            programs,
+            ports: PortRegister::new(options.ports_max),
+            publish_patience: options.publish_patience,
+            expire_cursor: 0,
+            taken_over: opened.taken_over,
+        };
+        for (index, core) in options.cores.into_iter().enumerate() {
+            let (shared, reader) = (Arc::clone(&engine.shared), engine.cell.reader(index));
+            let worker = worker::start(index, core, shared, reader).map_err(|source| {
+                EngineError::System {
+                    what: format!("start a worker on core {core}"),
+                    source,
+                }
+            })?;
+            engine.workers.push(worker);
+        }
+        Ok(engine)
     }
 
     /// Attaches the role's program to an interface, binds its sockets and gives the port a number.
@@ -154,18 +249,49 @@ impl Engine {
     /// # Errors
     /// If all ports are in use or the system refuses; the interface is left as it was.
     pub fn add_port(&mut self, spec: &PortSpec) -> Result<PortId, EngineError> {
-        let _ = spec;
-        Err(EngineError::NoPort(0))
+        self.check_workers()?;
+        let Engine {
+            ports,
+            programs,
+            workers,
+            shared,
+            ..
+        } = self;
+        ports.add(spec, programs, workers, &shared.umem)
     }
 
     /// Takes a port back: closes its sockets, detaches its program. Works too when the interface
-    /// is gone already. Frames that the kernel still holds come back by [`Engine::maintain`], and
-    /// the number is used again only after that.
+    /// is gone already. Frames that the kernel still holds come back by [`Engine::maintain`].
     ///
     /// # Errors
-    /// If the port does not exist or the newest snapshot still has it.
+    /// If the port does not exist or the newest snapshot still has it. If a program cannot be
+    /// detached or a worker has ended, the port is gone all the same.
     pub fn remove_port(&mut self, port: PortId) -> Result<(), EngineError> {
-        Err(EngineError::UnknownPort(port))
+        let newest = self.cell.load();
+        if newest.port(port).is_some() {
+            return Err(EngineError::PortInUse {
+                port,
+                generation: newest.generation(),
+            });
+        }
+        let Engine {
+            ports,
+            programs,
+            workers,
+            ..
+        } = self;
+        ports.remove(port, programs, workers)?;
+        self.shared.umem.reclaim();
+        Ok(())
+    }
+
+    /// Removes pins of interfaces that are no port: of pods that went while no daemon ran. Call
+    /// when every known port has been added again; how many there were.
+    ///
+    /// # Errors
+    /// If the pins' folder cannot be read or a pin not be removed.
+    pub fn sweep_pins(&self) -> Result<usize, EngineError> {
+        Ok(self.programs.sweep()?)
     }
 
     /// What the uplink's program redirects to us: packets to these prefixes. All else on an uplink
@@ -174,55 +300,156 @@ impl Engine {
     /// # Errors
     /// If the kernel refuses the map's update; some prefixes may be set then.
     pub fn set_local_prefixes(&mut self, prefixes: &[IpNet]) -> Result<(), EngineError> {
-        let _ = prefixes;
-        Ok(())
+        Ok(self.programs.set_local_prefixes(prefixes)?)
     }
 
     /// Publishes a snapshot and waits until every worker has adopted it.
     ///
     /// # Errors
     /// [`EngineError::StaleGeneration`] if it is not newer than the newest: nothing changes then.
-    /// [`EngineError::NotAcknowledged`] after [`Options::publish_patience`]: it is published all
-    /// the same.
+    /// [`EngineError::NotAcknowledged`] after [`Options::publish_patience`] and
+    /// [`EngineError::WorkerGone`]: it is published all the same.
     pub fn publish(&mut self, snapshot: Snapshot) -> Result<Acknowledged, EngineError> {
-        Err(EngineError::StaleGeneration {
-            offered: snapshot.generation(),
-            newest: snapshot.generation(),
+        let (offered, newest) = (snapshot.generation(), self.cell.load().generation());
+        if offered <= newest {
+            return Err(EngineError::StaleGeneration { offered, newest });
+        }
+        let previous = self.cell.publish(Arc::new(snapshot));
+        self.retired.push(previous);
+        for worker in &self.workers {
+            worker.wake.wake();
+        }
+        self.check_workers()?;
+        let elapsed = self.cell.wait(offered, self.publish_patience)?;
+        self.retired.clear();
+        Ok(Acknowledged {
+            generation: offered,
+            workers: self.workers.len(),
+            elapsed,
         })
     }
 
     /// The newest snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::new(Snapshot::default())
+        self.cell.load()
     }
 
     /// Workers that decide by `generation` or a later one, and workers there are.
     pub fn live(&self, generation: Generation) -> (usize, usize) {
-        let _ = generation;
-        (0, 0)
+        (self.cell.live(generation), self.workers.len())
     }
 
-    /// Removes a gone endpoint's connections. Call after a snapshot without it is live.
+    /// Whether the connection table went on from an earlier daemon's.
+    pub fn taken_over(&self) -> bool {
+        self.taken_over
+    }
+
+    /// Removes a gone endpoint's connections; how many. Call after a snapshot without it is live.
     pub fn forget_endpoint(&mut self, incarnation: Incarnation) -> usize {
-        let _ = incarnation;
-        0
+        self.shared.conntrack.remove_endpoint(incarnation) as usize
+    }
+
+    /// The connection table, for listing and its counters.
+    pub fn conntrack(&self) -> &ConnectionTable {
+        &self.shared.conntrack
+    }
+
+    /// The packet memory, for its census.
+    pub fn umem(&self) -> &Arc<Umem> {
+        &self.shared.umem
     }
 
     /// The sums of all workers' counters.
     pub fn counters(&self) -> Totals {
-        Totals::of([])
+        self.shared.counters.totals()
     }
 
     /// Hands at most `limit` events to `each`, oldest first per worker; how many there were.
     pub fn drain_events(&self, limit: usize, mut each: impl FnMut(&Event)) -> usize {
-        let _ = (limit, &mut each);
-        0
+        let mut drained = 0;
+        for queue in &self.shared.events {
+            while drained < limit
+                && let Some(event) = queue.pop()
+            {
+                each(&event);
+                drained += 1;
+            }
+        }
+        drained
+    }
+
+    /// Events that workers could not queue, since the start.
+    pub fn events_lost(&self) -> u64 {
+        self.shared.events.iter().map(EventQueue::lost).sum()
     }
 
     /// Work that is due now and then: expires a slice of the connection table, takes back frames.
-    pub fn maintain(&mut self) {}
+    pub fn maintain(&mut self) {
+        let capacity = self.shared.conntrack.settings().capacity;
+        let budget = capacity.div_ceil(EXPIRE_SLICES);
+        let now = worker::now();
+        self.expire_cursor = self
+            .shared
+            .conntrack
+            .expire(self.expire_cursor, budget, now)
+            .cursor;
+        self.shared.umem.reclaim();
+        // After a publication that was not acknowledged in time.
+        if self.cell.acknowledged() >= self.cell.load().generation() {
+            self.retired.clear();
+        }
+    }
+
+    /// Whether every worker lives.
+    ///
+    /// # Errors
+    /// [`EngineError::WorkerGone`] names the first that has ended.
+    pub fn check_workers(&self) -> Result<(), EngineError> {
+        let gone = |worker: &WorkerHandle| worker.thread.as_ref().is_none_or(|t| t.is_finished());
+        match self.workers.iter().position(gone) {
+            Some(index) => Err(EngineError::WorkerGone(index)),
+            None => Ok(()),
+        }
+    }
 
     /// Stops the workers and closes every socket. Programs stay attached and pinned, so that
     /// nothing passes until a successor takes over (D11).
     pub fn stop(self) {}
+}
+
+/// Socket slots are shared by all ports; most have one queue.
+const QUEUES_PER_PORT_MEAN: u32 = 2;
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        for worker in &self.workers {
+            worker.send(Command::Stop);
+        }
+        for worker in &mut self.workers {
+            if let Some(thread) = worker.thread.take() {
+                // A worker that panicked has said so already.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn check(options: &Options) -> Result<(), EngineError> {
+    let refuse = |text: String| Err(EngineError::Options(text));
+    let workers = options.cores.len();
+    if workers == 0 || workers > WORKERS_MAX {
+        return refuse(format!(
+            "workers: {workers} cores given, 1 to {WORKERS_MAX} are possible"
+        ));
+    }
+    if options.ports_max == 0 {
+        return refuse("max_ports must be at least 1".into());
+    }
+    if !(1..=100).contains(&options.conntrack.quota_percent) {
+        let percent = options.conntrack.quota_percent;
+        return refuse(format!(
+            "conntrack quota of {percent} percent is out of range 1 to 100"
+        ));
+    }
+    Ok(())
 }

@@ -31,6 +31,7 @@ pub mod snapshot;
 pub mod time;
 pub mod verdict;
 pub mod wire;
+mod worker;
 pub mod xdp;
 pub mod xsk;
 

@@ -6,7 +6,7 @@ use crate::conntrack::Storage;
 use crate::counters::Counter;
 use crate::events::EventKind;
 use crate::route::NextHop;
-use crate::snapshot::{Port, Role};
+use crate::snapshot::{Port, PortId, Role};
 use crate::wire::{Checksum, TcpFlags, Transport, TxChecksum, Version, reply, rewrite};
 use crate::{Address, DropReason, Mac, Protocol};
 
@@ -133,7 +133,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         rewrite::rewrite_ethernet(bytes, hop.egress.mac, hop.mac)?;
         let in_software = match view.ip.checksum {
             Checksum::Complete => return Ok(None),
-            Checksum::Partial => !(self.tables.checksum_offload && hop.egress.is_virtual),
+            Checksum::Partial => !self.completes_checksums(hop.egress.id),
             // UDP without a checksum stays without; SCTP's CRC32c nobody after us would make.
             Checksum::Absent => view.ip.protocol == Protocol::SCTP,
         };
@@ -143,6 +143,13 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             return Ok(None);
         }
         Ok(packet.tx_checksum())
+    }
+
+    fn completes_checksums(&self, port: PortId) -> bool {
+        self.tables
+            .checksum_offload
+            .get(usize::from(port.0))
+            .is_some_and(|offload| *offload)
     }
 
     /// Drops the packet and, where that is allowed, tells its sender why (RFC 792, RFC 4443).

@@ -114,9 +114,9 @@ pub struct Tables<'a, S> {
     pub related_errors: RateLimiter,
     /// Bounds the ICMP errors that we make.
     pub own_errors: RateLimiter,
-    /// Whether virtual ports complete partial checksums on transmission. Otherwise, and on all
-    /// other ports, they are completed in software.
-    pub checksum_offload: bool,
+    /// By port number, whether transmission completes partial checksums. Where it does not, and for
+    /// ports beyond the slice, they are completed in software.
+    pub checksum_offload: &'a [bool],
 }
 
 /// Decides and rewrites a burst: `outcomes[i]` is what becomes of `burst[i]`.

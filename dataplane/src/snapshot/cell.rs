@@ -157,6 +157,11 @@ impl SnapshotReader {
         &self.current
     }
 
+    /// Whether [`SnapshotReader::refresh`] would change nothing.
+    pub fn is_current(&self) -> bool {
+        self.cell.published.load(Ordering::Acquire) == self.current.generation().0
+    }
+
     /// What was adopted last.
     pub fn current(&self) -> &Arc<Snapshot> {
         &self.current

@@ -1,0 +1,175 @@
+//! Which ports there are, and how one is added and removed.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use super::{EngineError, PortSpec};
+use crate::snapshot::PortId;
+use crate::worker::{Command, PortEnds, SharedEnd, WorkerHandle};
+use crate::xdp::{Attachment, Programs};
+use crate::xsk::{Pool, PortOptions, PortSocket, TransmitSocket, Umem};
+
+/// How long a worker may take to give back a port's sockets: it does so between two rounds.
+const GIVE_BACK_PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+struct Entry {
+    attachment: Attachment,
+    queues: u16,
+}
+
+/// Ports by number.
+#[derive(Debug)]
+pub(super) struct PortRegister {
+    entries: Vec<Option<Entry>>,
+    /// Queues that each worker owns, to spread them.
+    load: Vec<usize>,
+    owners: Vec<Vec<usize>>,
+}
+
+impl PortRegister {
+    pub fn new(ports_max: u16) -> PortRegister {
+        let ports = usize::from(ports_max);
+        PortRegister {
+            entries: (0..ports).map(|_| None).collect(),
+            owners: vec![Vec::new(); ports],
+            load: Vec::new(),
+        }
+    }
+
+    /// The number asked for, or the lowest that is free.
+    fn number(&self, wanted: Option<PortId>) -> Result<PortId, EngineError> {
+        if let Some(port) = wanted {
+            let free = self
+                .entries
+                .get(usize::from(port.0))
+                .is_some_and(Option::is_none);
+            return if free {
+                Ok(port)
+            } else {
+                Err(EngineError::NumberTaken(port))
+            };
+        }
+        let free = self.entries.iter().position(Option::is_none);
+        let free = free.and_then(|index| u16::try_from(index).ok());
+        free.map(PortId)
+            .ok_or(EngineError::NoPort(self.entries.len() as u16))
+    }
+
+    /// See [`Engine::add_port`](super::Engine::add_port).
+    pub fn add(
+        &mut self,
+        spec: &PortSpec,
+        programs: &mut Programs,
+        workers: &[WorkerHandle],
+        umem: &Arc<Umem>,
+    ) -> Result<PortId, EngineError> {
+        let port = self.number(spec.number)?;
+        if spec.queues == 0 {
+            return Err(EngineError::Options("a port has at least one queue".into()));
+        }
+        self.load.resize(workers.len(), 0);
+        // The program goes first: until a socket stands behind it, it drops.
+        let attachment = programs.attach(spec.role, spec.ifindex)?;
+        match self.bind(spec, programs, workers, umem) {
+            Ok((ends, owners)) => {
+                for (worker, ends) in workers.iter().zip(ends) {
+                    worker.send(Command::AddPort(port, Box::new(ends)));
+                }
+                for owner in &owners {
+                    self.load[*owner] += 1;
+                }
+                self.owners[usize::from(port.0)] = owners;
+                let queues = spec.queues;
+                self.entries[usize::from(port.0)] = Some(Entry { attachment, queues });
+                Ok(port)
+            }
+            Err(error) => {
+                for queue in 0..spec.queues {
+                    let _ = programs.clear_socket(spec.ifindex, queue.into());
+                }
+                programs.detach(attachment)?;
+                umem.reclaim();
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens the sockets of every worker: who owns a queue has its rings; who owns none of the
+    /// port's queues shares one of them.
+    fn bind(
+        &self,
+        spec: &PortSpec,
+        programs: &mut Programs,
+        workers: &[WorkerHandle],
+        umem: &Arc<Umem>,
+    ) -> Result<(Vec<PortEnds>, Vec<usize>), EngineError> {
+        let mut ends: Vec<PortEnds> = workers.iter().map(|_| PortEnds::default()).collect();
+        let mut load = self.load.clone();
+        let mut owners = Vec::new();
+        let mut pools: Vec<(usize, Arc<Pool>)> = Vec::new();
+        for queue in 0..u32::from(spec.queues) {
+            let owner = (0..workers.len())
+                .min_by_key(|worker| load[*worker])
+                .unwrap_or(0);
+            let options = PortOptions {
+                zero_copy: spec.zero_copy,
+                ..PortOptions::new(spec.ifindex, queue)
+            };
+            let socket = PortSocket::open(umem, &options)?;
+            programs.set_socket(spec.ifindex, queue, socket.as_fd())?;
+            pools.push((owner, Arc::clone(socket.pool())));
+            ends[owner].owned.push(socket);
+            owners.push(owner);
+            load[owner] += 1;
+        }
+        for (index, end) in ends.iter_mut().enumerate() {
+            if end.owned.is_empty() {
+                let (owner, pool) = &pools[index % pools.len()];
+                let socket = TransmitSocket::open(pool)?;
+                let owner = Arc::clone(&workers[*owner].wake);
+                end.shared = Some(SharedEnd { socket, owner });
+            }
+        }
+        Ok((ends, owners))
+    }
+
+    /// See [`Engine::remove_port`](super::Engine::remove_port).
+    pub fn remove(
+        &mut self,
+        port: PortId,
+        programs: &mut Programs,
+        workers: &[WorkerHandle],
+    ) -> Result<(), EngineError> {
+        let index = usize::from(port.0);
+        let entry = self.entries.get_mut(index).and_then(Option::take);
+        let entry = entry.ok_or(EngineError::UnknownPort(port))?;
+        let mut gone = None;
+        let mut shared = Vec::new();
+        let mut owned = Vec::new();
+        for (index, worker) in workers.iter().enumerate() {
+            let (reply, given_back) = sync_channel(1);
+            worker.send(Command::RemovePort(port, reply));
+            match given_back.recv_timeout(GIVE_BACK_PATIENCE) {
+                Ok(ends) => {
+                    owned.extend(ends.owned);
+                    shared.extend(ends.shared);
+                }
+                Err(_) => gone = Some(EngineError::WorkerGone(index)),
+            }
+        }
+        for owner in self.owners[index].drain(..) {
+            self.load[owner] -= 1;
+        }
+        let ifindex = entry.attachment.ifindex;
+        for queue in 0..entry.queues {
+            let _ = programs.clear_socket(ifindex, queue.into());
+        }
+        drop(shared);
+        drop(owned);
+        programs.detach(entry.attachment)?;
+        gone.map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,321 @@
+//! A worker: one thread on one core that takes packets from the ports it owns to wherever they go.
+//!
+//! Run to completion: a burst is received, processed and handed to transmit rings before the next
+//! one. The worker owns the RX, fill and completion rings of its ports and has a TX-only socket to
+//! every port that others own, so that it never hands a packet to another thread.
+//!
+//! Ports that have work are polled; the others are watched by epoll, since looking at 250 empty
+//! rings costs more than the packets do. A worker without work sleeps ([`sleep`]).
+
+mod ports;
+mod sleep;
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::thread::{self, JoinHandle};
+
+use arrayvec::ArrayVec;
+use rustix::event::Timespec;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
+
+use self::ports::Ports;
+pub(crate) use self::ports::{PortEnds, SharedEnd};
+pub(crate) use self::sleep::Wake;
+use self::sleep::{READY_MAX, Sleeper};
+use crate::conntrack::{Storage, Table};
+use crate::counters::{Counter, Counters};
+use crate::events::EventQueue;
+use crate::pipeline::{self, BURST_MAX, Inbound, Outcome, RateLimiter, Tables};
+use crate::snapshot::{PortId, SnapshotReader};
+use crate::xsk::{Burst, Magazine, Umem};
+use crate::{DropReason, Time};
+
+/// Rounds without work before the worker goes to sleep: some tens of microseconds.
+const IDLE_ROUNDS_BEFORE_SLEEP: u32 = 64;
+/// Rounds between two looks at the ports that are not polled.
+const ROUNDS_BETWEEN_LOOKS: u32 = 16;
+/// Rounds between two collections of what others have sent by our ports.
+const ROUNDS_BETWEEN_REAPS: u32 = 8;
+/// The longest sleep: what was missed is found after it at the latest.
+const SLEEP_MAX: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
+
+/// The monotonic clock.
+pub(crate) fn now() -> Time {
+    let t = clock_gettime(ClockId::Monotonic);
+    // Neither part is negative on a monotonic clock.
+    Time(
+        (t.tv_sec as u64)
+            .saturating_mul(1_000_000_000)
+            .saturating_add(t.tv_nsec as u64),
+    )
+}
+
+/// What control asks of a worker, between bursts.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Takes part in a port.
+    AddPort(PortId, Box<PortEnds>),
+    /// Gives back the sockets of a port, so that control closes them.
+    RemovePort(PortId, SyncSender<PortEnds>),
+    /// Ends.
+    Stop,
+}
+
+/// What all workers share.
+pub(crate) struct Shared<S> {
+    pub conntrack: Table<S>,
+    pub counters: Counters,
+    /// One queue per worker.
+    pub events: Box<[EventQueue]>,
+    pub umem: Arc<Umem>,
+}
+
+/// Control's side of a worker.
+#[derive(Debug)]
+pub(crate) struct WorkerHandle {
+    pub wake: Arc<Wake>,
+    pub mailbox: std::sync::mpsc::Sender<Command>,
+    pub thread: Option<JoinHandle<()>>,
+}
+
+impl WorkerHandle {
+    /// Sends a command and wakes the worker; false if it has ended.
+    pub(crate) fn send(&self, command: Command) -> bool {
+        let sent = self.mailbox.send(command).is_ok();
+        self.wake.wake();
+        sent
+    }
+}
+
+/// Starts worker number `index` on `core`.
+pub(crate) fn start<S: Storage + 'static>(
+    index: usize,
+    core: usize,
+    shared: Arc<Shared<S>>,
+    reader: SnapshotReader,
+) -> std::io::Result<WorkerHandle> {
+    let sleeper = Sleeper::new()?;
+    let wake = sleeper.wake();
+    let (mailbox, commands) = std::sync::mpsc::channel();
+    let (report, pinned) = std::sync::mpsc::sync_channel(1);
+    let worker = move || {
+        let mut cores = CpuSet::new();
+        cores.set(core);
+        let result = sched_setaffinity(None, &cores);
+        let failed = result.is_err();
+        // The receiver waits for exactly this message.
+        let _ = report.send(result);
+        if !failed {
+            Worker::new(index, shared, reader, sleeper, commands).run();
+        }
+    };
+    let thread = thread::Builder::new()
+        .name(format!("weir-worker-{index}"))
+        .spawn(worker)?;
+    match pinned.recv() {
+        Ok(Ok(())) => Ok(WorkerHandle {
+            wake,
+            mailbox,
+            thread: Some(thread),
+        }),
+        Ok(Err(errno)) => Err(errno.into()),
+        Err(_) => Err(std::io::ErrorKind::BrokenPipe.into()),
+    }
+}
+
+struct Worker<S> {
+    index: usize,
+    shared: Arc<Shared<S>>,
+    reader: SnapshotReader,
+    sleeper: Sleeper,
+    commands: Receiver<Command>,
+    ports: Ports,
+    magazine: Magazine,
+    related_errors: RateLimiter,
+    own_errors: RateLimiter,
+}
+
+impl<S: Storage> Worker<S> {
+    fn new(
+        index: usize,
+        shared: Arc<Shared<S>>,
+        reader: SnapshotReader,
+        sleeper: Sleeper,
+        commands: Receiver<Command>,
+    ) -> Self {
+        Worker {
+            magazine: shared.umem.magazine(),
+            index,
+            shared,
+            reader,
+            sleeper,
+            commands,
+            ports: Ports::default(),
+            related_errors: RateLimiter::default(),
+            own_errors: RateLimiter::default(),
+        }
+    }
+
+    fn run(mut self) {
+        let (mut round, mut idle_rounds) = (0u32, 0u32);
+        let mut ready = ArrayVec::new();
+        while self.obey() {
+            // Nothing decided under the old snapshot is left: a round ends with every packet of
+            // its bursts on a TX ring or back in the magazine.
+            self.reader.refresh();
+            if round.is_multiple_of(ROUNDS_BETWEEN_REAPS) {
+                self.ports.reap(&mut self.magazine);
+            }
+            if round.is_multiple_of(ROUNDS_BETWEEN_LOOKS) {
+                self.sleeper.poll(&mut ready);
+                self.ports.activate(&ready);
+            }
+            round = round.wrapping_add(1);
+            let packets = self.visit_ports();
+            let under_way = self.ports.kick();
+            self.ports.settle();
+            idle_rounds = if packets > 0 || under_way {
+                0
+            } else {
+                idle_rounds + 1
+            };
+            if idle_rounds > IDLE_ROUNDS_BEFORE_SLEEP {
+                if !self.rest(&mut ready) {
+                    return;
+                }
+                (round, idle_rounds) = (0, 0);
+            }
+        }
+    }
+
+    /// Carries out what control asks; false when it asks to end.
+    fn obey(&mut self) -> bool {
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => {
+                    if !self.carry_out(command) {
+                        return false;
+                    }
+                }
+                Err(TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Empty) => return true,
+            }
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) -> bool {
+        match command {
+            Command::AddPort(port, ends) => {
+                self.ports
+                    .add(port, *ends, &self.sleeper, &mut self.magazine);
+            }
+            Command::RemovePort(port, reply) => {
+                // If control does not wait any more, the sockets close here.
+                let _ = reply.send(self.ports.remove(port, &self.sleeper));
+            }
+            Command::Stop => return false,
+        }
+        true
+    }
+
+    /// Sleeps until a port, control or another worker has something for us; false if control asks
+    /// to end.
+    fn rest(&mut self, ready: &mut ArrayVec<u64, READY_MAX>) -> bool {
+        if let Some(counters) = self.shared.counters.shard(self.index) {
+            counters.add(Counter::Sleeps, 1);
+        }
+        let mut command = None;
+        self.sleeper.sleep(&SLEEP_MAX, ready, || {
+            command = self.commands.try_recv().ok();
+            command.is_none() && self.reader.is_current()
+        });
+        self.ports.activate(ready);
+        command.is_none_or(|command| self.carry_out(command))
+    }
+
+    /// One burst from every port that is polled; how many packets there were.
+    fn visit_ports(&mut self) -> usize {
+        let (mut packets, mut position) = (0, 0);
+        let mut received = Burst::new();
+        let time = now();
+        while let Some(place) = self.ports.polled(position) {
+            position += 1;
+            let counters = self.shared.counters.shard(self.index);
+            let refused = |port, len: u32| {
+                if let Some(counters) = counters {
+                    counters.received(port, len as usize);
+                    counters.dropped(port, DropReason::MultiBuffer);
+                }
+            };
+            let magazine = &mut self.magazine;
+            if let Some(ingress) = self.ports.receive(place, magazine, &mut received, refused)
+                && !received.is_empty()
+            {
+                packets += received.len();
+                self.process(ingress, &mut received, time);
+            }
+        }
+        packets
+    }
+
+    /// One burst from one port.
+    fn process(&mut self, ingress: PortId, received: &mut Burst, time: Time) {
+        let Worker {
+            shared,
+            ports,
+            magazine,
+            reader,
+            ..
+        } = self;
+        let shards = (
+            shared.counters.shard(self.index),
+            shared.events.get(self.index),
+        );
+        let (Some(counters), Some(events)) = shards else {
+            return;
+        };
+        let mut outcomes: ArrayVec<Outcome, BURST_MAX> = ArrayVec::new();
+        {
+            let mut burst: ArrayVec<Inbound<'_>, BURST_MAX> = ArrayVec::new();
+            burst.extend(received.iter_mut().map(|r| Inbound {
+                ingress,
+                len: r.len as usize,
+                window: shared.umem.bytes_mut(&mut r.frame),
+            }));
+            let mut tables = Tables {
+                conntrack: &shared.conntrack,
+                counters,
+                events,
+                related_errors: self.related_errors,
+                own_errors: self.own_errors,
+                checksum_offload: ports.checksum_offload(),
+            };
+            pipeline::process(
+                &mut burst,
+                &mut tables,
+                reader.current(),
+                time,
+                &mut outcomes,
+            );
+            (self.related_errors, self.own_errors) = (tables.related_errors, tables.own_errors);
+        }
+        for (received, outcome) in received.drain(..).zip(outcomes) {
+            let sent = match outcome.transmission() {
+                Some(transmission) => ports.transmit(received.frame, transmission, magazine),
+                None => {
+                    magazine.give(received.frame);
+                    continue;
+                }
+            };
+            let sent = sent.map_err(|(frame, reason)| {
+                magazine.give(frame);
+                reason
+            });
+            outcome.account(counters, ingress, sent);
+        }
+    }
+}

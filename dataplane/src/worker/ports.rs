@@ -1,0 +1,325 @@
+//! A worker's part in the ports: what it receives from, and how it sends to each.
+
+use std::sync::Arc;
+
+use super::sleep::{Sleeper, Wake};
+use crate::DropReason;
+use crate::pipeline::Transmission;
+use crate::snapshot::PortId;
+use crate::xsk::{self, Burst, Frame, Kick, Magazine, PortSocket, Rejected, TransmitSocket};
+
+/// Rounds without a packet after which a port is no longer polled but watched.
+const QUIET_ROUNDS: u32 = 64;
+/// Rounds without headway after which a port that takes nothing no longer keeps us awake.
+const STALLED_ROUNDS: u32 = 256;
+/// Frames under way through another worker's port at which we see to it that it collects them.
+const REAP_AT_IN_FLIGHT: u32 = 64;
+
+/// One worker's sockets of one port.
+#[derive(Debug, Default)]
+pub(crate) struct PortEnds {
+    /// Queues that the worker owns.
+    pub owned: Vec<PortSocket>,
+    /// How the worker sends to the port if it owns none of its queues.
+    pub shared: Option<SharedEnd>,
+}
+
+/// A TX-only socket into another worker's queue.
+#[derive(Debug)]
+pub(crate) struct SharedEnd {
+    pub socket: TransmitSocket,
+    /// Wakes the queue's owner, who alone collects what was sent.
+    pub owner: Arc<Wake>,
+}
+
+#[derive(Debug)]
+struct Owned {
+    port: PortId,
+    socket: PortSocket,
+    quiet_rounds: u32,
+    polled: bool,
+    /// The last frame received belongs to a packet that continues.
+    continues: bool,
+}
+
+/// How packets leave by a port.
+#[derive(Debug, Default)]
+enum Exit {
+    #[default]
+    None,
+    /// By the owned queue in this place.
+    Owned(usize),
+    Shared(SharedEnd),
+}
+
+#[derive(Debug, Default)]
+struct PortExit {
+    exit: Exit,
+    /// It stands in `Ports::dirty`.
+    dirty: bool,
+    stalled_rounds: u32,
+}
+
+/// All ports of a worker.
+#[derive(Debug, Default)]
+pub(super) struct Ports {
+    /// Owned queues; a place is the queue's token in epoll, and is used again.
+    owned: Vec<Option<Owned>>,
+    /// Places in `owned` that are polled.
+    polled: Vec<usize>,
+    /// By port number.
+    exits: Vec<PortExit>,
+    /// By port number: whether the kernel completes checksums on transmission.
+    offload: Vec<bool>,
+    /// Ports with something on their TX ring.
+    dirty: Vec<PortId>,
+}
+
+impl Ports {
+    /// Takes part in a port.
+    pub fn add(
+        &mut self,
+        port: PortId,
+        ends: PortEnds,
+        sleeper: &Sleeper,
+        magazine: &mut Magazine,
+    ) {
+        let number = usize::from(port.0);
+        if self.exits.len() <= number {
+            self.exits.resize_with(number + 1, PortExit::default);
+            self.offload.resize(number + 1, false);
+        }
+        if let Some(shared) = ends.shared {
+            self.offload[number] = shared.socket.pool().takes_checksum_offload();
+            self.exits[number] = PortExit {
+                exit: Exit::Shared(shared),
+                ..PortExit::default()
+            };
+        }
+        for mut socket in ends.owned {
+            let place = self.free_place();
+            // Without the watch the port would be found only while it is polled; that can only
+            // fail for want of kernel memory, and the periodic look still finds it.
+            let _ = sleeper.watch(&socket, place as u64);
+            socket.refill(magazine);
+            if matches!(self.exits[number].exit, Exit::None) {
+                self.offload[number] = socket.pool().takes_checksum_offload();
+                self.exits[number] = PortExit {
+                    exit: Exit::Owned(place),
+                    ..PortExit::default()
+                };
+            }
+            let (quiet_rounds, polled, continues) = (0, false, false);
+            self.owned[place] = Some(Owned {
+                port,
+                socket,
+                quiet_rounds,
+                polled,
+                continues,
+            });
+            self.poll(place);
+        }
+    }
+
+    fn free_place(&mut self) -> usize {
+        let free = self.owned.iter().position(Option::is_none);
+        free.unwrap_or_else(|| {
+            self.owned.push(None);
+            self.owned.len() - 1
+        })
+    }
+
+    /// Gives up a port: its sockets, for control to close.
+    pub fn remove(&mut self, port: PortId, sleeper: &Sleeper) -> PortEnds {
+        let mut ends = PortEnds::default();
+        for place in 0..self.owned.len() {
+            let Some(owned) = self.owned[place].take_if(|owned| owned.port == port) else {
+                continue;
+            };
+            sleeper.unwatch(&owned.socket);
+            self.polled.retain(|polled| *polled != place);
+            ends.owned.push(owned.socket);
+        }
+        self.dirty.retain(|dirty| *dirty != port);
+        if let Some(exit) = self.exits.get_mut(usize::from(port.0)) {
+            if let Exit::Shared(shared) = std::mem::take(exit).exit {
+                ends.shared = Some(shared);
+            }
+            self.offload[usize::from(port.0)] = false;
+        }
+        ends
+    }
+
+    /// By port number, whether the kernel completes checksums on transmission.
+    pub fn checksum_offload(&self) -> &[bool] {
+        &self.offload
+    }
+
+    /// Polls the queues with these tokens from now on.
+    pub fn activate(&mut self, tokens: &[u64]) {
+        for token in tokens {
+            self.poll(*token as usize);
+        }
+    }
+
+    fn poll(&mut self, place: usize) {
+        if let Some(Some(owned)) = self.owned.get_mut(place) {
+            owned.quiet_rounds = 0;
+            if !owned.polled {
+                owned.polled = true;
+                self.polled.push(place);
+            }
+        }
+    }
+
+    /// The queue that is polled at `position`, if there are as many.
+    pub fn polled(&self, position: usize) -> Option<usize> {
+        self.polled.get(position).copied()
+    }
+
+    /// Receives a burst from the queue at `place`, after seeing to its other rings. Packets of
+    /// several frames are thrown away: each goes to `refused`.
+    pub fn receive(
+        &mut self,
+        place: usize,
+        magazine: &mut Magazine,
+        received: &mut Burst,
+        mut refused: impl FnMut(PortId, u32),
+    ) -> Option<PortId> {
+        received.clear();
+        let owned = self.owned.get_mut(place)?.as_mut()?;
+        owned.socket.complete(magazine);
+        owned.socket.refill(magazine);
+        if owned.socket.receive(received) == 0 {
+            owned.quiet_rounds = owned.quiet_rounds.saturating_add(1);
+            return Some(owned.port);
+        }
+        owned.quiet_rounds = 0;
+        if owned.continues || received.iter().any(|r| r.continues) {
+            let mut whole = Burst::new();
+            for part in received.drain(..) {
+                let first = !owned.continues;
+                let of_several = owned.continues || part.continues;
+                owned.continues = part.continues;
+                if !of_several {
+                    whole.push(part);
+                    continue;
+                }
+                if first {
+                    refused(owned.port, part.len);
+                }
+                magazine.give(part.frame);
+            }
+            *received = whole;
+        }
+        Some(owned.port)
+    }
+
+    /// Stops polling queues that have been quiet; epoll watches them.
+    pub fn settle(&mut self) {
+        let owned = &mut self.owned;
+        self.polled.retain(|place| {
+            let Some(Some(queue)) = owned.get_mut(*place) else {
+                return false;
+            };
+            queue.polled = queue.quiet_rounds < QUIET_ROUNDS;
+            queue.polled
+        });
+    }
+
+    /// Collects, on every owned queue, the frames that anybody has sent by it, and lends frames to
+    /// the kernel.
+    pub fn reap(&mut self, magazine: &mut Magazine) {
+        for queue in self.owned.iter_mut().flatten() {
+            queue.socket.complete(magazine);
+            queue.socket.refill(magazine);
+        }
+    }
+
+    /// Puts a frame on a port's TX ring; the frame back if it is not taken.
+    pub fn transmit(
+        &mut self,
+        frame: Frame,
+        transmission: &Transmission,
+        magazine: &mut Magazine,
+    ) -> Result<(), (Frame, DropReason)> {
+        let Transmission {
+            port,
+            len,
+            checksum,
+        } = *transmission;
+        let len = len as u32;
+        let checksum = checksum.map(|c| xsk::TxChecksum {
+            start: c.start,
+            offset: c.offset,
+        });
+        let Some(out) = self.exits.get_mut(usize::from(port.0)) else {
+            return Err((frame, DropReason::PortGone));
+        };
+        let sent = match &mut out.exit {
+            Exit::None => return Err((frame, DropReason::PortGone)),
+            Exit::Owned(place) => {
+                let Some(Some(owned)) = self.owned.get_mut(*place) else {
+                    return Err((frame, DropReason::PortGone));
+                };
+                let first = owned.socket.transmit(frame, len, checksum);
+                first.or_else(|Rejected { frame, reason }| {
+                    // Perhaps only nobody has collected what was sent.
+                    if reason == DropReason::TransmitFull {
+                        owned.socket.kick();
+                        owned.socket.complete(magazine);
+                        return owned.socket.transmit(frame, len, checksum);
+                    }
+                    Err(Rejected { frame, reason })
+                })
+            }
+            Exit::Shared(shared) => {
+                let sent = shared.socket.transmit(frame, len, checksum);
+                if shared.socket.pool().in_flight() >= REAP_AT_IN_FLIGHT {
+                    shared.owner.wake();
+                }
+                sent
+            }
+        };
+        if !out.dirty && sent.is_ok() {
+            out.dirty = true;
+            self.dirty.push(port);
+        }
+        sent.map_err(|Rejected { frame, reason }| (frame, reason))
+    }
+
+    /// Makes the kernel send what stands on the TX rings. Whether something is left that may go
+    /// soon.
+    pub fn kick(&mut self) -> bool {
+        let mut under_way = false;
+        let (owned, exits) = (&mut self.owned, &mut self.exits);
+        self.dirty.retain(|port| {
+            let Some(out) = exits.get_mut(usize::from(port.0)) else {
+                return false;
+            };
+            let kick = match &mut out.exit {
+                Exit::None => Kick::Gone,
+                Exit::Owned(place) => match owned.get_mut(*place) {
+                    Some(Some(queue)) => queue.socket.kick(),
+                    _ => Kick::Gone,
+                },
+                Exit::Shared(shared) => shared.socket.kick(),
+            };
+            match kick {
+                Kick::Pending => {
+                    out.stalled_rounds = out.stalled_rounds.saturating_add(1);
+                    under_way |= out.stalled_rounds < STALLED_ROUNDS;
+                }
+                // What is left goes when the link is up, or is taken back with the port.
+                Kick::Down => {}
+                Kick::Done | Kick::Gone | Kick::Broken => {
+                    out.stalled_rounds = 0;
+                    out.dirty = false;
+                    return false;
+                }
+            }
+            true
+        });
+        under_way
+    }
+}
