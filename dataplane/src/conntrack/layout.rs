@@ -22,7 +22,7 @@ use crate::snapshot::{Epoch, Incarnation, PortId};
 use crate::{Address, FlowKey, Protocol, Time, Verdict};
 
 /// First word of a table of this layout: "weirct" and the layout's number.
-pub(super) const LAYOUT: u64 = 0x7765_6972_6374_0001;
+pub const LAYOUT: u64 = 0x7765_6972_6374_0001;
 
 pub(super) const H_LAYOUT: usize = 0;
 pub(super) const H_CAPACITY: usize = 1;
@@ -315,9 +315,19 @@ impl Place {
     pub fn of(addresses: &[u64; 4], ports: u64, seed: [u64; 2], buckets: usize) -> Place {
         let [a, b, c, d] = *addresses;
         let ports = ports & PORTS_MASK;
-        let mut h = fold(a ^ seed[0], b ^ seed[1] ^ 0x9e37_79b9_7f4a_7c15);
-        h = fold(c ^ seed[1], d ^ h ^ 0xc2b2_ae3d_27d4_eb4f);
-        h = fold(h ^ seed[0], ports ^ 0x1656_67b1_9e37_79f9);
+        // The constants keep IPv4's zero halves from meeting a weak seed.
+        let mut h = fold(
+            a ^ seed[0] ^ 0xa076_1d64_78bd_642f,
+            b ^ seed[1] ^ 0x9e37_79b9_7f4a_7c15,
+        );
+        h = fold(
+            c ^ seed[1] ^ 0xe703_7ed1_a0b4_28db,
+            d ^ h ^ 0xc2b2_ae3d_27d4_eb4f,
+        );
+        h = fold(
+            h ^ seed[0] ^ 0x8ebc_6af0_9c88_c6e3,
+            ports ^ 0x1656_67b1_9e37_79f9,
+        );
         let n = buckets as u64;
         let first = ((h >> 32) * n) >> 32;
         let other = fold(h, seed[1] ^ 0x2545_f491_4f6c_dd1d) & 0xffff_ffff;

@@ -43,7 +43,10 @@ mod tests;
 mod window;
 
 pub use facts::{Facts, IcmpFacts, SctpFacts, TcpFacts, TcpFlags};
+pub use layout::LAYOUT;
 pub use state::{State, Timeouts};
+#[cfg(not(loom))]
+pub use storage::SharedStorage;
 pub use storage::{AtomicU64, Storage, heap};
 pub use table::Table;
 
@@ -58,7 +61,8 @@ pub struct Settings {
     /// Connections that one endpoint may have in the table: those it initiates, and those that
     /// come to it from outside. At the bound: `conntrack_quota`.
     pub quota_per_endpoint: u32,
-    /// Endpoints alive at once, at most; sizes the quota's counters.
+    /// Endpoints alive at once, at most; sizes the quota's counters. Beyond four times as many, a
+    /// new endpoint's connections may be refused as `conntrack_quota`.
     pub endpoints: u32,
     /// Idle time-outs by state.
     pub timeouts: Timeouts,

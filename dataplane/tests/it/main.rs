@@ -1,4 +1,5 @@
 //! Tests of the dataplane from outside, in one binary.
 
 mod bpf_object;
+mod conntrack;
 mod route;

@@ -1,0 +1,250 @@
+//! The table in shared memory: what a successor takes over, and what it discards.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering::Relaxed;
+
+use dataplane::conntrack::{Attached, SharedStorage, State, Storage, TableError};
+use dataplane::shm::{Region, memfd};
+
+use super::*;
+
+type Shared = Table<SharedStorage>;
+
+fn memory(settings: &Settings) -> OwnedFd {
+    memfd(
+        c"weir-conntrack-test",
+        SharedStorage::bytes(Shared::words(settings)),
+    )
+    .unwrap()
+}
+
+fn map(fd: &OwnedFd, settings: &Settings) -> SharedStorage {
+    let fd = fd.as_fd().try_clone_to_owned().unwrap();
+    SharedStorage(Region::map(fd, SharedStorage::bytes(Shared::words(settings))).unwrap())
+}
+
+fn send(
+    table: &Shared,
+    key: FlowKey,
+    ends: Ends,
+    facts: Facts,
+    now: Time,
+) -> Result<Class, DropReason> {
+    // Even ports are denied.
+    let decide = |key: &FlowKey| verdict(key.source_port % 2 == 1, 1, key.source_port);
+    let packet = Packet {
+        key,
+        ends,
+        facts,
+        now,
+        epoch: 1,
+        decide: &decide,
+    };
+    drive(table, &packet)
+}
+
+#[test]
+fn connections_survive_a_restart() {
+    let settings = settings(64);
+    let fd = memory(&settings);
+    let before = Shared::new(map(&fd, &settings), settings.clone()).unwrap();
+    let (k, e) = (key(Protocol::TCP, 1, 2, 41), ends(1, 2));
+    for (original, flags) in [(true, SYN), (false, SYN_ACK), (true, ACK)] {
+        let (k, e) = if original {
+            (k, e)
+        } else {
+            (k.reversed(), back(e))
+        };
+        send(&before, k, e, tcp(flags), at(0)).unwrap();
+    }
+    for port in 0..20 {
+        let _ = send(
+            &before,
+            key(Protocol::UDP, 3, 2, port),
+            ends(3, 2),
+            Facts::Udp,
+            at(0),
+        );
+    }
+    let listed: Vec<_> = before
+        .entries(at(1))
+        .map(|entry| (entry.key, entry.state, entry.verdict))
+        .collect();
+    // As after kill -9: nothing is told to the table. Another seed in the settings does not matter.
+    std::mem::forget(before);
+    let settings = Settings {
+        hash_seed: [5, 6],
+        ..settings
+    };
+    let (after, attached) = Shared::attach(map(&fd, &settings), settings.clone(), at(1)).unwrap();
+    assert_eq!(
+        attached,
+        Attached {
+            kept: 21,
+            discarded: 0
+        }
+    );
+    let again: Vec<_> = after
+        .entries(at(1))
+        .map(|entry| (entry.key, entry.state, entry.verdict))
+        .collect();
+    assert_eq!(again, listed);
+    assert_eq!(
+        (after.charged(Incarnation(1)), after.charged(Incarnation(3))),
+        (1, 20)
+    );
+    assert_eq!(
+        after.lookup(&k, &e, at(1)).unwrap().state,
+        State::Established
+    );
+    assert_eq!(
+        send(&after, k.reversed(), back(e), tcp(ACK), at(1)),
+        Ok(Class::Reply)
+    );
+    // DENIED survives as well.
+    let denied = key(Protocol::UDP, 3, 2, 4);
+    assert!(after.lookup(&denied, &ends(3, 2), at(1)).unwrap().denied);
+    // And there is room for the rest, exactly.
+    let mut made = 0;
+    for port in 100..200 {
+        let k = key(Protocol::UDP, 5, 2, 2 * port + 1);
+        made += u32::from(send(&after, k, ends(5, 2), Facts::Udp, at(1)) == Ok(Class::New));
+        let _ = send(&after, k.reversed(), back(ends(5, 2)), Facts::Udp, at(1));
+    }
+    // The denied and unreplied ones went, the established stayed.
+    assert!(made >= 43, "{made}");
+    assert_eq!(after.counters().entries, 64);
+    assert!(after.lookup(&k, &e, at(1)).is_some());
+    // What was idle while nobody ran is discarded.
+    drop(after);
+    let (late, attached) = Shared::attach(map(&fd, &settings), settings, at(1000)).unwrap();
+    assert_eq!(
+        attached,
+        Attached {
+            kept: 1,
+            discarded: 63
+        }
+    );
+    assert!(late.lookup(&k, &e, at(1000)).is_some());
+}
+
+#[test]
+fn any_torn_word_costs_at_most_its_entry() {
+    let settings = settings(8);
+    let words = Shared::words(&settings);
+    let entries_start = words - 8 * 16;
+    let whole = || {
+        let fd = memory(&settings);
+        let table = Shared::new(map(&fd, &settings), settings.clone()).unwrap();
+        for port in [1, 3, 5, 7] {
+            send(
+                &table,
+                key(Protocol::UDP, 1, 2, port),
+                ends(1, 2),
+                Facts::Udp,
+                at(0),
+            )
+            .unwrap();
+        }
+        (fd, table)
+    };
+    for word in entries_start..words {
+        for garbage in [0, u64::MAX, 0x8000_0000_0000_0000, 0x0123_4567_89ab_cdef] {
+            let (fd, table) = whole();
+            table_word(&fd, &settings, word, garbage);
+            std::mem::forget(table);
+            let (after, attached) =
+                Shared::attach(map(&fd, &settings), settings.clone(), at(1)).unwrap();
+            assert!(attached.kept >= 3, "word {word} {garbage:#x}: {attached:?}");
+            assert_eq!(after.entries(at(1)).count() as u32, attached.kept);
+            let found = [1, 3, 5, 7].into_iter().filter(|port| {
+                after
+                    .lookup(&key(Protocol::UDP, 1, 2, *port), &ends(1, 2), at(1))
+                    .is_some()
+            });
+            assert!(found.count() >= 3, "word {word} {garbage:#x}");
+            // The table works: it can be filled and emptied.
+            for port in 0..20 {
+                let k = key(Protocol::UDP, 6, 7, 2 * port + 1);
+                let _ = send(&after, k, ends(6, 7), Facts::Udp, at(1));
+            }
+            assert_eq!(after.counters().entries, 8, "word {word} {garbage:#x}");
+            let emptied = after.expire(0, 8, at(100_000)).removed;
+            assert_eq!((emptied, after.counters().entries), (8, 0));
+            assert_eq!(after.charged(Incarnation(6)), 0);
+        }
+    }
+}
+
+/// Writes what a killed process might have left.
+fn table_word(fd: &OwnedFd, settings: &Settings, word: usize, value: u64) {
+    map(fd, settings).words()[word].store(value, Relaxed);
+}
+
+#[test]
+fn torn_buckets_locks_and_free_list_are_made_anew() {
+    let settings = settings(8);
+    let fd = memory(&settings);
+    let table = Shared::new(map(&fd, &settings), settings.clone()).unwrap();
+    let (k, e) = (key(Protocol::UDP, 1, 2, 1), ends(1, 2));
+    send(&table, k, e, Facts::Udp, at(0)).unwrap();
+    std::mem::forget(table);
+    let storage = map(&fd, &settings);
+    // Everything between the header's sizes and the entries.
+    let entries_start = Shared::words(&settings) - 8 * 16;
+    for word in &storage.words()[8..entries_start] {
+        word.store(u64::MAX, Relaxed);
+    }
+    let (after, attached) = Shared::attach(storage, settings, at(1)).unwrap();
+    assert_eq!(
+        attached,
+        Attached {
+            kept: 1,
+            discarded: 0
+        }
+    );
+    assert_eq!(
+        send(&after, k, e, Facts::Udp, at(1)),
+        Ok(Class::Established)
+    );
+    assert_eq!(
+        send(&after, key(Protocol::UDP, 1, 2, 9), e, Facts::Udp, at(1)),
+        Ok(Class::New)
+    );
+    assert_eq!(
+        (after.counters().entries, after.charged(Incarnation(1))),
+        (2, 2)
+    );
+}
+
+#[test]
+fn another_layout_or_size_is_refused() {
+    let small = settings(8);
+    let fd = memory(&small);
+    let attach = |settings: &Settings| {
+        Shared::attach(map(&fd, &small), settings.clone(), at(0))
+            .map(|_| ())
+            .unwrap_err()
+    };
+    assert!(matches!(
+        attach(&small),
+        TableError::Layout { found: 0, .. }
+    ));
+    drop(Shared::new(map(&fd, &small), small.clone()).unwrap());
+    let fewer = attach(&settings(4));
+    assert!(matches!(
+        fewer,
+        TableError::Size {
+            what: "connections",
+            expected: 4,
+            found: 8
+        }
+    ));
+    assert!(matches!(attach(&settings(9)), TableError::TooSmall { .. }));
+    let zero = TableError::Range {
+        what: "capacity",
+        value: 0,
+        max: Settings::MAX_CAPACITY,
+    };
+    assert_eq!(attach(&settings(0)), zero);
+}
