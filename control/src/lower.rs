@@ -375,7 +375,9 @@ fn named_ports(pod: &Pod) -> Vec<(String, Protocol, u16)> {
             let number = u16::try_from(port.container_port)
                 .ok()
                 .filter(|&n| n != 0)?;
-            Some((name, protocol(port.protocol.as_deref())?, number))
+            // In a container an empty protocol is an absent one.
+            let stated = port.protocol.as_deref().filter(|p| !p.is_empty());
+            Some((name, protocol(stated)?, number))
         })
         .collect();
     found.sort_unstable();
@@ -386,7 +388,7 @@ fn named_ports(pod: &Pod) -> Vec<(String, Protocol, u16)> {
 /// TCP if nothing is stated; `None` for what is no protocol of the API.
 fn protocol(name: Option<&str>) -> Option<Protocol> {
     match name {
-        None | Some("" | "TCP") => Some(Protocol::TCP),
+        None | Some("TCP") => Some(Protocol::TCP),
         Some("UDP") => Some(Protocol::UDP),
         Some("SCTP") => Some(Protocol::SCTP),
         Some(_) => None,

@@ -270,8 +270,10 @@ fn calls_port(pod: &Pod, name: &str, protocol: &str, number: u16) -> bool {
     }
     containers.iter().any(|container| {
         container.ports.iter().flatten().any(|port| {
-            port.name.as_deref() == Some(name)
-                && port.protocol.as_deref().unwrap_or("TCP") == protocol
+            let stated = port.protocol.as_deref().unwrap_or("");
+            !name.is_empty()
+                && port.name.as_deref() == Some(name)
+                && (if stated.is_empty() { "TCP" } else { stated }) == protocol
                 && port.container_port == i32::from(number)
         })
     })

@@ -1,3 +1,4 @@
 //! Integration tests that need neither root nor network.
 
 mod hostile;
+mod policy;
