@@ -359,7 +359,7 @@ fn canonical(address: IpAddr) -> IpAddr {
 }
 
 /// Container ports with a name, sidecars' (restartable init containers') too.
-fn named_ports(pod: &Pod) -> Vec<(String, Protocol, u16)> {
+pub(crate) fn named_ports(pod: &Pod) -> Vec<(String, Protocol, u16)> {
     let Some(spec) = &pod.spec else {
         return Vec::new();
     };

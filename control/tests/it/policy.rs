@@ -240,7 +240,14 @@ fn pod(c: &mut Choices<'_>, index: usize) -> Value {
     if c.chance(1) {
         spec["hostNetwork"] = json!(true);
     }
-    let phase = c.one(&["Running", "Pending", "Running", "Succeeded", "Failed", "Running"]);
+    let phase = c.one(&[
+        "Running",
+        "Pending",
+        "Running",
+        "Succeeded",
+        "Failed",
+        "Running",
+    ]);
     json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": format!("pod{index}"), "namespace": c.one(&NAMESPACES),
             "labels": labels(c)},
@@ -336,7 +343,10 @@ fn check(bytes: &[u8], odd: bool) -> Result<u64, TestCaseError> {
     let protocols = [Protocol::TCP, Protocol::UDP, Protocol::SCTP, Protocol::ICMP];
     let mut decided = 0;
     for (at, local) in locals.iter().enumerate() {
-        let pod = world.pods.iter().find(|p| p.metadata.uid.as_deref() == Some(&local.uid));
+        let pod = world
+            .pods
+            .iter()
+            .find(|p| p.metadata.uid.as_deref() == Some(&local.uid));
         let pod = pod.unwrap();
         for direction in [Direction::Ingress, Direction::Egress] {
             for &peer in &peers {
@@ -347,7 +357,11 @@ fn check(bytes: &[u8], odd: bool) -> Result<u64, TestCaseError> {
                         let port = protocol.has_ports().then_some(port);
                         let slot = EndpointSlot(at as u16);
                         let found = table.decide(slot, direction, class, protocol, port);
-                        let traffic = Traffic { peer, protocol, port };
+                        let traffic = Traffic {
+                            peer,
+                            protocol,
+                            port,
+                        };
                         let expected = world.allows(pod, direction, traffic);
                         decided += 1;
                         prop_assert_eq!(
@@ -380,7 +394,9 @@ fn check(bytes: &[u8], odd: bool) -> Result<u64, TestCaseError> {
 }
 
 fn run(odd: bool) {
-    let cases = std::env::var("WEIR_CASES").ok().and_then(|n| n.parse().ok());
+    let cases = std::env::var("WEIR_CASES")
+        .ok()
+        .and_then(|n| n.parse().ok());
     let cases: u32 = cases.unwrap_or(1500);
     let mut runner = TestRunner::new(Config {
         cases,
@@ -397,7 +413,10 @@ fn run(odd: bool) {
         panic!("{error}");
     }
     println!("{cases} clusters, {} decisions", decided.get());
-    assert!(decided.get() > u64::from(cases) * 10, "the worlds are too small to mean anything");
+    assert!(
+        decided.get() > u64::from(cases) * 10,
+        "the worlds are too small to mean anything"
+    );
 }
 
 #[test]

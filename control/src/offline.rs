@@ -1,0 +1,189 @@
+//! Objects from files judged without a daemon: `weir matrix -f`, `weir trace -f`.
+//!
+//! Namespaces that nobody declares are made with their name label. Workloads stand for the pods
+//! that they would make (`NAME-0`, `NAME-1`, …). A pod without a status counts as running and gets
+//! the next address of 10.0.0.0/8.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use dataplane::policy::{EndpointSlot, PolicyTable};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, Refusal, Seeded, Transaction};
+use crate::lower::{self, LocalEndpoint, PolicyIds};
+use crate::objects::{Key, Object, kinds};
+use crate::protocol::Reason;
+use crate::trace::View;
+
+/// The most pods that one workload stands for.
+const MAX_REPLICAS: u64 = 1000;
+
+/// Objects from files, compiled.
+#[derive(Debug)]
+pub struct Offline {
+    cluster: Cluster,
+    locals: Vec<LocalEndpoint>,
+    slots: Vec<EndpointSlot>,
+    table: PolicyTable,
+    ids: PolicyIds,
+    /// For stderr, behind `Warning: `.
+    pub warnings: Vec<String>,
+}
+
+impl Offline {
+    /// Takes objects as `kubectl apply` would, one after another; a later one of the same name
+    /// takes the earlier one's place.
+    pub fn new(objects: Vec<Object>) -> Result<Offline, Refusal> {
+        let mut source = Seeded::new(0);
+        let cluster = Cluster::new(&mut source);
+        let mut transaction = cluster.begin(&mut source);
+        // Namespaces first, whatever the files' order.
+        let (namespaces, rest): (Vec<_>, Vec<_>) = objects
+            .into_iter()
+            .partition(|object| object.kind().kind == "Namespace");
+        for object in namespaces {
+            transaction.apply(object)?;
+        }
+        for object in rest {
+            declare_namespace(&mut transaction, object.namespace())?;
+            expand(&mut transaction, &object)?;
+            let status = object.value()["status"].clone();
+            let stored = transaction.apply(object)?.object;
+            if stored.as_pod().is_some() && status.is_object() {
+                transaction.update_status(stored.key(), None, status)?;
+            }
+        }
+        assign_addresses(&mut transaction)?;
+        let commit = transaction.commit();
+        Offline::compile(commit.cluster, commit.warnings)
+    }
+
+    fn compile(cluster: Cluster, warnings: Vec<String>) -> Result<Offline, Refusal> {
+        let mut locals = Vec::new();
+        for object in cluster.list_of::<Pod>() {
+            let Some(pod) = object.as_pod() else { continue };
+            let spec = pod.spec.as_ref();
+            let host = spec.and_then(|s| s.host_network).unwrap_or_default();
+            if host || lower::has_ended(pod) {
+                continue;
+            }
+            locals.push(LocalEndpoint {
+                namespace: object.namespace().to_owned(),
+                name: object.name().to_owned(),
+                uid: object.uid().to_owned(),
+                addresses: lower::pod_addresses(pod),
+            });
+        }
+        let last = u16::try_from(locals.len()).map_err(|_| {
+            let message = format!("{} pods: at most {} fit", locals.len(), u16::MAX);
+            Refusal::new(Reason::RequestEntityTooLarge, message)
+        })?;
+        let mut ids = PolicyIds::new();
+        let lowered = lower::lower(&cluster, &locals, &mut ids)
+            .map_err(|error| Refusal::new(Reason::RequestEntityTooLarge, error.to_string()))?;
+        let slots: Vec<EndpointSlot> = (0..last).map(EndpointSlot).collect();
+        let pairs: Vec<_> = slots.iter().copied().zip(&lowered.policies).collect();
+        let table = PolicyTable::compile(&pairs);
+        Ok(Offline {
+            cluster,
+            locals,
+            slots,
+            table,
+            ids,
+            warnings,
+        })
+    }
+
+    /// For questions.
+    pub fn view(&self) -> View<'_> {
+        View {
+            cluster: &self.cluster,
+            locals: &self.locals,
+            slots: &self.slots,
+            table: &self.table,
+            ids: &self.ids,
+            generation: 0,
+        }
+    }
+}
+
+fn declare_namespace(transaction: &mut Transaction<'_>, name: &str) -> Result<(), Refusal> {
+    if name.is_empty() || transaction.cluster().has_namespace(name) {
+        return Ok(());
+    }
+    let value = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    transaction.create(Object::new(value)?).map(drop)
+}
+
+/// The pods that a workload would make. A ReplicaSet or Job that something else owns is left to
+/// its owner.
+fn expand(transaction: &mut Transaction<'_>, object: &Object) -> Result<(), Refusal> {
+    let spec = &object.value()["spec"];
+    let replicas = match object.kind().kind {
+        "Deployment" | "ReplicaSet" | "StatefulSet" | "ReplicationController" => {
+            spec["replicas"].as_u64().unwrap_or(1)
+        }
+        "Job" => spec["parallelism"].as_u64().unwrap_or(1),
+        "DaemonSet" => 1,
+        _ => return Ok(()),
+    };
+    if object.owners().next().is_some() {
+        return Ok(());
+    }
+    if replicas > MAX_REPLICAS {
+        transaction.warn(format!(
+            "{}: only {MAX_REPLICAS} of {replicas} pods are looked at",
+            object.key().display()
+        ));
+    }
+    for index in 0..replicas.min(MAX_REPLICAS) {
+        let name = format!("{}-{index}", object.name());
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": name,
+                "namespace": object.namespace(),
+                "labels": spec["template"]["metadata"]["labels"],
+            },
+            "spec": spec["template"]["spec"],
+        });
+        let pod = Object::new(pod)?;
+        if transaction.get(pod.key()).is_none() {
+            transaction.create(pod)?;
+        }
+    }
+    Ok(())
+}
+
+/// Running, and the next free address, for every pod that has none.
+fn assign_addresses(transaction: &mut Transaction<'_>) -> Result<(), Refusal> {
+    let pods: Vec<Arc<Object>> = transaction.cluster().list_of::<Pod>().cloned().collect();
+    let of = |object: &Arc<Object>| object.as_pod().map(lower::pod_addresses);
+    let taken: HashSet<IpAddr> = pods.iter().filter_map(of).flatten().collect();
+    let mut free = (1..1u32 << 24)
+        .map(|host| IpAddr::from(Ipv4Addr::from(10 << 24 | host)))
+        .filter(|address| !taken.contains(address));
+    let Some(kind) = kinds::find("v1", "Pod") else {
+        return Ok(());
+    };
+    for object in &pods {
+        let Some(pod) = object.as_pod() else { continue };
+        if lower::has_ended(pod) || !lower::pod_addresses(pod).is_empty() {
+            continue;
+        }
+        let Some(address) = free.next() else { break };
+        let mut status = object.value()["status"].clone();
+        if status.is_null() || status["phase"] == "Pending" {
+            status["phase"] = Value::from("Running");
+        }
+        status["podIP"] = Value::from(address.to_string());
+        status["podIPs"] = json!([{"ip": address.to_string()}]);
+        let key = Key::new(kind, object.namespace(), object.name());
+        transaction.update_status(&key, None, status)?;
+    }
+    Ok(())
+}
