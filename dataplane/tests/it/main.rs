@@ -3,3 +3,4 @@
 mod bpf_object;
 mod conntrack;
 mod route;
+mod simulator;

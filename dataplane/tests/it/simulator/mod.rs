@@ -1,0 +1,8 @@
+//! The pipeline with everything behind it, without sockets: a node in miniature.
+
+mod checks;
+mod connections;
+mod packets;
+mod policies;
+mod random;
+mod world;

@@ -1,0 +1,347 @@
+//! A node in miniature: pods, an uplink and the host ports around the pipeline, without sockets.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use dataplane::conntrack::{self, AtomicU64, Table, Timeouts};
+use dataplane::counters::{Counter, Counters, Totals};
+use dataplane::events::{Event, EventQueue};
+use dataplane::pipeline::{BURST_MAX, Inbound, Outcome, RateLimiter, Tables, process};
+use dataplane::policy::ir::EndpointPolicy;
+use dataplane::policy::{EndpointSlot, PolicyTable};
+use dataplane::route::{NextHop, Route, RouteTable, RouteTarget};
+use dataplane::snapshot::{
+    Endpoint, Epoch, Generation, Incarnation, Neighbour, Parts, Port, PortId, Role, Snapshot,
+};
+use dataplane::{Address, DropReason, Mac, Time};
+
+use super::packets::{self, Spec, Transport};
+
+/// Bytes of a window: a chunk's.
+const WINDOW: usize = 3840;
+
+pub const PODS: usize = 5;
+pub const UPLINK: PortId = PortId(100);
+pub const NODE: PortId = PortId(101);
+pub const TRANSIT: PortId = PortId(102);
+pub const OUTSIDE_MAC: Mac = Mac([2, 0, 0, 0, 9, 9]);
+pub const SECOND: u64 = 1_000_000_000;
+
+pub fn address(text: &str) -> Address {
+    Address::from(text.parse::<IpAddr>().unwrap())
+}
+
+pub fn pod_address(pod: usize, v4: bool) -> Address {
+    if v4 {
+        Address::v4(0x0a00_000a + pod as u32)
+    } else {
+        address(&format!("fd00::{:x}", 10 + pod))
+    }
+}
+
+pub fn outside(v4: bool) -> Address {
+    address(if v4 { "192.0.2.7" } else { "2001:db8::7" })
+}
+
+pub fn node(v4: bool) -> Address {
+    address(if v4 { "10.255.0.1" } else { "fd00:ffff::1" })
+}
+
+pub fn pod_mac(pod: usize) -> Mac {
+    Mac([2, 0, 0, 0, 1, pod as u8])
+}
+
+/// Our own Ethernet address on a port.
+pub fn port_mac(port: PortId) -> Mac {
+    Mac([2, 0, 0, 0, 2, port.0 as u8])
+}
+
+pub fn pod_port(pod: usize) -> PortId {
+    PortId(pod as u16)
+}
+
+/// Who stands where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Pod(usize),
+    Outside,
+    Node,
+    Transit,
+}
+
+impl Place {
+    pub fn port(self) -> PortId {
+        match self {
+            Place::Pod(pod) => pod_port(pod),
+            Place::Outside => UPLINK,
+            Place::Node => NODE,
+            Place::Transit => TRANSIT,
+        }
+    }
+
+    pub fn address(self, v4: bool) -> Address {
+        match self {
+            Place::Pod(pod) => pod_address(pod, v4),
+            Place::Outside => outside(v4),
+            Place::Node => node(v4),
+            Place::Transit => address(if v4 { "172.17.0.5" } else { "fd00:17::5" }),
+        }
+    }
+
+    pub fn mac(self) -> Mac {
+        match self {
+            Place::Pod(pod) => pod_mac(pod),
+            Place::Outside => OUTSIDE_MAC,
+            Place::Node => Mac([2, 0, 0, 0, 3, 1]),
+            Place::Transit => Mac([2, 0, 0, 0, 3, 2]),
+        }
+    }
+}
+
+/// What came of one packet.
+#[derive(Debug)]
+pub struct Sent {
+    pub outcome: Outcome,
+    pub bytes: Vec<u8>,
+}
+
+impl Sent {
+    pub fn forwarded_to(&self) -> Option<PortId> {
+        match self.outcome {
+            Outcome::Forward(t) => Some(t.port),
+            _ => None,
+        }
+    }
+
+    pub fn dropped(&self) -> Option<DropReason> {
+        self.outcome.drop_reason()
+    }
+}
+
+/// The node.
+pub struct World {
+    pub parts: Parts,
+    pub policies: Vec<EndpointPolicy>,
+    pub snapshot: Snapshot,
+    pub conntrack: Table<Box<[AtomicU64]>>,
+    pub counters: Counters,
+    pub events: EventQueue,
+    pub now: Time,
+    /// Whether ports complete partial checksums.
+    pub offload: bool,
+    limiters: (RateLimiter, RateLimiter),
+}
+
+fn port(id: PortId, role: Role, endpoint: Option<EndpointSlot>, peer_mac: Option<Mac>) -> Port {
+    Port {
+        id,
+        role,
+        mac: port_mac(id),
+        mtu: 1500,
+        is_virtual: true,
+        icmp_source_v4: Some(address("169.254.1.1")),
+        icmp_source_v6: Some(address("fe80::1")),
+        endpoint,
+        peer_mac,
+    }
+}
+
+fn pod(index: usize) -> (Port, Endpoint) {
+    let slot = EndpointSlot(index as u16);
+    let endpoint = Endpoint {
+        slot,
+        incarnation: Incarnation(1 + index as u32),
+        epoch: Epoch(1),
+        port: pod_port(index),
+        mac: pod_mac(index),
+        addresses: [pod_address(index, true), pod_address(index, false)]
+            .into_iter()
+            .collect(),
+    };
+    (port(pod_port(index), Role::Pod, Some(slot), None), endpoint)
+}
+
+fn route(prefix: &str, port: PortId, gateway: Option<&str>) -> Route {
+    let next_hop = gateway.map_or(NextHop::OnLink, |g| NextHop::Gateway(address(g)));
+    Route {
+        prefix: prefix.parse().unwrap(),
+        target: Some(RouteTarget { port, next_hop }),
+    }
+}
+
+fn parts() -> Parts {
+    let (mut ports, endpoints): (Vec<_>, Vec<_>) = (0..PODS).map(pod).unzip();
+    ports.push(port(UPLINK, Role::Uplink, None, None));
+    ports.push(port(NODE, Role::HostNode, None, Some(Place::Node.mac())));
+    ports.push(port(
+        TRANSIT,
+        Role::HostTransit,
+        None,
+        Some(Place::Transit.mac()),
+    ));
+    let routes = [
+        route("0.0.0.0/0", UPLINK, Some("198.51.100.1")),
+        route("::/0", UPLINK, Some("2001:db8:1::1")),
+        route("10.255.0.1/32", NODE, None),
+        route("fd00:ffff::1/128", NODE, None),
+        route("172.17.0.0/16", TRANSIT, None),
+        route("fd00:17::/64", TRANSIT, None),
+    ];
+    let neighbour = |a: &str| Neighbour {
+        port: UPLINK,
+        address: address(a),
+        mac: OUTSIDE_MAC,
+    };
+    Parts {
+        generation: Generation(1),
+        ports,
+        endpoints,
+        neighbours: vec![neighbour("198.51.100.1"), neighbour("2001:db8:1::1")],
+        node_addresses: vec![node(true), node(false)],
+        gateways: vec![address("169.254.1.1"), address("fe80::1")],
+        routes: Arc::new(RouteTable::new(&routes)),
+        ..Parts::default()
+    }
+}
+
+impl World {
+    /// A world without policies, whose table holds `capacity` connections.
+    pub fn new(capacity: u32) -> World {
+        let settings = conntrack::Settings {
+            capacity,
+            quota_per_endpoint: capacity,
+            endpoints: 64,
+            timeouts: Timeouts::default(),
+            strict_tcp: false,
+            hash_seed: [7, 11],
+        };
+        let words = Table::<Box<[AtomicU64]>>::words(&settings);
+        let mut world = World {
+            parts: parts(),
+            policies: vec![EndpointPolicy::default(); PODS],
+            snapshot: Snapshot::default(),
+            conntrack: Table::new(conntrack::heap(words), settings).unwrap(),
+            counters: Counters::new(1, 128),
+            events: EventQueue::new(4096),
+            now: Time(1000 * SECOND),
+            offload: true,
+            limiters: Default::default(),
+        };
+        world.publish();
+        world
+    }
+
+    /// Compiles the policies and adopts the next generation.
+    pub fn publish(&mut self) {
+        let slots: Vec<_> = self
+            .policies
+            .iter()
+            .enumerate()
+            .map(|(i, p)| (EndpointSlot(i as u16), p))
+            .collect();
+        self.parts.policy = Arc::new(PolicyTable::compile(&slots));
+        self.parts.generation.0 += 1;
+        self.snapshot = Snapshot::build(self.parts.clone()).unwrap();
+    }
+
+    /// Gives pods a policy: their epoch becomes the new generation's.
+    pub fn set_policy(&mut self, pods: &[usize], policy: &EndpointPolicy) {
+        let next = Generation(self.parts.generation.0 + 1);
+        for pod in pods {
+            self.policies[*pod] = policy.clone();
+            self.parts.endpoints[*pod].epoch = Epoch::from(next);
+        }
+        self.publish();
+    }
+
+    /// Runs one packet through the pipeline, as if its transmission succeeded.
+    pub fn send_bytes(&mut self, ingress: PortId, bytes: &[u8]) -> Sent {
+        self.send_all(ingress, &[bytes]).pop().unwrap()
+    }
+
+    /// Runs a burst.
+    pub fn send_all(&mut self, ingress: PortId, packets: &[&[u8]]) -> Vec<Sent> {
+        let mut windows: Vec<Vec<u8>> = packets
+            .iter()
+            .map(|bytes| {
+                let mut window = vec![0xa5; WINDOW.max(bytes.len())];
+                window[..bytes.len()].copy_from_slice(bytes);
+                window
+            })
+            .collect();
+        let mut outcomes = ArrayVec::new();
+        let shard = self.counters.shard(0).unwrap();
+        let mut tables = Tables {
+            conntrack: &self.conntrack,
+            counters: shard,
+            events: &self.events,
+            related_errors: self.limiters.0,
+            own_errors: self.limiters.1,
+            checksum_offload: &[self.offload; 128],
+        };
+        {
+            let mut burst: ArrayVec<Inbound<'_>, BURST_MAX> = windows
+                .iter_mut()
+                .zip(packets)
+                .map(|(window, bytes)| Inbound {
+                    ingress,
+                    window,
+                    len: bytes.len(),
+                })
+                .collect();
+            process(
+                &mut burst,
+                &mut tables,
+                &self.snapshot,
+                self.now,
+                &mut outcomes,
+            );
+        }
+        self.limiters = (tables.related_errors, tables.own_errors);
+        let finish = |(outcome, mut window): (Outcome, Vec<u8>)| {
+            outcome.account(shard, ingress, Ok(()));
+            window.truncate(outcome.transmission().map_or(0, |t| t.len));
+            Sent {
+                outcome,
+                bytes: window,
+            }
+        };
+        outcomes.into_iter().zip(windows).map(finish).collect()
+    }
+
+    /// Sends a well-formed packet from one place to another.
+    pub fn send(&mut self, from: Place, to: Place, v4: bool, transport: Transport) -> Sent {
+        let spec = self.spec(from, to, v4, transport);
+        self.send_bytes(from.port(), &packets::build(&spec))
+    }
+
+    /// The packet that [`World::send`] sends.
+    pub fn spec(&self, from: Place, to: Place, v4: bool, transport: Transport) -> Spec {
+        Spec {
+            source_mac: from.mac(),
+            destination_mac: port_mac(from.port()),
+            source: from.address(v4),
+            destination: to.address(v4),
+            ttl: 64,
+            transport,
+            payload: b"weir".to_vec(),
+        }
+    }
+
+    /// The events since the last call.
+    pub fn drain(&self) -> Vec<Event> {
+        std::iter::from_fn(|| self.events.pop()).collect()
+    }
+
+    pub fn totals(&self) -> Totals {
+        self.counters.totals()
+    }
+
+    /// Every packet ended as exactly one thing.
+    pub fn assert_balanced(&self) {
+        let totals = self.totals();
+        assert_eq!(totals.unaccounted(), 0, "{totals:?}");
+        assert_eq!(totals.counter(Counter::EventsLost), self.events.lost());
+    }
+}
