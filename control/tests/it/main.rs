@@ -1,4 +1,5 @@
 //! Integration tests that need neither root nor network.
 
 mod hostile;
+mod objects;
 mod policy;
