@@ -1,10 +1,12 @@
 //! Labs on one machine.
 //!
-//! A lab is a network of its own ([`topology`]) with a daemon of its own, and an agent that runs
-//! the pods the daemon's objects ask for ([`pod`], [`responder`]).
+//! A lab ([`lab`]) is a network of its own ([`topology`]) with a daemon of its own, and an agent
+//! ([`agent`]) that runs the pods the daemon's objects ask for ([`pod`], [`responder`]).
 
+pub mod agent;
 pub mod clock;
 pub mod dns;
+pub mod lab;
 pub mod pod;
 pub mod probe;
 pub mod responder;

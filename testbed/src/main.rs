@@ -2,20 +2,183 @@
 
 use std::process::ExitCode;
 
+use clap::{Args, Parser, Subcommand};
+use testbed::lab::{self, CommandError, Lab, UpOptions};
+
+/// Labs: Kubernetes manifests run as real pods in network namespaces of this machine, with a Weir
+/// of their own.
+#[derive(Parser)]
+#[command(
+    name = "weir lab",
+    bin_name = "weir lab",
+    disable_help_subcommand = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Bring a lab up and wait until its pods are ready
+    Up(Up),
+    /// Take a lab down and remove everything of it, whatever was killed before
+    Down(Which),
+    /// List the labs of this machine
+    List,
+    /// A shell in which kubectl is Weir and means this lab
+    Shell(Which),
+    /// What the agent knows of a lab, as JSON
+    Status(Which),
+    #[command(name = "__agent", hide = true)]
+    Agent { name: String },
+    #[command(name = "__pod-init", hide = true)]
+    PodInit,
+    #[command(name = "__stage", hide = true)]
+    Stage { spec: String },
+    /// Try connections from where this runs: HOST:PORT…
+    #[command(hide = true)]
+    Probe {
+        targets: Vec<String>,
+        #[arg(long, default_value_t = 1500)]
+        limit_ms: u64,
+    },
+    /// Listen on a TCP port
+    #[command(hide = true)]
+    Listen { port: u16 },
+}
+
+#[derive(Args)]
+struct Up {
+    /// The lab's name; default: the manifests' folder or file, or "lab"
+    name: Option<String>,
+    /// Manifests: files, folders or URLs, as kubectl apply -f takes them
+    #[arg(short, long)]
+    filename: Vec<String>,
+    /// Also the folders within folders
+    #[arg(short = 'R', long)]
+    recursive: bool,
+    /// A port that the external world serves on every address, as 80 or 53/UDP; default 80 and 443
+    #[arg(long, value_name = "PORT[/PROTOCOL]")]
+    external_port: Vec<String>,
+    /// Say nothing
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Args)]
+struct Which {
+    /// The lab's name; default: the only one there is
+    name: Option<String>,
+}
+
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    match arguments.next().as_deref() {
-        Some("__pod-init") => match testbed::pod::init::run() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("pod init: {error}");
-                ExitCode::FAILURE
-            }
-        },
-        Some("__stage") => {
-            let spec = arguments.next().unwrap_or_default();
-            ExitCode::from(testbed::pod::stage::become_program(&spec) as u8)
+    match run(Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
         }
-        _ => ExitCode::FAILURE,
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
+    let system = |what: &str| {
+        let what = what.to_owned();
+        move |source| CommandError::System { what, source }
+    };
+    match arguments.verb {
+        Verb::Up(up) => bring_up(&up)?,
+        Verb::Down(which) => {
+            let lab = which.lab()?;
+            lab::down(&lab)?;
+            println!("lab {} is down", lab.name);
+        }
+        Verb::List => print!("{}", lab::list()),
+        Verb::Shell(which) => match lab::shell(&which.lab()?)? {},
+        Verb::Status(which) => {
+            let status = which.lab()?.status()?;
+            let text = serde_json::to_string_pretty(&status).unwrap_or_default();
+            println!("{text}");
+        }
+        Verb::Agent { name } => {
+            testbed::agent::run(Lab::named(&name)?).map_err(system("run the agent"))?;
+        }
+        Verb::PodInit => testbed::pod::init::run().map_err(system("run a pod's init"))?,
+        Verb::Stage { spec } => {
+            let code = testbed::pod::stage::become_program(&spec);
+            return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
+        }
+        Verb::Probe { targets, limit_ms } => {
+            let limit = std::time::Duration::from_millis(limit_ms);
+            testbed::probe::run_probe(&targets, limit).map_err(system("probe"))?;
+        }
+        Verb::Listen { port } => testbed::probe::run_listen(port).map_err(system("listen"))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Which {
+    fn lab(&self) -> Result<Lab, CommandError> {
+        let named = self.name.clone().or_else(|| std::env::var("WEIR_LAB").ok());
+        if let Some(name) = named {
+            return Lab::named(&name);
+        }
+        // Stale ones count: they are what `down` is for.
+        let mut labs = lab::all();
+        match labs.len() {
+            1 => Ok(labs.remove(0)),
+            0 => Err(CommandError::Refused("there is no lab".into())),
+            _ => {
+                let names: Vec<String> = labs.into_iter().map(|lab| lab.name).collect();
+                Err(CommandError::Refused(format!(
+                    "which lab? there are {}",
+                    names.join(", ")
+                )))
+            }
+        }
+    }
+}
+
+fn bring_up(up: &Up) -> Result<(), CommandError> {
+    let name = up
+        .name
+        .clone()
+        .unwrap_or_else(|| default_name(&up.filename));
+    let lab = Lab::named(&name)?;
+    let external_ports = up.external_port.iter().map(|text| parse_port(text));
+    let options = UpOptions {
+        manifests: up.filename.clone(),
+        recursive: up.recursive,
+        external_ports: external_ports.collect::<Result<_, _>>()?,
+        progress: !up.quiet,
+    };
+    let begun = std::time::Instant::now();
+    let status = lab::up(&lab, &options)?;
+    if !up.quiet {
+        let (pods, seconds) = (status.pods.len(), begun.elapsed().as_secs_f64());
+        println!("lab {name} is up: {pods} pods ready in {seconds:.1} s");
+        println!("try: weir --lab {name} get pods -A    or    weir lab shell {name}");
+    }
+    Ok(())
+}
+
+fn default_name(manifests: &[String]) -> String {
+    let path = manifests
+        .first()
+        .and_then(|first| std::path::Path::new(first).canonicalize().ok());
+    let stem = path.and_then(|path| Some(path.file_stem()?.to_str()?.to_lowercase()));
+    stem.filter(|stem| Lab::named(stem).is_ok())
+        .unwrap_or_else(|| "lab".into())
+}
+
+fn parse_port(text: &str) -> Result<(String, u16), CommandError> {
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "TCP"));
+    let protocol = protocol.to_uppercase();
+    match number.parse() {
+        Ok(number) if ["TCP", "UDP", "SCTP"].contains(&protocol.as_str()) => Ok((protocol, number)),
+        _ => Err(CommandError::Refused(format!(
+            "{text} is no port: write 80 or 53/UDP"
+        ))),
     }
 }
