@@ -137,7 +137,7 @@ pub struct HostPort {
 }
 
 /// Addresses of both families.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Addresses {
     /// IPv4.
@@ -254,6 +254,25 @@ fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map(|name| name.trim().to_owned())
         .unwrap_or_else(|_| "localhost".into())
+}
+
+impl Default for Addresses {
+    /// Link-local ones, which no pod and no node can have: the same in every pod, whatever the
+    /// pods' ranges are.
+    fn default() -> Self {
+        Addresses {
+            v4: Some(std::net::Ipv4Addr::new(169, 254, 1, 1)),
+            v6: Some(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
+        }
+    }
+}
+
+impl Addresses {
+    /// Those that are set.
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> {
+        let v4 = self.v4.map(IpAddr::from);
+        v4.into_iter().chain(self.v6.map(IpAddr::from))
+    }
 }
 
 impl Default for Umem {

@@ -63,9 +63,40 @@ pub struct Record {
     /// Objects as they are now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub put: Vec<Value>,
-    /// Objects that are gone: `apiVersion`, `kind`, `metadata.namespace`, `metadata.name`.
+    /// Objects that are gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub delete: Vec<Value>,
+    pub delete: Vec<Gone>,
+    /// Policies that were given numbers, in the numbers' order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<Numbered>,
+}
+
+/// Names an object that is gone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Gone {
+    /// Its `apiVersion`.
+    pub api_version: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its namespace; empty for cluster-scoped kinds.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// A policy that has a number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Numbered {
+    /// Its kind.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
 }
 
 /// The open journal.

@@ -1,5 +1,6 @@
 //! Kubernetes objects in, policy snapshots out.
 
+pub mod check;
 pub mod cidr;
 pub mod cli;
 pub mod client;

@@ -412,6 +412,25 @@ impl Engine {
         }
     }
 
+    /// Whether each worker's thread runs, by number.
+    pub fn workers_alive(&self) -> Vec<bool> {
+        let alive = |worker: &WorkerHandle| {
+            let thread = worker.thread.as_ref();
+            thread.is_some_and(|thread| !thread.is_finished())
+        };
+        self.workers.iter().map(alive).collect()
+    }
+
+    /// The generation that each worker has adopted, by number.
+    pub fn adopted(&self) -> Vec<Generation> {
+        self.cell.adopted()
+    }
+
+    /// The worker that owns a port's first queue.
+    pub fn owner(&self, port: PortId) -> Option<usize> {
+        self.ports.owner(port)
+    }
+
     /// Stops the workers and closes every socket. Programs stay attached and pinned, so that
     /// nothing passes until a successor takes over (D11).
     pub fn stop(self) {}

@@ -46,8 +46,8 @@ pub trait Service {
     /// call and tick; lines to a client that is gone are dropped.
     fn take_notifications(&mut self) -> Vec<(ClientId, Vec<u8>)>;
 
-    /// Time has passed, or the source with that index has something.
-    fn tick(&mut self, source: Option<usize>);
+    /// Time has passed, or the source with that index has something; so many clients are there.
+    fn tick(&mut self, source: Option<usize>, clients: usize);
 
     /// Whether to end.
     fn is_stopped(&self) -> bool;
@@ -147,7 +147,7 @@ impl Server {
                 match event.token() {
                     LISTENER => self.accept(),
                     Token(token) if token < FIRST_CLIENT => {
-                        service.tick(Some(token - FIRST_SOURCE));
+                        service.tick(Some(token - FIRST_SOURCE), self.clients.len());
                     }
                     Token(token) => {
                         if let Some(client) = self.clients.get_mut(&token) {
@@ -159,7 +159,7 @@ impl Server {
             self.serve(service);
             if ticked.elapsed() >= TICK {
                 ticked = Instant::now();
-                service.tick(None);
+                service.tick(None, self.clients.len());
                 self.close_stuck(ticked);
             }
             self.deliver(service);

@@ -58,7 +58,7 @@ impl Service for Toy {
             .collect()
     }
 
-    fn tick(&mut self, _source: Option<usize>) {}
+    fn tick(&mut self, _source: Option<usize>, _clients: usize) {}
 
     fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)

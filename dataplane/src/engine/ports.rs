@@ -39,6 +39,13 @@ impl PortRegister {
         }
     }
 
+    /// The worker that owns a port's first queue.
+    pub fn owner(&self, port: PortId) -> Option<usize> {
+        let index = usize::from(port.0);
+        self.entries.get(index)?.as_ref()?;
+        self.owners.get(index)?.first().copied()
+    }
+
     /// The number asked for, or the lowest that is free.
     fn number(&self, wanted: Option<PortId>) -> Result<PortId, EngineError> {
         if let Some(port) = wanted {

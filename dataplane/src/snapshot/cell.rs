@@ -75,6 +75,14 @@ impl SnapshotCell {
         Generation(oldest.unwrap_or_else(|| self.published.load(Ordering::Acquire)))
     }
 
+    /// The generation that each reader has adopted, by number.
+    pub fn adopted(&self) -> Vec<Generation> {
+        let words = self.acknowledged.iter();
+        words
+            .map(|word| Generation(word.load(Ordering::Acquire)))
+            .collect()
+    }
+
     /// How many readers have adopted `generation` or a later one.
     pub fn live(&self, generation: Generation) -> usize {
         self.acknowledged

@@ -1,0 +1,116 @@
+//! From a method's name to the work, and the work of every turn.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::objects::Verb;
+use super::plane::Plane;
+use super::server::{ClientId, Service, rpc_error};
+use super::state::Daemon;
+use crate::protocol::{ErrorObject, WatchReply};
+
+/// A daemon and its end.
+#[derive(Debug)]
+pub struct Serving<'a, P> {
+    /// The daemon.
+    pub daemon: &'a mut Daemon<P>,
+    /// Reads what a signal wrote, if one did.
+    pub signals: &'a std::os::unix::net::UnixStream,
+    /// Whether one did.
+    pub stopped: bool,
+}
+
+/// Index of the signals' descriptor among the server's sources.
+pub const SIGNALS: usize = 0;
+/// Index of the network monitor's.
+pub const MONITOR: usize = 1;
+
+impl<P: Plane> Service for Serving<'_, P> {
+    fn call(
+        &mut self,
+        client: ClientId,
+        method: &str,
+        params: Value,
+    ) -> Result<Value, ErrorObject> {
+        self.daemon.call(client, method, params)
+    }
+
+    fn gone(&mut self, client: ClientId) {
+        self.daemon.watches.forget(client);
+    }
+
+    fn take_notifications(&mut self) -> Vec<(ClientId, Vec<u8>)> {
+        self.daemon.watches.take_lines()
+    }
+
+    fn tick(&mut self, source: Option<usize>, clients: usize) {
+        use std::io::Read;
+        self.daemon.clients = clients;
+        match source {
+            Some(SIGNALS) => {
+                let mut byte = [0; 16];
+                self.stopped |= matches!((&mut &*self.signals).read(&mut byte), Ok(1..));
+            }
+            Some(_) => self.daemon.follow_outside(),
+            None => {
+                self.daemon.plane.maintain();
+                self.daemon.follow_events();
+                self.daemon.follow_outside();
+            }
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+}
+
+impl<P: Plane> Daemon<P> {
+    /// Answers one request.
+    pub fn call(
+        &mut self,
+        client: ClientId,
+        method: &str,
+        params: Value,
+    ) -> Result<Value, ErrorObject> {
+        match method {
+            "apply" => give(self.put(Verb::Apply, take(params)?)?),
+            "create" => give(self.put(Verb::Create, take(params)?)?),
+            "replace" => give(self.put(Verb::Replace, take(params)?)?),
+            "patch" => give(self.patch(take(params)?)?),
+            "delete" => give(self.delete(take(params)?)?),
+            "updateStatus" => give(self.update_status(take(params)?)?),
+            "get" => give(self.get(&take(params)?)?),
+            "watch" => give(self.watch(client, &take(params)?)?),
+            "unwatch" => {
+                let WatchReply { subscription } = take(params)?;
+                if self.watches.remove(client, subscription) {
+                    return Ok(json!({}));
+                }
+                Err(rpc_error(-32602, format!("no subscription {subscription}")))
+            }
+            "log.follow" => {
+                self.check_watches(client)?;
+                let subscription = self.watches.add_log(client);
+                give(WatchReply { subscription })
+            }
+            "endpoint.add" => give(self.add_endpoint(take(params)?)?),
+            "endpoint.remove" => give(self.remove_endpoint(&take(params)?)?),
+            "status" => give(self.status()),
+            "counters" => give(self.counters()),
+            "conntrack.list" => give(self.list_connections(&take(params)?)),
+            other => Err(rpc_error(-32601, format!("there is no method {other:?}"))),
+        }
+    }
+}
+
+/// Reads a method's parameters; absent ones are an empty object.
+fn take<T: DeserializeOwned>(params: Value) -> Result<T, ErrorObject> {
+    let params = if params.is_null() { json!({}) } else { params };
+    serde_json::from_value(params).map_err(|error| rpc_error(-32602, format!("params: {error}")))
+}
+
+fn give(result: impl Serialize) -> Result<Value, ErrorObject> {
+    serde_json::to_value(result).map_err(|error| rpc_error(-32603, error.to_string()))
+}

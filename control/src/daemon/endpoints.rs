@@ -1,0 +1,185 @@
+//! The local pods: who they are, which port they stand behind, since when their policy is what it
+//! is. Kept in a file that ends with the boot, so that a restarted daemon takes them up again.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use dataplane::snapshot::{Epoch, Incarnation, PortId};
+use dataplane::{Address, Mac};
+use serde::{Deserialize, Serialize};
+
+use super::network::Interface;
+
+/// What is remembered of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub name: String,
+    /// The pod's UID.
+    pub uid: String,
+    /// The host side of its veth pair.
+    pub interface: String,
+    /// The MAC of the pod's end.
+    pub mac: [u8; 6],
+    /// The pod's addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its identity in the connection table.
+    pub incarnation: u32,
+    /// Its port's number, under which its connections go on.
+    #[serde(default)]
+    pub port: Option<u16>,
+}
+
+/// A live endpoint.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// What is remembered of it.
+    pub record: Record,
+    /// Its host side.
+    pub interface: Interface,
+    /// Its port.
+    pub port: PortId,
+    /// When its compiled policy last changed.
+    pub epoch: Epoch,
+}
+
+impl Endpoint {
+    /// Its incarnation.
+    pub fn incarnation(&self) -> Incarnation {
+        Incarnation(self.record.incarnation)
+    }
+
+    /// Its MAC.
+    pub fn mac(&self) -> Mac {
+        Mac(self.record.mac)
+    }
+
+    /// Its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = Address> {
+        self.record.addresses.iter().map(|ip| Address::from(*ip))
+    }
+
+    fn remembered(&self) -> Record {
+        Record {
+            port: Some(self.port.0),
+            ..self.record.clone()
+        }
+    }
+
+    /// `NS/POD`.
+    pub fn pod(&self) -> String {
+        format!("{}/{}", self.record.namespace, self.record.name)
+    }
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Saved {
+    boot_id: String,
+    last_incarnation: u32,
+    endpoints: Vec<Record>,
+}
+
+/// The live endpoints by UID.
+#[derive(Debug)]
+pub struct Endpoints {
+    path: PathBuf,
+    boot_id: String,
+    last_incarnation: u32,
+    live: BTreeMap<String, Endpoint>,
+}
+
+impl Endpoints {
+    /// Reads the file; what is in it is to be added again by the caller, as far as it still exists.
+    pub fn open(folder: &Path) -> io::Result<(Endpoints, Vec<Record>)> {
+        fs::create_dir_all(folder)?;
+        let path = folder.join("endpoints.json");
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        let saved: Saved = match fs::read(&path) {
+            // A file that does not parse is of another version: its endpoints are added anew by
+            // whoever runs the pods, as after a boot.
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Saved::default(),
+            Err(error) => return Err(error),
+        };
+        let same_boot = saved.boot_id == boot_id;
+        let endpoints = Endpoints {
+            path,
+            boot_id,
+            last_incarnation: if same_boot { saved.last_incarnation } else { 0 },
+            live: BTreeMap::new(),
+        };
+        Ok((
+            endpoints,
+            if same_boot {
+                saved.endpoints
+            } else {
+                Vec::new()
+            },
+        ))
+    }
+
+    /// An identity that no pod had before in this boot.
+    pub fn next_incarnation(&mut self) -> u32 {
+        self.last_incarnation = self.last_incarnation.checked_add(1).unwrap_or(1);
+        self.last_incarnation
+    }
+
+    /// Writes the file as a whole.
+    pub fn save(&self) -> io::Result<()> {
+        let saved = Saved {
+            boot_id: self.boot_id.clone(),
+            last_incarnation: self.last_incarnation,
+            endpoints: self.live.values().map(Endpoint::remembered).collect(),
+        };
+        let new = self.path.with_extension("new");
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec(&saved)?)?;
+        fs::rename(&new, &self.path)
+    }
+
+    /// The endpoint with that UID.
+    pub fn get(&self, uid: &str) -> Option<&Endpoint> {
+        self.live.get(uid)
+    }
+
+    /// Adds or replaces an endpoint.
+    pub fn insert(&mut self, endpoint: Endpoint) {
+        self.live.insert(endpoint.record.uid.clone(), endpoint);
+    }
+
+    /// Takes an endpoint out.
+    pub fn remove(&mut self, uid: &str) -> Option<Endpoint> {
+        self.live.remove(uid)
+    }
+
+    /// All of them, by UID.
+    pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
+        self.live.values()
+    }
+
+    /// All of them, by UID, to change.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Endpoint> {
+        self.live.values_mut()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+
+    /// The endpoint of that identity.
+    pub fn by_incarnation(&self, incarnation: Incarnation) -> Option<&Endpoint> {
+        self.iter()
+            .find(|endpoint| endpoint.incarnation() == incarnation)
+    }
+}

@@ -1,0 +1,332 @@
+//! `apply`, `create`, `replace`, `patch`, `delete`, `updateStatus`, `get` and `watch`.
+
+use serde_json::Value;
+
+use super::plane::Plane;
+use super::server::{ClientId, refused};
+use super::state::{Daemon, Live};
+use super::watches::Watches;
+use crate::cluster::{Commit, DeleteOptions, Outcome, Refusal, Transaction};
+use crate::objects::{self, DecodeOptions, Decoded, Key, Kind, Object, decode_value, kinds};
+use crate::protocol::{
+    ApplyParams, DeleteParams, ErrorObject, FieldValidation, GetParams, GetReply, Mutation,
+    ObjectRef, Operation, PatchParams, Reason, Target, UpdateStatusParams, WatchEventType,
+    WatchParams, WatchReply,
+};
+use crate::selector::Selector;
+use config::limits::WATCHES_PER_CLIENT;
+
+/// What to do with each object of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// As `kubectl apply`.
+    Apply,
+    /// Only if it does not exist.
+    Create,
+    /// Only if it exists.
+    Replace,
+}
+
+impl<P: Plane> Daemon<P> {
+    /// One transaction over all objects.
+    pub(super) fn put(&mut self, verb: Verb, params: ApplyParams) -> Result<Mutation, ErrorObject> {
+        self.check_generation(params.expected_generation)?;
+        let options = DecodeOptions {
+            fields: fields(params.field_validation),
+            namespace: params.namespace.as_deref(),
+            ..DecodeOptions::default()
+        };
+        let mut decoded = Decoded::default();
+        for (index, value) in params.objects.into_iter().enumerate() {
+            decode_value(value, &options, &mut decoded)
+                .map_err(|error| refusal(error.into(), Some(index)))?;
+        }
+        let Decoded { objects, warnings } = decoded;
+        self.transact(params.dry_run, warnings, |transaction| {
+            let mut outcomes = Vec::with_capacity(objects.len());
+            for (index, object) in objects.into_iter().enumerate() {
+                let outcome = match verb {
+                    Verb::Apply => transaction.apply(object),
+                    Verb::Create => transaction.create(object),
+                    Verb::Replace => transaction.replace(object),
+                };
+                outcomes.push(outcome.map_err(|error| refusal(error, Some(index)))?);
+            }
+            Ok(outcomes)
+        })
+    }
+
+    /// Patches one object.
+    pub(super) fn patch(&mut self, params: PatchParams) -> Result<Mutation, ErrorObject> {
+        let key = key(&params.target)?;
+        let fields = fields(params.field_validation);
+        self.transact(params.dry_run, Vec::new(), |transaction| {
+            let outcome = transaction.patch(&key, params.patch_type, &params.patch, fields);
+            Ok(vec![outcome.map_err(|error| refusal(error, None))?])
+        })
+    }
+
+    /// Deletes objects.
+    pub(super) fn delete(&mut self, params: DeleteParams) -> Result<Mutation, ErrorObject> {
+        let keys: Vec<Key> = params.targets.iter().map(key).collect::<Result<_, _>>()?;
+        let options = DeleteOptions {
+            grace_period_s: params.grace_period,
+            ..DeleteOptions::default()
+        };
+        self.transact(params.dry_run, Vec::new(), |transaction| {
+            let mut outcomes = Vec::with_capacity(keys.len());
+            for (index, key) in keys.iter().enumerate() {
+                match transaction.delete(key, &options) {
+                    Ok(outcome) => outcomes.push(outcome),
+                    Err(error) if params.ignore_not_found && error.reason == Reason::NotFound => {}
+                    Err(error) => return Err(refusal(error, Some(index))),
+                }
+            }
+            Ok(outcomes)
+        })
+    }
+
+    /// Replaces an object's status.
+    pub(super) fn update_status(
+        &mut self,
+        params: UpdateStatusParams,
+    ) -> Result<Mutation, ErrorObject> {
+        let key = key(&params.target)?;
+        self.transact(false, Vec::new(), |transaction| {
+            let outcome = transaction.update_status(&key, params.uid.as_deref(), params.status);
+            Ok(vec![outcome.map_err(|error| refusal(error, None))?])
+        })
+    }
+
+    fn transact(
+        &mut self,
+        dry_run: bool,
+        mut warnings: Vec<String>,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<Vec<Outcome>, ErrorObject>,
+    ) -> Result<Mutation, ErrorObject> {
+        let mut transaction = self.cluster.begin(&mut self.source);
+        let outcomes = work(&mut transaction)?;
+        let Commit {
+            cluster,
+            events,
+            warnings: more,
+        } = transaction.commit();
+        for warning in more {
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+        let live = if dry_run || events.is_empty() {
+            self.live
+        } else {
+            self.commit(cluster, &events)?
+        };
+        Ok(mutation(&outcomes, warnings, live))
+    }
+
+    fn check_generation(&self, expected: Option<u64>) -> Result<(), ErrorObject> {
+        match expected {
+            Some(expected) if expected != self.live.generation => {
+                let message = format!(
+                    "generation {expected} was expected, {} is live: read again and try again",
+                    self.live.generation
+                );
+                Err(refused(Reason::Conflict, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// One object or many.
+    pub(super) fn get(&self, params: &GetParams) -> Result<GetReply, ErrorObject> {
+        let kind = find_kind(&params.resource)?;
+        let namespace = params.namespace.as_deref().unwrap_or("default");
+        let items = match &params.name {
+            Some(name) => {
+                let key = Key::new(kind, namespace, name);
+                let found = self.cluster.get(&key);
+                vec![
+                    found
+                        .ok_or_else(|| refusal(Refusal::not_found(&key), None))?
+                        .to_value(),
+                ]
+            }
+            None => self.list(kind, namespace, params)?,
+        };
+        Ok(GetReply {
+            api_version: kind.api_version.to_owned(),
+            kind: kind.kind.to_owned(),
+            resource: kind.qualified_plural(),
+            namespaced: kind.namespaced,
+            items,
+            resource_version: self.cluster.resource_version().to_string(),
+        })
+    }
+
+    fn list(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        params: &GetParams,
+    ) -> Result<Vec<Value>, ErrorObject> {
+        let bad = |message: String| refused(Reason::BadRequest, message);
+        let text = params.label_selector.as_deref().unwrap_or_default();
+        let labels = Selector::parse(text)
+            .map_err(|error| bad(format!("unable to parse label selector {text:?}: {error}")))?;
+        let text = params.field_selector.as_deref().unwrap_or_default();
+        let fields = parse_fields(text).map_err(bad)?;
+        let all = params.all_namespaces || !kind.namespaced;
+        let picked = |object: &Object| {
+            (all || object.namespace() == namespace)
+                && labels.matches(|key| object.label(key))
+                && fields.iter().all(|field| field.matches(object.value()))
+        };
+        let objects = self.cluster.list(kind).filter(|object| picked(object));
+        Ok(objects.map(|object| object.to_value()).collect())
+    }
+
+    /// Begins a watch: everything there is, then a mark, then every change.
+    pub(super) fn watch(
+        &mut self,
+        client: ClientId,
+        params: &WatchParams,
+    ) -> Result<WatchReply, ErrorObject> {
+        let kinds: Vec<&'static Kind> = params
+            .resources
+            .iter()
+            .map(|word| find_kind(word))
+            .collect::<Result<_, _>>()?;
+        self.check_watches(client)?;
+        let namespace = params.namespace.clone();
+        let subscription = self
+            .watches
+            .add_objects(client, kinds.clone(), namespace.clone());
+        for object in self.cluster.objects() {
+            if Watches::concerns(&kinds, namespace.as_deref(), object) {
+                let value = object.to_value();
+                self.watches
+                    .tell(client, subscription, WatchEventType::Added, value);
+            }
+        }
+        let synced = WatchEventType::Synced;
+        self.watches.tell(client, subscription, synced, Value::Null);
+        Ok(WatchReply { subscription })
+    }
+
+    pub(super) fn check_watches(&self, client: ClientId) -> Result<(), ErrorObject> {
+        if self.watches.count(client) < WATCHES_PER_CLIENT {
+            return Ok(());
+        }
+        let message = format!("a client has at most {WATCHES_PER_CLIENT} watches");
+        Err(refused(Reason::TooManyRequests, message))
+    }
+}
+
+fn fields(validation: FieldValidation) -> objects::FieldValidation {
+    match validation {
+        FieldValidation::Strict => objects::FieldValidation::Strict,
+        FieldValidation::Warn => objects::FieldValidation::Warn,
+        FieldValidation::Ignore => objects::FieldValidation::Ignore,
+    }
+}
+
+fn refusal(error: Refusal, object: Option<usize>) -> ErrorObject {
+    let mut refused = refused(error.reason, error.message);
+    if let Some(detail) = &mut refused.data {
+        detail.object = object;
+    }
+    refused
+}
+
+fn find_kind(word: &str) -> Result<&'static Kind, ErrorObject> {
+    kinds::find_resource(word).ok_or_else(|| {
+        let message = format!("the server doesn't have a resource type {word:?}");
+        refused(Reason::NotFound, message)
+    })
+}
+
+fn key(target: &Target) -> Result<Key, ErrorObject> {
+    let kind = find_kind(&target.resource)?;
+    let namespace = target.namespace.as_deref().unwrap_or("default");
+    Ok(Key::new(kind, namespace, &target.name))
+}
+
+fn mutation(outcomes: &[Outcome], warnings: Vec<String>, live: Live) -> Mutation {
+    let results = outcomes.iter().map(|outcome| Operation {
+        reference: reference(&outcome.object),
+        operation: outcome.operation,
+        object: outcome.object.to_value(),
+    });
+    Mutation {
+        results: results.collect(),
+        warnings,
+        generation: live.generation,
+        workers: live.workers,
+        elapsed_micros: live.elapsed_micros,
+    }
+}
+
+fn reference(object: &Object) -> ObjectRef {
+    let kind = object.kind();
+    ObjectRef {
+        api_version: kind.api_version.to_owned(),
+        kind: kind.kind.to_owned(),
+        resource: kind.qualified_singular(),
+        namespace: kind.namespaced.then(|| object.namespace().to_owned()),
+        name: object.name().to_owned(),
+        uid: object.uid().to_owned(),
+    }
+}
+
+/// One term of a field selector.
+struct FieldTerm {
+    pointer: String,
+    value: String,
+    equal: bool,
+}
+
+impl FieldTerm {
+    fn matches(&self, object: &Value) -> bool {
+        let found = match object.pointer(&self.pointer) {
+            Some(Value::String(text)) => text.clone(),
+            None | Some(Value::Null) => String::new(),
+            Some(other) => other.to_string(),
+        };
+        (found == self.value) == self.equal
+    }
+}
+
+/// `a.b=c,d.e!=f`, as apimachinery's `fields.ParseSelector` reads it, but for its escapes.
+fn parse_fields(text: &str) -> Result<Vec<FieldTerm>, String> {
+    let terms = text.split(',').filter(|term| !term.is_empty());
+    terms
+        .map(|term| {
+            let (path, value, equal) = if let Some((path, value)) = term.split_once("!=") {
+                (path, value, false)
+            } else if let Some((path, value)) = term.split_once("==") {
+                (path, value, true)
+            } else if let Some((path, value)) = term.split_once('=') {
+                (path, value, true)
+            } else {
+                let known = "known operators are =, ==, !=";
+                return Err(format!("invalid field selector: {term:?}: {known}"));
+            };
+            Ok(FieldTerm {
+                pointer: format!("/{}", path.trim().replace('~', "~0").replace('.', "/")),
+                value: value.trim().to_owned(),
+                equal,
+            })
+        })
+        .collect()
+}
+
+impl<P: Plane> Daemon<P> {
+    /// Objects by resource, for `status`.
+    pub(super) fn object_counts(&self) -> std::collections::BTreeMap<String, usize> {
+        let mut counts = std::collections::BTreeMap::new();
+        for object in self.cluster.objects() {
+            *counts.entry(object.kind().qualified_plural()).or_insert(0) += 1;
+        }
+        counts
+    }
+}

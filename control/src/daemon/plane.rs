@@ -1,0 +1,317 @@
+//! What the daemon drives: the engine and the kernel's network behind one door, so that the
+//! daemon's own logic is tested without either.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::{Duration, Instant};
+
+use config::Config;
+use dataplane::conntrack::Entry;
+use dataplane::counters::Totals;
+use dataplane::engine::{Acknowledged, Engine, EngineError, PortSpec};
+use dataplane::events::Event;
+use dataplane::snapshot::{Generation, Incarnation, PortId, Role};
+use dataplane::{Address, Snapshot, Time};
+use ipnet::IpNet;
+
+use super::network::{Facts, Interface, Network};
+use crate::netlink::{Change, Monitor, NetlinkError};
+
+/// Why the dataplane could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaneError {
+    /// The engine says so.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The kernel says so.
+    #[error(transparent)]
+    Kernel(#[from] NetlinkError),
+}
+
+/// What has changed outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outside {
+    /// Interfaces of ports that are gone.
+    pub gone: Vec<u32>,
+    /// Whether [`Plane::facts`] may differ from what they were.
+    pub facts: bool,
+}
+
+/// One worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerState {
+    /// The generation it has adopted.
+    pub generation: Generation,
+    /// Whether its thread runs.
+    pub alive: bool,
+}
+
+/// One connection.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// What the table holds.
+    pub entry: Entry,
+    /// Since it was last refreshed.
+    pub idle: Duration,
+}
+
+/// The clock that the workers go by.
+fn monotonic() -> Time {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Time(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+}
+
+/// What the daemon drives.
+pub trait Plane {
+    /// Makes the host port and finds the uplinks.
+    fn set_up(&mut self, config: &Config) -> Result<Vec<Interface>, PlaneError>;
+
+    /// Makes the host side of a pod's veth ready.
+    fn pod_interface(&mut self, name: &str) -> Result<Interface, PlaneError>;
+
+    /// Adds a port, which passes nothing before a published snapshot has it; under the number it
+    /// had before, if that is known and free.
+    fn add_port(
+        &mut self,
+        interface: &Interface,
+        number: Option<PortId>,
+    ) -> Result<PortId, PlaneError>;
+
+    /// Removes a port that no snapshot has any more.
+    fn remove_port(&mut self, port: PortId) -> Result<(), PlaneError>;
+
+    /// Prefixes that uplinks bring to us.
+    fn set_local_prefixes(&mut self, prefixes: &[IpNet]) -> Result<(), PlaneError>;
+
+    /// Publishes a snapshot and waits for every worker.
+    fn publish(&mut self, snapshot: Snapshot) -> Result<Acknowledged, EngineError>;
+
+    /// Workers that decide by that generation, and workers there are.
+    fn live(&self, generation: Generation) -> (usize, usize);
+
+    /// The workers, by number.
+    fn workers(&self) -> Vec<WorkerState>;
+
+    /// The worker that owns a port.
+    fn owner(&self, port: PortId) -> Option<usize>;
+
+    /// Connections in the table.
+    fn connections(&self) -> u64;
+
+    /// Connections, as many as the limit.
+    fn list_connections(&self, limit: usize) -> Vec<Connection>;
+
+    /// Removes what daemons before this one left of ports that are none any more.
+    fn sweep(&mut self) -> Result<(), PlaneError>;
+
+    /// Events that did not reach [`Plane::take_events`].
+    fn events_lost(&self) -> u64;
+
+    /// Removes a gone endpoint's connections.
+    fn forget_endpoint(&mut self, incarnation: Incarnation);
+
+    /// The workers' counters.
+    fn counters(&self) -> Totals;
+
+    /// Takes at most `limit` events.
+    fn take_events(&mut self, limit: usize) -> Vec<Event>;
+
+    /// Reads addresses, routes and neighbours.
+    fn facts(&mut self) -> Result<Facts, PlaneError>;
+
+    /// What has changed outside since the last call.
+    fn outside(&mut self) -> Outside;
+
+    /// Asks for a next hop's MAC.
+    fn resolve(&mut self, port: PortId, address: Address);
+
+    /// Work that is due now and then.
+    fn maintain(&mut self);
+}
+
+/// The engine and the kernel.
+pub struct KernelPlane {
+    engine: Engine,
+    network: Network,
+    monitor: Monitor,
+    ports: BTreeMap<u32, (PortId, Role)>,
+}
+
+impl KernelPlane {
+    /// Takes the namespace that the calling thread is in.
+    pub fn new(engine: Engine, config: &Config) -> Result<KernelPlane, PlaneError> {
+        Ok(KernelPlane {
+            engine,
+            // Before anything is read, so that no change falls in between.
+            monitor: Monitor::connect()?,
+            network: Network::connect(config)?,
+            ports: BTreeMap::new(),
+        })
+    }
+
+    /// Descriptor that tells of changes outside.
+    pub fn monitor_fd(&self) -> RawFd {
+        self.monitor.as_raw_fd()
+    }
+
+    /// Whether the connection table went on from an earlier daemon's.
+    pub fn taken_over(&self) -> bool {
+        self.engine.taken_over()
+    }
+
+    /// Stops the workers; nothing passes from then on.
+    pub fn stop(self) {
+        self.engine.stop();
+    }
+}
+
+impl Plane for KernelPlane {
+    fn set_up(&mut self, config: &Config) -> Result<Vec<Interface>, PlaneError> {
+        let mut interfaces = self.network.set_up_host_port(config)?;
+        for uplink in &config.uplinks {
+            interfaces.push(self.network.uplink(uplink)?);
+        }
+        Ok(interfaces)
+    }
+
+    fn pod_interface(&mut self, name: &str) -> Result<Interface, PlaneError> {
+        Ok(self.network.pod_interface(name)?)
+    }
+
+    fn add_port(
+        &mut self,
+        interface: &Interface,
+        number: Option<PortId>,
+    ) -> Result<PortId, PlaneError> {
+        let mut spec = PortSpec {
+            ifindex: interface.index,
+            role: interface.role,
+            queues: interface.queues,
+            zero_copy: interface.zero_copy,
+            number,
+        };
+        let mut added = self.engine.add_port(&spec);
+        if let Err(EngineError::NumberTaken(_)) = added {
+            spec.number = None;
+            added = self.engine.add_port(&spec);
+        }
+        let port = added?;
+        self.ports.insert(interface.index, (port, interface.role));
+        Ok(port)
+    }
+
+    fn remove_port(&mut self, port: PortId) -> Result<(), PlaneError> {
+        self.ports.retain(|_, (id, _)| *id != port);
+        Ok(self.engine.remove_port(port)?)
+    }
+
+    fn set_local_prefixes(&mut self, prefixes: &[IpNet]) -> Result<(), PlaneError> {
+        Ok(self.engine.set_local_prefixes(prefixes)?)
+    }
+
+    fn publish(&mut self, snapshot: Snapshot) -> Result<Acknowledged, EngineError> {
+        self.engine.publish(snapshot)
+    }
+
+    fn live(&self, generation: Generation) -> (usize, usize) {
+        self.engine.live(generation)
+    }
+
+    fn workers(&self) -> Vec<WorkerState> {
+        let adopted = self.engine.adopted().into_iter();
+        let workers = adopted.zip(self.engine.workers_alive());
+        workers
+            .map(|(generation, alive)| WorkerState { generation, alive })
+            .collect()
+    }
+
+    fn owner(&self, port: PortId) -> Option<usize> {
+        self.engine.owner(port)
+    }
+
+    fn connections(&self) -> u64 {
+        self.engine.conntrack().counters().entries
+    }
+
+    fn list_connections(&self, limit: usize) -> Vec<Connection> {
+        let now = monotonic();
+        let entries = self.engine.conntrack().entries(now).take(limit);
+        entries
+            .map(|entry| Connection {
+                idle: Duration::from_nanos(now.since(entry.last_seen)),
+                entry,
+            })
+            .collect()
+    }
+
+    fn sweep(&mut self) -> Result<(), PlaneError> {
+        self.engine.sweep_pins()?;
+        Ok(())
+    }
+
+    fn events_lost(&self) -> u64 {
+        self.engine.events_lost()
+    }
+
+    fn forget_endpoint(&mut self, incarnation: Incarnation) {
+        self.engine.forget_endpoint(incarnation);
+    }
+
+    fn counters(&self) -> Totals {
+        self.engine.counters()
+    }
+
+    fn take_events(&mut self, limit: usize) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.engine.drain_events(limit, |event| events.push(*event));
+        events
+    }
+
+    fn facts(&mut self) -> Result<Facts, PlaneError> {
+        Ok(self.network.read(&self.ports)?)
+    }
+
+    fn outside(&mut self) -> Outside {
+        let mut outside = Outside::default();
+        for change in self.monitor.read() {
+            match change {
+                Change::LinkGone { index, .. } => {
+                    if self.ports.contains_key(&index) {
+                        outside.gone.push(index);
+                    }
+                }
+                Change::Link(_) => {}
+                Change::Overrun => {
+                    outside.facts = true;
+                    outside.gone.extend(self.missing_links());
+                }
+                _ => outside.facts = true,
+            }
+        }
+        outside
+    }
+
+    fn resolve(&mut self, port: PortId, address: Address) {
+        let mut ports = self.ports.iter();
+        if let Some((index, _)) = ports.find(|(_, (id, _))| *id == port) {
+            let address: IpAddr = address.to_ip();
+            self.network.resolve(*index, address, Instant::now());
+        }
+    }
+
+    fn maintain(&mut self) {
+        self.engine.maintain();
+    }
+}
+
+impl KernelPlane {
+    /// Ports whose interface is no longer there: after an overrun nobody tells of them.
+    fn missing_links(&mut self) -> Vec<u32> {
+        let Ok(names) = self.network.link_names() else {
+            return Vec::new();
+        };
+        let ports = self.ports.keys().copied();
+        ports.filter(|index| !names.contains_key(index)).collect()
+    }
+}
