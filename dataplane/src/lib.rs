@@ -20,6 +20,8 @@ pub mod checksum;
 pub mod conntrack;
 pub mod counters;
 pub mod drop_reason;
+// The engine's table lies in shared memory, which loom's atomics cannot stand for.
+#[cfg(not(loom))]
 pub mod engine;
 pub mod events;
 pub mod flow;
@@ -31,6 +33,7 @@ pub mod snapshot;
 pub mod time;
 pub mod verdict;
 pub mod wire;
+#[cfg(not(loom))]
 mod worker;
 pub mod xdp;
 pub mod xsk;

@@ -236,9 +236,10 @@ impl<S: Storage> Table<S> {
     /// Removes an entry whose primary bucket is locked by the caller.
     fn remove_locked(&self, image: &Image, place: &Place) {
         let version = image.control.next_version();
-        // Workers that are about to change its state see another word now and give up.
+        // A swap, so that it follows any state change that a worker has just made without the lock;
+        // who is about to make one sees another word now and gives up.
         self.hot(image.entry, CONTROL)
-            .store(Control::writing(version).0, Release);
+            .swap(Control::writing(version).0, AcqRel);
         for bucket in [place.first, place.second] {
             for reference in self.references(bucket) {
                 if entry_of(reference.load(Relaxed)) == Some(image.entry) {

@@ -43,10 +43,7 @@ mod tests;
 mod window;
 
 pub use facts::{Facts, IcmpFacts, SctpFacts, TcpFacts, TcpFlags};
-pub use layout::LAYOUT;
 pub use state::{State, Timeouts};
-#[cfg(not(loom))]
-pub use storage::SharedStorage;
 pub use storage::{AtomicU64, Storage, heap};
 pub use table::Table;
 

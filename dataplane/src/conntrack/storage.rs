@@ -29,30 +29,3 @@ impl<S: Storage + ?Sized> Storage for std::sync::Arc<S> {
 pub fn heap(words: usize) -> Box<[AtomicU64]> {
     (0..words).map(|_| AtomicU64::new(0)).collect()
 }
-
-/// A shared region whose first words are its [`Header`](crate::shm::Header), the rest the table.
-///
-/// The header's layout must be [`LAYOUT`](super::LAYOUT), and its boot this one, before a table in
-/// it is attached to.
-#[cfg(not(loom))]
-#[derive(Debug)]
-pub struct SharedStorage(pub crate::shm::Region);
-
-#[cfg(not(loom))]
-impl SharedStorage {
-    /// Bytes that the region needs for so many [`Table::words`](super::Table::words).
-    pub const fn bytes(words: usize) -> usize {
-        (crate::shm::Header::WORDS + words) * 8
-    }
-}
-
-#[cfg(not(loom))]
-impl Storage for SharedStorage {
-    fn words(&self) -> &[AtomicU64] {
-        // A region shorter than a header holds no table: `Table` says that it is too small.
-        self.0
-            .words()
-            .get(crate::shm::Header::WORDS..)
-            .unwrap_or_default()
-    }
-}

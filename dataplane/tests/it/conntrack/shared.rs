@@ -3,24 +3,32 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
-use dataplane::conntrack::{Attached, SharedStorage, State, Storage, TableError};
+use dataplane::conntrack::{Attached, State, Storage, TableError};
 use dataplane::shm::{Region, memfd};
 
 use super::*;
 
-type Shared = Table<SharedStorage>;
+type Shared = Table<Mapping>;
 
-fn memory(settings: &Settings) -> OwnedFd {
-    memfd(
-        c"weir-conntrack-test",
-        SharedStorage::bytes(Shared::words(settings)),
-    )
-    .unwrap()
+struct Mapping(Region);
+
+impl Storage for Mapping {
+    fn words(&self) -> &[AtomicU64] {
+        self.0.words()
+    }
 }
 
-fn map(fd: &OwnedFd, settings: &Settings) -> SharedStorage {
+fn bytes(settings: &Settings) -> usize {
+    Shared::words(settings) * 8
+}
+
+fn memory(settings: &Settings) -> OwnedFd {
+    memfd(c"weir-conntrack-test", bytes(settings)).unwrap()
+}
+
+fn map(fd: &OwnedFd, settings: &Settings) -> Mapping {
     let fd = fd.as_fd().try_clone_to_owned().unwrap();
-    SharedStorage(Region::map(fd, SharedStorage::bytes(Shared::words(settings))).unwrap())
+    Mapping(Region::map(fd, bytes(settings)).unwrap())
 }
 
 fn send(
