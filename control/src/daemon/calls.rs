@@ -97,6 +97,8 @@ impl<P: Plane> Daemon<P> {
             }
             "endpoint.add" => give(self.add_endpoint(take(params)?)?),
             "endpoint.remove" => give(self.remove_endpoint(&take(params)?)?),
+            "trace" => self.trace(&take(params)?),
+            "matrix" => self.matrix(&take(params)?),
             "status" => give(self.status()),
             "counters" => give(self.counters()),
             "conntrack.list" => give(self.list_connections(&take(params)?)),

@@ -212,9 +212,11 @@ impl Network {
     /// The uplink of that name.
     pub fn uplink(&mut self, uplink: &config::Uplink) -> Result<Interface, NetlinkError> {
         let link = self.find(&uplink.interface)?;
+        let interface = Interface::new(&link, Role::Uplink);
         Ok(Interface {
             zero_copy: uplink.zero_copy,
-            ..Interface::new(&link, Role::Uplink)
+            queues: active_queues(&link).unwrap_or(interface.queues),
+            ..interface
         })
     }
 
@@ -236,7 +238,12 @@ impl Network {
         self.strip(&link)?;
         self.netlink.set_pfifo(link.index)?;
         self.netlink.set_up(link.index)?;
-        Ok(Interface::new(&link, Role::Pod))
+        // A veth that nobody gave a number has as many queues as cores, one of them in use. Were
+        // more in use, the program would drop what comes by them.
+        Ok(Interface {
+            queues: 1,
+            ..Interface::new(&link, Role::Pod)
+        })
     }
 
     fn find(&mut self, name: &str) -> Result<Link, NetlinkError> {
@@ -340,6 +347,23 @@ impl Network {
             }
         }
     }
+}
+
+/// Receive queues in use, which rtnetlink does not tell (it tells those allocated); none where
+/// `/sys` shows another network namespace than ours.
+fn active_queues(link: &Link) -> Option<u16> {
+    let folder = std::path::Path::new("/sys/class/net").join(&link.name);
+    let read = |file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
+    if read("ifindex").trim() != link.index.to_string()
+        || read("address").trim() != Mac(link.mac).to_string()
+    {
+        return None;
+    }
+    let queues = fs::read_dir(folder.join("queues")).ok()?.flatten();
+    let receive = queues.filter(|queue| queue.file_name().as_encoded_bytes().starts_with(b"rx-"));
+    u16::try_from(receive.count())
+        .ok()
+        .filter(|count| *count > 0)
 }
 
 fn unless_exists(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {

@@ -4,15 +4,22 @@ use std::collections::BTreeMap;
 
 use dataplane::DropReason;
 use dataplane::counters::Counter;
-use dataplane::snapshot::{PortId, Role};
+use dataplane::snapshot::{EndpointSlot, PortId, Role};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::network::Interface;
 use super::plane::{Connection, Plane};
+use super::server::refused;
 use super::state::Daemon;
+use super::state::local;
+use crate::lower::LocalEndpoint;
 use crate::protocol::{
     ConntrackEntry, ConntrackListParams, ConntrackListReply, ConntrackStatus, CountersReply,
-    LogStatus, PortStatus, Status, WorkerStatus,
+    ErrorObject, Explained, LogStatus, MatrixParams, PortStatus, Reason, Status, TraceParams,
+    WorkerStatus,
 };
+use crate::trace::{TraceError, View};
 
 /// Connections listed unless more are asked for.
 const CONNECTIONS: u32 = 1000;
@@ -97,6 +104,46 @@ impl<P: Plane> Daemon<P> {
         }
     }
 
+    /// The verdict on one connection, by the table that the workers use.
+    pub(super) fn trace(&self, params: &TraceParams) -> Result<Value, ErrorObject> {
+        let (locals, slots) = self.locals();
+        let trace = self
+            .view(&locals, &slots)
+            .trace(params)
+            .map_err(unanswerable)?;
+        explained(trace.text(), &trace)
+    }
+
+    /// The verdicts on all pairs, by the table that the workers use.
+    pub(super) fn matrix(&self, params: &MatrixParams) -> Result<Value, ErrorObject> {
+        let (locals, slots) = self.locals();
+        let matrix = self
+            .view(&locals, &slots)
+            .matrix(params)
+            .map_err(unanswerable)?;
+        explained(matrix.text(), &matrix)
+    }
+
+    fn locals(&self) -> (Vec<LocalEndpoint>, Vec<EndpointSlot>) {
+        let live = self.endpoints.iter();
+        let placed = live.filter_map(|endpoint| {
+            let slot = self.compiled.slot(&endpoint.record.uid)?;
+            Some((local(endpoint), slot))
+        });
+        placed.unzip()
+    }
+
+    fn view<'a>(&'a self, locals: &'a [LocalEndpoint], slots: &'a [EndpointSlot]) -> View<'a> {
+        View {
+            cluster: &self.cluster,
+            locals,
+            slots,
+            table: &self.compiled.table,
+            ids: &self.ids,
+            generation: self.live.generation,
+        }
+    }
+
     /// Connections, as their initiators see them.
     pub(super) fn list_connections(&self, params: &ConntrackListParams) -> ConntrackListReply {
         let limit = params.limit.unwrap_or(CONNECTIONS) as usize;
@@ -135,6 +182,16 @@ impl<P: Plane> Daemon<P> {
                 .collect::<BTreeMap<_, _>>(),
         }
     }
+}
+
+fn unanswerable(error: TraceError) -> ErrorObject {
+    refused(Reason::BadRequest, error.to_string())
+}
+
+fn explained(text: String, json: &impl Serialize) -> Result<Value, ErrorObject> {
+    let explained =
+        serde_json::to_value(json).and_then(|json| serde_json::to_value(Explained { text, json }));
+    explained.map_err(|error| refused(Reason::InternalError, error.to_string()))
 }
 
 fn role_name(role: Role) -> &'static str {

@@ -454,7 +454,8 @@ fn record(
     record
 }
 
-fn local(endpoint: &Endpoint) -> LocalEndpoint {
+/// An endpoint as lowering sees it.
+pub(super) fn local(endpoint: &Endpoint) -> LocalEndpoint {
     LocalEndpoint {
         namespace: endpoint.record.namespace.clone(),
         name: endpoint.record.name.clone(),
