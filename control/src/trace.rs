@@ -1,5 +1,8 @@
 //! `weir trace`: what becomes of one connection, which policies were asked, which rule decided, and
 //! which rule missed by least. Computed with the table that the workers run.
+//!
+//! An address is an address: that the node itself may always reach its pods (semantics D6) hangs on
+//! the port a packet arrives by, which no address tells, and is not part of the answer.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -72,8 +75,6 @@ pub(crate) struct End {
     pub local: Option<usize>,
     /// The pod's object.
     pub pod: Option<std::sync::Arc<Object>>,
-    /// On the host network: its policies are nobody's (semantics D8).
-    pub host_network: bool,
 }
 
 /// One policy's answer, or a direction's default.
@@ -292,7 +293,6 @@ impl View<'_> {
                 addresses: vec![address],
                 local: None,
                 pod: None,
-                host_network: false,
             });
         }
         let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
@@ -316,7 +316,6 @@ impl View<'_> {
             addresses: local.addresses.clone(),
             local: Some(at),
             pod: self.cluster.pod(&local.namespace, &local.name).cloned(),
-            host_network: false,
         }
     }
 
@@ -326,13 +325,11 @@ impl View<'_> {
             return self.local_end(at);
         }
         let pod = object.as_pod();
-        let spec = pod.and_then(|pod| pod.spec.as_ref());
         End {
             name: format!("{}/{}", object.namespace(), object.name()),
             addresses: pod.map(lower::pod_addresses).unwrap_or_default(),
             local: None,
             pod: Some(object.clone()),
-            host_network: spec.and_then(|s| s.host_network).unwrap_or_default(),
         }
     }
 

@@ -35,8 +35,7 @@ fn is_label(text: &str) -> bool {
 fn is_qualified(text: &str) -> bool {
     let bytes = text.as_bytes();
     let alphanumeric = |b: &u8| b.is_ascii_alphanumeric();
-    let ends = bytes.first().is_some_and(|b| alphanumeric(b))
-        && bytes.last().is_some_and(|b| alphanumeric(b));
+    let ends = bytes.first().is_some_and(alphanumeric) && bytes.last().is_some_and(alphanumeric);
     ends && bytes.iter().all(|b| alphanumeric(b) || b"-_.".contains(b))
 }
 
