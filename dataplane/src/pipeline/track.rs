@@ -281,8 +281,12 @@ impl<S: Storage> Stage<'_, '_, S> {
         };
         let decided = self.orient_quoted(&quoted, &hit);
         if decided.epochs.is_newer_than(hit.epochs) {
-            self.redecide(&decided, &mut hit)
-                .ok_or(DropReason::UnrelatedIcmpError)?;
+            let cut = self.redecide(&decided, &mut hit);
+            if cut.ok_or(DropReason::UnrelatedIcmpError)? {
+                let kind = EventKind::Denied(hit.verdict);
+                let event = self.event(&quoted, kind, !hit.original_direction);
+                self.announce_first(event);
+            }
         }
         if hit.denied {
             return Err(DropReason::ConnectionDenied);
