@@ -56,8 +56,8 @@ impl Pins {
         }
     }
 
-    /// Removes the pins of every interface that `keep` does not name: interfaces that went away
-    /// while no daemon ran.
+    /// Removes the pins of interfaces that are not there any more, in the network namespace of the
+    /// calling thread, nor named by `keep`.
     pub(super) fn sweep(&self, keep: &[u32]) -> Result<usize, XdpError> {
         let entries = std::fs::read_dir(&self.folder).map_err(|e| file(&self.folder, e))?;
         let mut removed = 0;
@@ -67,7 +67,8 @@ impl Pins {
                 .to_str()
                 .and_then(|name| name.strip_prefix("xdp_").or(name.strip_prefix("egress_")))
                 .and_then(|number| number.parse::<u32>().ok());
-            if ifindex.is_some_and(|ifindex| !keep.contains(&ifindex)) {
+            let gone = |ifindex: &u32| !keep.contains(ifindex) && interface_name(*ifindex).is_err();
+            if ifindex.as_ref().is_some_and(gone) {
                 Pins::remove(&entry.path())?;
                 removed += 1;
             }

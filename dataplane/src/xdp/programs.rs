@@ -139,8 +139,9 @@ impl Programs {
         Ok(())
     }
 
-    /// Removes pins of interfaces that this process has not attached: those of pods that went
-    /// away while no daemon ran. Call when every known port has been attached again.
+    /// Removes pins of interfaces that are gone: those of pods that went away while no daemon ran.
+    /// An interface that is still there stays shut, whether or not this process has attached it:
+    /// without its pins it would be open to the node's stack.
     pub fn sweep(&self) -> Result<usize, XdpError> {
         self.pins.sweep(&self.attached)
     }
@@ -245,7 +246,11 @@ impl Programs {
                         let link = FdLink::from(pinned)
                             .try_into()
                             .map_err(|_| wrong_link(ifindex))?;
-                        break xdp.attach_to_link(link).map_err(|e| refused(ifindex, &e))?;
+                        // The pin stays where it is: there is no moment in which dying would
+                        // detach the program.
+                        let id = xdp.attach_to_link(link).map_err(|e| refused(ifindex, &e))?;
+                        drop(xdp.take_link(id).map_err(|e| refused(ifindex, &e))?);
+                        return Ok(());
                     }
                     Err(_) if tries < ATTACH_TRIES => {
                         tries += 1;
@@ -259,7 +264,7 @@ impl Programs {
             .take_link(id)
             .map_err(|error| refused(ifindex, &error))?;
         let link: FdLink = link.try_into().map_err(|_| wrong_link(ifindex))?;
-        // A pin that is left is either this very link's, or a link's whose interface is gone.
+        // A pin that is left is a link's whose interface is gone.
         Pins::remove(&pin)?;
         link.pin(&pin).map_err(|error| XdpError::Attach {
             interface: shown(ifindex),
