@@ -157,7 +157,11 @@ impl<P: Plane> Daemon<P> {
                     source_port: entry.key.source_port,
                     destination: entry.key.destination.to_ip(),
                     destination_port: entry.key.destination_port,
-                    state: entry.state.name().to_owned(),
+                    state: if entry.verdict.accept {
+                        entry.state.name().to_owned()
+                    } else {
+                        "DENIED".to_owned()
+                    },
                     policy: self.policy_name(entry.verdict),
                     idle_seconds: idle.as_secs(),
                 })

@@ -3,6 +3,7 @@
 //! Not under libtest, because libtest cannot say "skipped": each test is listed as `ok`, `FAILED`
 //! or `skipped: REASON`, and the last line counts them. Arguments pick tests by part of the name.
 
+mod daemon;
 mod netlink;
 
 type Test = (&'static str, fn());
@@ -19,6 +20,18 @@ const TESTS: &[Test] = &[
     (
         "netlink::the_monitor_tells_of_a_link_that_goes",
         netlink::the_monitor_tells_of_a_link_that_goes,
+    ),
+    (
+        "daemon::policy_is_enforced_the_moment_the_reply_is_there",
+        daemon::policy_is_enforced_the_moment_the_reply_is_there,
+    ),
+    (
+        "daemon::killed_it_is_closed_and_started_again_it_goes_on",
+        daemon::killed_it_is_closed_and_started_again_it_goes_on,
+    ),
+    (
+        "daemon::an_interface_that_goes_takes_its_endpoint_along",
+        daemon::an_interface_that_goes_takes_its_endpoint_along,
     ),
 ];
 
