@@ -170,30 +170,36 @@ fn quoted(frame: &[u8], at: usize, version: Version) -> Result<Inner, DropReason
     if inner.fragment.is_some_and(|fragment| fragment.offset != 0) {
         return Err(DropReason::UnrelatedIcmpError);
     }
-    // RFC 792 promises 8 bytes behind the header: ports, and what follows them.
-    let message = &frame[inner.transport_offset..inner.end];
-    let Some([a, b, c, d, e, f, g, h]) = message.first_chunk().copied() else {
-        return Err(DropReason::MalformedTransport);
+    let is_icmp = matches!(
+        (inner.protocol, version),
+        (Protocol::ICMP, Version::V4) | (Protocol::ICMPV6, Version::V6)
+    );
+    // RFC 792 promises 8 bytes behind the header: ports, and what follows them. Other protocols'
+    // are not read, and may have less.
+    let [a, b, c, d, e, f, g, h] = match frame[inner.transport_offset..inner.end].first_chunk() {
+        Some(first) => *first,
+        None if is_icmp || inner.protocol.has_ports() => {
+            return Err(DropReason::MalformedTransport);
+        }
+        None => [0; 8],
     };
     let second_word = u32::from_be_bytes([e, f, g, h]);
-    let (ports, echo_request) = match (inner.protocol, inner.version) {
-        (Protocol::TCP | Protocol::UDP | Protocol::SCTP, _) => (
-            (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])),
-            false,
-        ),
-        (Protocol::ICMP, Version::V4) | (Protocol::ICMPV6, Version::V6) => {
-            let identifier = u16::from_be_bytes([e, f]);
-            match kind(inner.version, a) {
-                Type::EchoRequest if b == 0 => ((identifier, identifier), true),
-                Type::EchoReply if b == 0 => ((identifier, identifier), false),
-                // Nobody may send errors about errors, nor about what stays on its link.
-                Type::Error | Type::Neighbour | Type::NotForwarded => {
-                    return Err(DropReason::UnrelatedIcmpError);
-                }
-                _ => ((0, 0), false),
+    let (ports, echo_request) = if inner.protocol.has_ports() {
+        let ports = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        (ports, false)
+    } else if is_icmp {
+        let identifier = u16::from_be_bytes([e, f]);
+        match kind(version, a) {
+            Type::EchoRequest if b == 0 => ((identifier, identifier), true),
+            Type::EchoReply if b == 0 => ((identifier, identifier), false),
+            // Nobody may send errors about errors, nor about what stays on its link.
+            Type::Error | Type::Neighbour | Type::NotForwarded => {
+                return Err(DropReason::UnrelatedIcmpError);
             }
+            Type::EchoRequest | Type::EchoReply | Type::Other => ((0, 0), false),
         }
-        _ => ((0, 0), false),
+    } else {
+        ((0, 0), false)
     };
     Ok(Inner {
         key: FlowKey {

@@ -322,7 +322,8 @@ pub struct Inner {
     pub verification_tag: Option<u32>,
     /// Where the inner IP header starts.
     pub offset: u16,
-    /// Where the inner transport header starts: at least 8 bytes of it are there.
+    /// Where the inner transport header starts: at least 8 bytes of it are there, if the protocol
+    /// has ports or is ICMP.
     pub transport_offset: u16,
 }
 

@@ -104,10 +104,13 @@ fn arp(bytes: &[u8], ethernet: Ethernet) -> Result<Packet, DropReason> {
         target: address(24),
     };
     check_station(arp.sender_mac, DropReason::MalformedArp)?;
-    if arp.sender.is_multicast() || arp.sender.is_broadcast() || arp.sender.is_loopback() {
-        return Err(DropReason::MalformedArp);
-    }
-    if arp.operation == ArpOperation::Reply && arp.sender.is_unspecified() {
+    let impossible = |ip: Address| ip.is_multicast() || ip.is_broadcast() || ip.is_loopback();
+    // Only a probe has no sender, and only its answer no target.
+    let nobody = match arp.operation {
+        ArpOperation::Request => arp.target.is_unspecified(),
+        ArpOperation::Reply => arp.sender.is_unspecified(),
+    };
+    if impossible(arp.sender) || impossible(arp.target) || nobody {
         return Err(DropReason::MalformedArp);
     }
     Ok(Packet {

@@ -4,3 +4,4 @@ mod bpf_object;
 mod conntrack;
 mod route;
 mod simulator;
+mod wire;
