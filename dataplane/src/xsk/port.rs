@@ -398,29 +398,29 @@ impl<M: RingMemory> Transmitter<M> {
         Ok(())
     }
 
-    /// As [`Transmitter::transmit`], for a packet of several frames: all or none.
+    /// As [`Transmitter::transmit`], for a packet of several frames: all or none. Empties `parts`.
     ///
     /// # Errors
     ///
-    /// As [`Transmitter::transmit`]; no parts at all are a bad request too. The checksum must lie
+    /// As [`Transmitter::transmit`], with `parts` as they were; no parts at all are a bad request too. The checksum must lie
     /// in the first part.
     pub fn transmit_parts(
         &mut self,
-        mut parts: Parts,
+        parts: &mut Parts,
         checksum: Option<TxChecksum>,
-    ) -> Result<(), (Parts, DropReason)> {
+    ) -> Result<(), DropReason> {
         let first_len = parts.first().map_or(0, |part| part.len);
         let fits = parts
             .iter()
             .all(|part| part.len > 0 && self.fits(&part.frame, part.len));
         if first_len < ETHERNET_BYTES || !fits || !self.allows(checksum, first_len) {
             self.counters.bad_requests += parts.len() as u64;
-            return Err((parts, DropReason::Internal));
+            return Err(DropReason::Internal);
         }
         let frames = parts.len() as u32;
         if self.tx.free() < frames || !self.pool.depart(frames) {
             self.counters.transmit_full += u64::from(frames);
-            return Err((parts, DropReason::TransmitFull));
+            return Err(DropReason::TransmitFull);
         }
         let mut checksum = checksum;
         let last = parts.len() - 1;

@@ -256,9 +256,9 @@ impl PortSocket {
     /// As [`Transmitter::transmit_parts`].
     pub fn transmit_parts(
         &mut self,
-        parts: Parts,
+        parts: &mut Parts,
         checksum: Option<TxChecksum>,
-    ) -> Result<(), (Parts, DropReason)> {
+    ) -> Result<(), DropReason> {
         self.transmitter.transmit_parts(parts, checksum)
     }
 
@@ -344,9 +344,9 @@ impl TransmitSocket {
     /// As [`Transmitter::transmit_parts`].
     pub fn transmit_parts(
         &mut self,
-        parts: Parts,
+        parts: &mut Parts,
         checksum: Option<TxChecksum>,
-    ) -> Result<(), (Parts, DropReason)> {
+    ) -> Result<(), DropReason> {
         self.transmitter.transmit_parts(parts, checksum)
     }
 
