@@ -1,18 +1,19 @@
 //! `weir matrix`: who reaches whom, over all pairs of pods and the receivers' ports. Computed with
 //! the table that the workers run.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use dataplane::Protocol;
 use k8s_openapi::api::core::v1::Pod;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::lower;
 use crate::protocol::MatrixParams;
 use crate::trace::{End, TraceError, View, families, protocol, resolve_port};
 
 /// One pair and port.
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
     /// `NS/POD` or an address.
@@ -26,13 +27,13 @@ pub struct Entry {
     /// The container port's name.
     pub port_name: Option<String>,
     /// `allow` or `deny`.
-    pub verdict: &'static str,
+    pub verdict: Cow<'static, str>,
     /// The decision in a line.
     pub reason: String,
 }
 
 /// All pairs.
-#[derive(Clone, Debug, Default, Serialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(transparent)]
 pub struct Matrix {
     /// By sender, receiver, port.
@@ -178,7 +179,7 @@ impl View<'_> {
             protocol: column.protocol_name.clone(),
             port: column.port,
             port_name: column.port_name.clone(),
-            verdict: "deny",
+            verdict: "deny".into(),
             reason: "no common address family".to_owned(),
         };
         for pair in families(from, &column.end) {
@@ -187,7 +188,7 @@ impl View<'_> {
                 (other, _) => other,
             };
             let trace = self.judge(from, &column.end, pair, protocol, column.port);
-            entry.verdict = trace.verdict;
+            entry.verdict = trace.verdict.into();
             entry.reason = trace.reason;
             if trace.verdict == "deny" {
                 break;
@@ -236,7 +237,7 @@ impl Matrix {
             for column in &columns {
                 let mut cells = self.entries.iter();
                 let cell = cells.find(|e| e.from == row && title(e) == *column);
-                let mark = match cell.map(|entry| entry.verdict) {
+                let mark = match cell.map(|entry| entry.verdict.as_ref()) {
                     Some("allow") => ".",
                     Some(_) => "X",
                     None => " ",

@@ -2,10 +2,11 @@
 //! tutorial starts by hand: `weir-lab listen PORT`.
 //!
 //! A probe knows neither policies nor verdicts. It looks the name up with the system's resolver,
-//! connects with the system's TCP and says what happened.
+//! connects with the system's TCP and says what happened. A target written `udp:HOST:PORT` gets a
+//! datagram instead; an answer, or a closed port's ICMP error, tells that it arrived.
 
 use std::io::{self, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -78,17 +79,48 @@ pub fn probe(targets: &[String], limit: Duration) -> Vec<Probed> {
 }
 
 fn try_one(target: &str, limit: Duration) -> Outcome {
+    let (target, udp) = match target.strip_prefix("udp:") {
+        Some(target) => (target, true),
+        None => (target, false),
+    };
     let Some(address) = resolve(target, limit) else {
         return Outcome::Unresolved;
     };
-    match TcpStream::connect_timeout(&address, limit) {
-        Ok(_) => Outcome::Open,
+    let tried = if udp {
+        ask(address, limit)
+    } else {
+        TcpStream::connect_timeout(&address, limit).map(drop)
+    };
+    match tried {
+        Ok(()) => Outcome::Open,
         Err(error) => match error.kind() {
             io::ErrorKind::ConnectionRefused => Outcome::Refused,
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Outcome::TimedOut,
             _ => Outcome::Unreachable,
         },
     }
+}
+
+/// Sends a datagram and waits for any answer; once more half-way, since datagrams may be lost.
+fn ask(address: std::net::SocketAddr, limit: Duration) -> io::Result<()> {
+    let any: (std::net::IpAddr, u16) = match address {
+        std::net::SocketAddr::V4(_) => (std::net::Ipv4Addr::UNSPECIFIED.into(), 0),
+        std::net::SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED.into(), 0),
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(address)?;
+    socket.set_read_timeout(Some(limit / 2))?;
+    let mut answer = [0_u8; 64];
+    let mut silence = io::ErrorKind::TimedOut.into();
+    for _ in 0..2 {
+        socket.send(b"weir probe\n")?;
+        match socket.recv(&mut answer) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => silence = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(silence)
 }
 
 /// The first address of `HOST:PORT`. The resolver cannot be interrupted: past the limit its thread
@@ -148,5 +180,29 @@ mod tests {
         assert_eq!(found[1].outcome, Outcome::Refused);
         assert_eq!(found[2].outcome, Outcome::Unresolved);
         assert_eq!(found[2].target, targets[2]);
+    }
+
+    #[test]
+    fn a_datagram_is_answered_refused_or_swallowed() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let answering = server.local_addr().unwrap();
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let closed = UdpSocket::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = [0_u8; 64];
+            let (length, from) = server.recv_from(&mut buffer).unwrap();
+            server.send_to(&buffer[..length], from).unwrap();
+        });
+        let silent_address = silent.local_addr().unwrap();
+        let targets = [answering, closed, silent_address].map(|address| format!("udp:{address}"));
+        let found = probe(&targets, Duration::from_millis(300));
+        let outcomes: Vec<Outcome> = found.iter().map(|one| one.outcome).collect();
+        assert_eq!(
+            outcomes,
+            [Outcome::Open, Outcome::Refused, Outcome::TimedOut]
+        );
     }
 }

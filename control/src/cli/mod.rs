@@ -19,7 +19,7 @@ use flags::{Flag, GLOBAL, Parsed, Takes};
 use session::{Session, VerbError};
 use verbs::label::MetadataMap;
 use verbs::mutate::Way;
-use verbs::{delete, get, label, mutate, pods, status};
+use verbs::{delete, get, label, mutate, pods, questions, status};
 
 /// One verb.
 struct Verb {
@@ -114,6 +114,23 @@ const VERBS: &[Verb] = &[
         examples: "weir logs -f web --tail=20",
         flags: pods::LOGS_FLAGS,
         run: pods::logs,
+    },
+    Verb {
+        name: "trace",
+        about: "One flow's verdict: every policy consulted, the deciding rule, the nearest miss",
+        usage: "trace --from NS/POD|IP --to NS/POD|NS/SERVICE|IP --port N [-f FILE…]",
+        examples: "weir trace --from shop/client --to shop/web --port 80\n\
+                   weir trace -f policies/ --from a/x --to a/y --port 80 --expect deny",
+        flags: questions::TRACE_FLAGS,
+        run: questions::trace,
+    },
+    Verb {
+        name: "matrix",
+        about: "Who may reach whom, over all pairs of pods and ports",
+        usage: "matrix [-f FILE… | --live] [--port 80/TCP,icmp] [--with CIDR|NS/SERVICE]",
+        examples: "weir matrix\nweir matrix -f manifests/ -o json\nweir matrix --live",
+        flags: questions::MATRIX_FLAGS,
+        run: questions::matrix,
     },
     Verb {
         name: "daemon",

@@ -1,7 +1,11 @@
 //! Tests on real namespaces, processes and packets: `cargo test -p weir-testbed --test real
 //! [FILTER]`. Each is `ok`, `FAILED` or `skipped: REASON`; without root all are skipped.
 
+mod closed;
+mod enforcement;
+mod lab;
 mod pod;
+mod scenarios;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -16,13 +20,20 @@ pub struct Skipped(pub String);
 /// The `weir-lab` of this build.
 pub const WEIR_LAB: &str = env!("CARGO_BIN_EXE_weir-lab");
 
-type Test = (&'static str, fn() -> Outcome);
+/// A test's name and what it does.
+pub type Test = (&'static str, fn() -> Outcome);
 
 fn main() -> ExitCode {
     let filter = std::env::args()
         .skip(1)
         .find(|argument| !argument.starts_with('-'));
-    let tests: Vec<Test> = [pod::TESTS].concat();
+    let tests: Vec<Test> = [
+        pod::TESTS,
+        enforcement::TESTS,
+        closed::TESTS,
+        scenarios::TESTS,
+    ]
+    .concat();
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for (name, test) in tests {
         if filter

@@ -5,6 +5,7 @@ pub mod get;
 pub mod label;
 pub mod mutate;
 pub mod pods;
+pub mod questions;
 pub mod status;
 
 use serde_json::Value;

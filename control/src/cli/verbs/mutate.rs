@@ -6,7 +6,7 @@ use crate::cli::files;
 use crate::cli::flags::{Flag, optional, switch, value};
 use crate::cli::output::{Form, list};
 use crate::cli::session::{Session, VerbError};
-use crate::objects::{Object, decode_documents};
+use crate::objects::{self, DecodeOptions, Object, decode_documents_with};
 use crate::protocol::{ApplyParams, FieldValidation, Mutation, Operation, OperationKind};
 
 use super::{FILES, OUTPUT, TEMPLATE};
@@ -111,10 +111,17 @@ pub fn decode(session: &Session) -> Result<Vec<Object>, VerbError> {
         return Err(VerbError::Local("must specify one of -f and -k".into()));
     }
     let mut objects = Vec::new();
+    let namespace = session.namespace();
+    let options = DecodeOptions {
+        fields: field_validation(session.parsed.value("validate"))?,
+        namespace: namespace.as_deref(),
+        ..DecodeOptions::default()
+    };
     for source in files::read(&names, session.parsed.is_on("recursive"))? {
-        let decoded = decode_documents(&source.text, &source.name)
+        // The daemon decodes again and warns then.
+        let decoded = decode_documents_with(&source.text, &source.name, &options)
             .map_err(|error| VerbError::Local(error.to_string()))?;
-        objects.extend(decoded);
+        objects.extend(decoded.objects);
     }
     if objects.is_empty() {
         return Err(VerbError::Local("no objects passed to apply".into()));
@@ -246,6 +253,15 @@ fn validation(text: Option<&str>) -> Result<FieldValidation, VerbError> {
              ignore (or false)"
         ))),
     }
+}
+
+/// [`validation`] in the decoder's terms.
+pub fn field_validation(text: Option<&str>) -> Result<objects::FieldValidation, VerbError> {
+    Ok(match validation(text)? {
+        FieldValidation::Strict => objects::FieldValidation::Strict,
+        FieldValidation::Warn => objects::FieldValidation::Warn,
+        FieldValidation::Ignore => objects::FieldValidation::Ignore,
+    })
 }
 
 fn print(mutation: &Mutation, form: Option<&Form>, dry_run: DryRun) -> Result<(), VerbError> {
