@@ -441,7 +441,7 @@ fn traces_and_matrices_from_files() {
     let found: Vec<_> = matrix
         .entries
         .iter()
-        .map(|e| (e.from.as_str(), e.verdict))
+        .map(|e| (e.from.as_str(), e.verdict.as_ref()))
         .collect();
     assert_eq!(
         found,
