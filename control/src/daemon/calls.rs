@@ -41,7 +41,7 @@ impl<P: Plane> Service for Serving<'_, P> {
     }
 
     fn take_notifications(&mut self) -> Vec<(ClientId, Vec<u8>)> {
-        self.daemon.watches.take_lines()
+        self.daemon.take_lines()
     }
 
     fn tick(&mut self, source: Option<usize>, clients: usize) {
@@ -67,6 +67,11 @@ impl<P: Plane> Service for Serving<'_, P> {
 }
 
 impl<P: Plane> Daemon<P> {
+    /// The watches' and log followers' lines that wait for their clients.
+    pub fn take_lines(&mut self) -> Vec<(ClientId, Vec<u8>)> {
+        self.watches.take_lines()
+    }
+
     /// Answers one request.
     pub fn call(
         &mut self,

@@ -3,3 +3,4 @@
 mod hostile;
 mod objects;
 mod policy;
+mod store;

@@ -1,0 +1,560 @@
+//! The daemon's own logic over a dataplane that only remembers: transactions, watches, the journal.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use config::Config;
+use control::daemon::network::{Facts, Interface};
+use control::daemon::plane::{Connection, Outside, Plane, PlaneError, WorkerState};
+use control::daemon::server::ClientId;
+use control::daemon::state::Daemon;
+use control::denial_log::{self, DenialLog};
+use control::journal::Journal;
+use control::protocol::{ErrorObject, Reason};
+use dataplane::counters::Totals;
+use dataplane::engine::{Acknowledged, EngineError};
+use dataplane::events::Event;
+use dataplane::snapshot::{EndpointSlot, Generation, Incarnation, PortId, Role};
+use dataplane::{Address, Direction, Mac, Protocol, Snapshot};
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+/// What the fake remembers, and how it behaves.
+#[derive(Debug, Default)]
+struct Memory {
+    snapshot: Option<Arc<Snapshot>>,
+    ports: BTreeSet<u16>,
+    /// Ports there can be.
+    room: u16,
+    gone: Vec<u32>,
+    forgotten: Vec<u32>,
+    resolved: Vec<Address>,
+}
+
+#[derive(Clone, Debug)]
+struct Fake(Rc<RefCell<Memory>>);
+
+impl Plane for Fake {
+    fn set_up(&mut self, _config: &Config) -> Result<Vec<Interface>, PlaneError> {
+        Ok(vec![interface("weir-node-x", Role::HostNode)])
+    }
+
+    fn pod_interface(&mut self, name: &str) -> Result<Interface, PlaneError> {
+        Ok(interface(name, Role::Pod))
+    }
+
+    fn add_port(
+        &mut self,
+        _interface: &Interface,
+        number: Option<PortId>,
+    ) -> Result<PortId, PlaneError> {
+        let mut memory = self.0.borrow_mut();
+        let free = (0..memory.room).find(|port| !memory.ports.contains(port));
+        let wanted = number
+            .map(|port| port.0)
+            .filter(|port| !memory.ports.contains(port));
+        let port = wanted.or(free).ok_or(EngineError::NoPort(memory.room))?;
+        memory.ports.insert(port);
+        Ok(PortId(port))
+    }
+
+    fn remove_port(&mut self, port: PortId) -> Result<(), PlaneError> {
+        let mut memory = self.0.borrow_mut();
+        let snapshot = memory.snapshot.clone().unwrap_or_default();
+        assert!(
+            snapshot.port(port).is_none(),
+            "removed while a snapshot has it"
+        );
+        assert!(memory.ports.remove(&port.0));
+        Ok(())
+    }
+
+    fn set_local_prefixes(&mut self, _prefixes: &[IpNet]) -> Result<(), PlaneError> {
+        Ok(())
+    }
+
+    fn publish(&mut self, snapshot: Snapshot) -> Result<Acknowledged, EngineError> {
+        let mut memory = self.0.borrow_mut();
+        let generation = snapshot.generation();
+        let newest = memory
+            .snapshot
+            .as_ref()
+            .map(|s| s.generation())
+            .unwrap_or_default();
+        assert!(generation > newest, "generations rise");
+        memory.snapshot = Some(Arc::new(snapshot));
+        Ok(Acknowledged {
+            generation,
+            workers: 2,
+            elapsed: Duration::from_micros(83),
+        })
+    }
+
+    fn live(&self, _generation: Generation) -> (usize, usize) {
+        (2, 2)
+    }
+
+    fn workers(&self) -> Vec<WorkerState> {
+        Vec::new()
+    }
+
+    fn owner(&self, _port: PortId) -> Option<usize> {
+        None
+    }
+
+    fn connections(&self) -> u64 {
+        0
+    }
+
+    fn list_connections(&self, _limit: usize) -> Vec<Connection> {
+        Vec::new()
+    }
+
+    fn sweep(&mut self) -> Result<(), PlaneError> {
+        Ok(())
+    }
+
+    fn events_lost(&self) -> u64 {
+        0
+    }
+
+    fn forget_endpoint(&mut self, incarnation: Incarnation) {
+        self.0.borrow_mut().forgotten.push(incarnation.0);
+    }
+
+    fn counters(&self) -> Totals {
+        Totals::of([])
+    }
+
+    fn take_events(&mut self, _limit: usize) -> Vec<Event> {
+        Vec::new()
+    }
+
+    fn facts(&mut self) -> Result<Facts, PlaneError> {
+        let own: std::net::IpAddr = "192.0.2.1".parse().unwrap();
+        Ok(Facts {
+            node_addresses: vec![own.into()],
+            ..Facts::default()
+        })
+    }
+
+    fn outside(&mut self) -> Outside {
+        Outside {
+            gone: std::mem::take(&mut self.0.borrow_mut().gone),
+            facts: false,
+        }
+    }
+
+    fn resolve(&mut self, _port: PortId, address: Address) {
+        self.0.borrow_mut().resolved.push(address);
+    }
+
+    fn maintain(&mut self) {}
+}
+
+fn interface(name: &str, role: Role) -> Interface {
+    Interface {
+        index: name.bytes().map(u32::from).sum(),
+        name: name.to_owned(),
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        mtu: 1500,
+        queues: 1,
+        role,
+        peer_mac: None,
+        zero_copy: false,
+        is_virtual: true,
+    }
+}
+
+struct Scene {
+    folder: PathBuf,
+    memory: Rc<RefCell<Memory>>,
+    daemon: Option<Daemon<Fake>>,
+}
+
+const ME: ClientId = ClientId(64);
+
+impl Scene {
+    fn new(name: &str) -> Scene {
+        let folder = std::env::temp_dir().join(format!("weir-store-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        let mut scene = Scene {
+            folder,
+            memory: Rc::default(),
+            daemon: None,
+        };
+        scene.start();
+        scene
+    }
+
+    /// As after a crash: nothing of the daemon before is left but its files.
+    fn start(&mut self) {
+        self.daemon = None;
+        self.memory = Rc::default();
+        self.memory.borrow_mut().room = 4;
+        let config = Config {
+            runtime_dir: self.folder.join("run"),
+            state_dir: self.folder.join("state"),
+            ..Config::default()
+        };
+        let settings = denial_log::Settings {
+            path: self.folder.join("network-policy.log"),
+            format: config.log.format,
+            file_bytes: config.log.file_bytes,
+            files: 1,
+            aggregation_s: 10,
+            node: "n1".into(),
+        };
+        let log = DenialLog::open(settings, Instant::now()).unwrap();
+        let (journal, records) = Journal::open(&config.state_dir).unwrap();
+        let plane = Fake(self.memory.clone());
+        self.daemon = Some(Daemon::start(config, plane, journal, records, log).unwrap());
+    }
+
+    fn call(&mut self, method: &str, params: Value) -> Result<Value, ErrorObject> {
+        self.daemon.as_mut().unwrap().call(ME, method, params)
+    }
+
+    fn must(&mut self, method: &str, params: Value) -> Value {
+        self.call(method, params)
+            .unwrap_or_else(|error| panic!("{method}: {}", error.message))
+    }
+
+    fn reason(&mut self, method: &str, params: Value) -> Reason {
+        let error = self.call(method, params.clone());
+        let error = error.expect_err(&format!("{method} {params}"));
+        error.data.unwrap().reason
+    }
+
+    fn names(&mut self, resource: &str) -> Vec<String> {
+        let found = self.must("get", json!({"resource": resource, "allNamespaces": true}));
+        let items = found["items"].as_array().unwrap();
+        items
+            .iter()
+            .map(|item| item["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    fn generation(&self) -> u64 {
+        self.snapshot().generation().0
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.memory.borrow().snapshot.clone().unwrap()
+    }
+
+    fn add(&mut self, name: &str, uid: &str, address: &str) -> Result<Value, ErrorObject> {
+        let params = json!({
+            "namespace": "default", "name": name, "uid": uid, "interface": format!("wp-{name}"),
+            "mac": "02:00:00:00:00:09", "addresses": [address],
+        });
+        self.call("endpoint.add", params)
+    }
+
+    /// Whether the published table lets any TCP into the endpoint with that address.
+    fn is_open(&self, address: &str) -> bool {
+        let snapshot = self.snapshot();
+        let address: std::net::IpAddr = address.parse().unwrap();
+        let slot: EndpointSlot = snapshot.endpoint_at(address.into()).unwrap().slot;
+        let peer = snapshot.policy().classify(Address::v4(0x0808_0808));
+        let policy = snapshot.policy();
+        policy
+            .decide(slot, Direction::Ingress, peer, Protocol::TCP, Some(80))
+            .accept
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn pod(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}
+    })
+}
+
+fn deny(name: &str) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"]}
+    })
+}
+
+#[test]
+fn one_bad_object_and_nothing_changes() {
+    let mut scene = Scene::new("transaction");
+    let before = scene.generation();
+    let mut broken = deny("b");
+    broken["spec"]["policyTypes"] = json!(["Sideways"]);
+    for (last, reason) in [
+        (broken, Reason::Invalid),
+        (
+            json!({"apiVersion": "v1", "kind": "Nonsense", "metadata": {"name": "x"}}),
+            Reason::NotFound,
+        ),
+        (
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "void"}}),
+            Reason::NotFound,
+        ),
+        (json!({"kind": 5}), Reason::BadRequest),
+        (json!("text"), Reason::BadRequest),
+    ] {
+        let params = json!({"objects": [pod("a"), deny("a"), last]});
+        assert_eq!(scene.reason("apply", params.clone()), reason, "{params}");
+    }
+    assert_eq!(scene.names("pods"), [""; 0]);
+    assert_eq!(scene.names("netpol"), [""; 0]);
+    assert_eq!(scene.generation(), before);
+    scene.start();
+    assert_eq!(scene.names("pods"), [""; 0]);
+}
+
+#[test]
+fn dry_runs_and_wrong_generations_change_nothing() {
+    let mut scene = Scene::new("dry");
+    let before = scene.generation();
+    let answer = scene.must("apply", json!({"objects": [pod("a")], "dryRun": true}));
+    assert_eq!(answer["results"][0]["operation"], "created");
+    assert_eq!(scene.names("pods"), [""; 0]);
+    let params = json!({"objects": [pod("a")], "expectedGeneration": before + 1});
+    assert_eq!(scene.reason("apply", params), Reason::Conflict);
+    assert_eq!(scene.generation(), before);
+    scene.must(
+        "apply",
+        json!({"objects": [pod("a")], "expectedGeneration": before}),
+    );
+    let params = json!({"objects": [pod("b")], "expectedGeneration": before});
+    assert_eq!(scene.reason("apply", params), Reason::Conflict);
+    let answer = scene.must("apply", json!({"objects": [pod("a")]}));
+    assert_eq!(answer["results"][0]["operation"], "unchanged");
+    assert_eq!(scene.names("pods"), ["a"]);
+}
+
+#[test]
+fn params_that_are_none_are_refused() {
+    let mut scene = Scene::new("params");
+    for (method, params) in [
+        ("apply", json!({})),
+        ("apply", json!({"objects": [], "unknown": 1})),
+        ("apply", json!([])),
+        ("get", json!({"resource": 7})),
+        ("endpoint.add", json!({"uid": "x"})),
+        ("unwatch", json!({"subscription": 99})),
+    ] {
+        let error = scene.call(method, params.clone()).unwrap_err();
+        assert_eq!(error.code, -32602, "{method} {params}: {}", error.message);
+    }
+    assert_eq!(scene.call("nonsense", json!({})).unwrap_err().code, -32601);
+}
+
+#[test]
+fn objects_policies_and_endpoints_outlive_a_crash() {
+    let mut scene = Scene::new("crash");
+    scene.must(
+        "apply",
+        json!({"objects": [pod("a"), pod("b"), pod("c"), deny("d")]}),
+    );
+    let uid = |scene: &mut Scene, name: &str| {
+        let found = scene.must("get", json!({"resource": "po", "name": name}));
+        found["items"][0]["metadata"]["uid"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let (a, b) = (uid(&mut scene, "a"), uid(&mut scene, "b"));
+    scene.add("b", &b, "10.0.0.3").unwrap();
+    scene.add("a", &a, "10.0.0.2").unwrap();
+    scene.must(
+        "delete",
+        json!({"targets": [{"resource": "pod", "name": "c"}]}),
+    );
+    assert!(!scene.is_open("10.0.0.2"));
+    let before = scene.snapshot();
+    let kept = |snapshot: &Snapshot| -> BTreeSet<(String, u32, u16)> {
+        let ends = snapshot.endpoints();
+        ends.map(|end| (end.addresses[0].to_string(), end.incarnation.0, end.port.0))
+            .collect()
+    };
+
+    scene.start();
+    assert_eq!(scene.names("pods"), ["a", "b"]);
+    assert_eq!(scene.names("netpol"), ["d"]);
+    assert!(scene.generation() > before.generation().0);
+    assert_eq!(kept(&scene.snapshot()), kept(&before));
+    assert!(!scene.is_open("10.0.0.2"));
+
+    scene.must("endpoint.remove", json!({"uid": a}));
+    scene.must(
+        "delete",
+        json!({"targets": [{"resource": "netpol", "name": "d"}]}),
+    );
+    let again = scene.add("a", &a, "10.0.0.2").unwrap();
+    assert_eq!(again["incarnation"], 3, "an identity is never used again");
+    assert!(scene.is_open("10.0.0.2"));
+}
+
+#[test]
+fn an_epoch_moves_only_with_the_endpoints_own_policy() {
+    let mut scene = Scene::new("epoch");
+    let mut only_a = deny("only-a");
+    only_a["spec"]["podSelector"] = json!({"matchLabels": {"app": "a"}});
+    let applied = scene.must("apply", json!({"objects": [pod("a"), pod("b")]}));
+    for (index, address) in ["10.0.0.2", "10.0.0.3"].iter().enumerate() {
+        let result = &applied["results"][index];
+        let (name, uid) = (
+            result["name"].as_str().unwrap(),
+            result["uid"].as_str().unwrap(),
+        );
+        scene.add(name, uid, address).unwrap();
+    }
+    let epochs = |scene: &Scene| -> Vec<u32> {
+        let snapshot = scene.snapshot();
+        [2, 3]
+            .map(|last| {
+                snapshot
+                    .endpoint_at(Address::v4(0x0a00_0000 + last))
+                    .unwrap()
+                    .epoch
+                    .0
+            })
+            .to_vec()
+    };
+    let before = epochs(&scene);
+    scene.must("apply", json!({"objects": [only_a]}));
+    let after = epochs(&scene);
+    assert_eq!(after, [scene.generation() as u32, before[1]]);
+}
+
+#[test]
+fn endpoints_that_cannot_be_are_refused_and_leave_nothing() {
+    let mut scene = Scene::new("endpoints");
+    let ports = |scene: &Scene| scene.memory.borrow().ports.len();
+    let before = ports(&scene);
+    scene.add("a", "u1", "10.0.0.2").unwrap();
+    assert!(
+        !scene.is_open("10.0.0.2"),
+        "nobody knows what a pod without an object may do"
+    );
+    let warned = scene.add("a", "u1", "10.0.0.2").unwrap();
+    assert_eq!(
+        warned["warnings"].as_array().unwrap().len(),
+        1,
+        "the same again is no error"
+    );
+    for (name, uid, address, expected) in [
+        ("a", "u1", "10.0.0.9", Reason::AlreadyExists),
+        ("b", "u2", "10.0.0.2", Reason::Conflict),
+        ("a", "u2", "10.0.0.9", Reason::Conflict),
+        ("b", "u2", "192.0.2.1", Reason::Conflict),
+        ("b", "u2", "169.254.1.1", Reason::Conflict),
+        ("b", "u2", "127.0.0.1", Reason::BadRequest),
+        ("b", "u2", "224.0.0.1", Reason::BadRequest),
+        ("b", "u2", "::ffff:10.0.0.9", Reason::BadRequest),
+        ("b", "", "10.0.0.9", Reason::BadRequest),
+    ] {
+        let error = scene.add(name, uid, address).unwrap_err();
+        assert_eq!(
+            error.data.unwrap().reason,
+            expected,
+            "{name} {uid} {address}"
+        );
+        assert_eq!(ports(&scene), before + 1, "{address} leaves a port behind");
+    }
+    scene.add("b", "u2", "10.0.0.3").unwrap();
+    scene.add("c", "u3", "10.0.0.4").unwrap();
+    let full = scene.add("d", "u4", "10.0.0.5").unwrap_err();
+    assert!(
+        full.message.contains("all 4 ports are in use"),
+        "{}",
+        full.message
+    );
+    assert_eq!(
+        scene.reason("endpoint.remove", json!({"uid": "u4"})),
+        Reason::NotFound
+    );
+    scene.must("endpoint.remove", json!({"uid": "u1"}));
+    assert_eq!(scene.memory.borrow().forgotten.last(), Some(&1));
+    scene.add("d", "u4", "10.0.0.5").unwrap();
+}
+
+#[test]
+fn a_watch_tells_what_is_there_and_then_what_happens() {
+    let mut scene = Scene::new("watch");
+    scene.must("apply", json!({"objects": [pod("a"), deny("d")]}));
+    let watch = scene.must(
+        "watch",
+        json!({"resources": ["pods"], "namespace": "default"}),
+    );
+    scene.must("apply", json!({"objects": [pod("b"), deny("e")]}));
+    let mut labelled = pod("a");
+    labelled["metadata"]["labels"]["app"] = json!("z");
+    scene.must("apply", json!({"objects": [labelled]}));
+    scene.must(
+        "delete",
+        json!({"targets": [{"resource": "po", "name": "b"}]}),
+    );
+    let lines = |scene: &mut Scene| -> Vec<String> {
+        let lines = scene.daemon.as_mut().unwrap().take_lines();
+        let parse = |line: &[u8]| serde_json::from_slice::<Value>(line).unwrap();
+        lines
+            .iter()
+            .map(|(client, line)| {
+                assert_eq!(*client, ME);
+                let params = &parse(line)["params"];
+                let name = params["object"]["metadata"]["name"].as_str().unwrap_or("-");
+                format!("{} {name}", params["type"].as_str().unwrap())
+            })
+            .collect()
+    };
+    let expected = ["ADDED a", "SYNCED -", "ADDED b", "MODIFIED a", "DELETED b"];
+    assert_eq!(lines(&mut scene), expected);
+    scene.must("unwatch", watch);
+    scene.must("apply", json!({"objects": [pod("c")]}));
+    assert_eq!(lines(&mut scene), [""; 0]);
+    for _ in 0..config::limits::WATCHES_PER_CLIENT {
+        scene.must("watch", json!({"resources": ["svc"]}));
+    }
+    let params = json!({"resources": ["svc"]});
+    assert_eq!(scene.reason("watch", params), Reason::TooManyRequests);
+}
+
+#[test]
+fn selectors_pick() {
+    let mut scene = Scene::new("selectors");
+    scene.must("apply", json!({"objects": [pod("a"), pod("b")]}));
+    for (params, expected) in [
+        (json!({"labelSelector": "app=a"}), vec!["a"]),
+        (json!({"labelSelector": "app!=a"}), vec!["b"]),
+        (json!({"labelSelector": "app in (a,b)"}), vec!["a", "b"]),
+        (json!({"fieldSelector": "metadata.name=b"}), vec!["b"]),
+        (
+            json!({"fieldSelector": "metadata.name!=b,metadata.namespace==default"}),
+            vec!["a"],
+        ),
+        (json!({"namespace": "kube-system"}), vec![]),
+    ] {
+        let mut whole = json!({"resource": "pods"});
+        whole
+            .as_object_mut()
+            .unwrap()
+            .extend(params.as_object().unwrap().clone());
+        let found = scene.must("get", whole);
+        let items = found["items"].as_array().unwrap();
+        let names: Vec<&str> = items
+            .iter()
+            .map(|item| item["metadata"]["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, expected, "{params}");
+    }
+    let params = json!({"resource": "pods", "fieldSelector": "nonsense"});
+    assert_eq!(scene.reason("get", params), Reason::BadRequest);
+}
