@@ -120,9 +120,8 @@ fn accept(listener: &TcpListener, pod: &str, active: &Arc<AtomicUsize>) {
 
 fn converse(stream: TcpStream, peer: SocketAddr, pod: &str) -> io::Result<()> {
     stream.set_read_timeout(Some(IDLE))?;
-    stream
-        .set_nodelay(true)
-        .or_else(|_| Ok::<_, io::Error>(()))?;
+    // An SCTP socket has no such option, and needs none.
+    let _sctp = stream.set_nodelay(true);
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut stream = stream;
     loop {

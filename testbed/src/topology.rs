@@ -141,14 +141,12 @@ impl Topology {
         note(&external_name(lab))?;
         let node = Namespace::create(&node_name(lab))?;
         let external = Namespace::create(&external_name(lab))?;
-        node.run(|| {
-            settle_addresses();
-            make_node(&external)
-        })??;
-        external.run(|| {
-            settle_addresses();
-            make_external()
-        })??;
+        // Both before any interface is up: a link-local address that waits for duplicates keeps
+        // the first packets to its neighbours waiting.
+        node.run(settle_addresses)?;
+        external.run(settle_addresses)?;
+        node.run(|| make_node(&external))??;
+        external.run(make_external)??;
         Ok(Topology {
             lab: lab.to_owned(),
             names,

@@ -179,9 +179,8 @@ fn drop_privileges(spec: &ProcessSpec) -> io::Result<()> {
     let user = Uid::from_raw(user);
     rustix::thread::set_thread_res_uid(user, user, user)?;
     if !user.is_root() {
-        use rustix::thread::CapabilitySet;
         let mut sets = rustix::thread::capabilities(None)?;
-        sets.effective = sets.permitted | CapabilitySet::empty();
+        sets.effective = sets.permitted;
         rustix::thread::set_capabilities(None, sets)?;
     }
     capability::limit_to(&spec.capabilities)?;

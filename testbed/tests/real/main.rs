@@ -1,6 +1,7 @@
 //! Tests on real namespaces, processes and packets: `cargo test -p weir-testbed --test real
 //! [FILTER]`. Each is `ok`, `FAILED` or `skipped: REASON`; without root all are skipped.
 
+mod agent;
 mod closed;
 mod enforcement;
 mod lab;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         .find(|argument| !argument.starts_with('-'));
     let tests: Vec<Test> = [
         pod::TESTS,
+        agent::TESTS,
         enforcement::TESTS,
         closed::TESTS,
         scenarios::TESTS,
