@@ -9,9 +9,9 @@ use control::lab_protocol::{self, ContainerTarget, ExecRequest, LogsRequest};
 use control::netlink::Namespace;
 use testbed::lab::{self, Lab, UpOptions};
 
-use crate::{Outcome, Skipped, WEIR_LAB};
+use crate::{Outcome, Skipped, Test, WEIR_LAB};
 
-pub const TESTS: &[(&str, fn() -> Outcome)] = &[
+pub const TESTS: &[Test] = &[
     (
         "agent::pods_connect_in_both_families_and_a_policy_closes_at_once",
         connections,

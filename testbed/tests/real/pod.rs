@@ -13,9 +13,9 @@ use testbed::pod::capability;
 use testbed::pod::message::{FromInit, ProcessSpec, RootSpec, ToInit, Volume, VolumeMount};
 use testbed::pod::sandbox::{Program, Sandbox};
 
-use crate::{Outcome, WEIR_LAB};
+use crate::{Outcome, Test, WEIR_LAB};
 
-pub const TESTS: &[(&str, fn() -> Outcome)] = &[
+pub const TESTS: &[Test] = &[
     (
         "pod::a_pod_that_deletes_everything_changes_nothing_outside",
         deletes_everything,
