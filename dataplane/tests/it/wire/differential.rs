@@ -149,9 +149,20 @@ fn check_syn_options(sample: &Sample, header: &etherparse::TcpHeader, tcp: &data
     }
 }
 
+fn is_unread(transport: &Transport) -> bool {
+    matches!(
+        transport,
+        Transport::Other | Transport::Icmp(Icmp::Other { .. } | Icmp::NotForwarded { .. })
+    )
+}
+
 fn compare(frame: &[u8], ip: &dataplane::wire::Ip) {
-    let other =
-        SlicedPacket::from_ethernet(frame).unwrap_or_else(|e| panic!("{e} in {frame:02x?}"));
+    let other = match SlicedPacket::from_ethernet(frame) {
+        Ok(other) => other,
+        // It reads what we do not: IGMP, ICMP timestamps.
+        Err(_) if is_unread(&ip.transport) => return,
+        Err(error) => panic!("{error} in {frame:02x?}"),
+    };
     assert!(matches!(other.link, Some(LinkSlice::Ethernet2(_))));
     match other.net.unwrap() {
         NetSlice::Ipv4(slice) => {
@@ -176,8 +187,10 @@ fn compare(frame: &[u8], ip: &dataplane::wire::Ip) {
             assert_eq!(ip.hop_limit, header.hop_limit());
             assert_eq!(ip.traffic_class, header.traffic_class());
             assert_eq!(ip.fragment.is_some(), slice.is_payload_fragmented());
-            // etherparse walks AH of IPv6 as we do, so both end at the same protocol.
-            assert_eq!(ip.protocol.0, slice.payload().ip_number.0);
+            // etherparse takes a later fragment's payload for extension headers; we do not.
+            if ip.transport != Transport::Unread {
+                assert_eq!(ip.protocol.0, slice.payload().ip_number.0);
+            }
         }
         other => panic!("{other:?}"),
     }
