@@ -137,11 +137,11 @@ fn nobody_else_reaches_a_pod() {
     let world = World::new("shut", 1500);
     world.bridge();
     assert!(
-        traffic::pod_reaches_pod(&world),
+        traffic::soon(|| traffic::pod_reaches_pod(&world)),
         "the bridge passes packets before"
     );
     assert!(
-        traffic::node_reaches_pod(&world),
+        traffic::soon(|| traffic::node_reaches_pod(&world)),
         "the node's stack reaches the pod before"
     );
     let mut programs = Programs::load(&world.pins, 16).unwrap();
@@ -169,10 +169,10 @@ fn nobody_else_reaches_a_pod() {
         .into_iter()
         .for_each(|a| programs.detach(a).unwrap());
     assert!(
-        traffic::pod_reaches_pod(&world),
+        traffic::soon(|| traffic::pod_reaches_pod(&world)),
         "detached, the kernel passes packets again"
     );
-    assert!(traffic::node_reaches_pod(&world));
+    assert!(traffic::soon(|| traffic::node_reaches_pod(&world)));
 }
 
 /// A daemon of its own process is killed: nothing passes. The next one updates the pinned links,
@@ -281,7 +281,10 @@ fn an_uplink_keeps_what_is_the_nodes() {
         programs.set_socket(a, 0, port.as_fd()).unwrap();
     }
     let mut burst = Burst::new();
-    assert!(traffic::pod_reaches_pod(&world), "no prefix is ours yet");
+    assert!(
+        traffic::soon(|| traffic::pod_reaches_pod(&world)),
+        "no prefix is ours yet"
+    );
     assert_eq!(port.receive(&mut burst), 0);
     programs
         .set_local_prefixes(&["10.9.0.2/32".parse().unwrap()])
@@ -297,14 +300,14 @@ fn an_uplink_keeps_what_is_the_nodes() {
         magazine.give(received.frame);
     }
     assert!(
-        traffic::node_reaches_pod(&world),
+        traffic::soon(|| traffic::node_reaches_pod(&world)),
         "what is not for 10.9.0.2 is the node's"
     );
     programs
         .set_local_prefixes(&["fd09::/64".parse().unwrap()])
         .unwrap();
     assert!(
-        traffic::pod_reaches_pod(&world),
+        traffic::soon(|| traffic::pod_reaches_pod(&world)),
         "prefixes are replaced, not added"
     );
 }
