@@ -319,7 +319,7 @@ fn the_sweep_leaves_live_interfaces_shut() {
     world
         .ports()
         .iter()
-        .for_each(|i| drop(programs.attach(Role::Pod, *i).unwrap()));
+        .for_each(|i| _ = programs.attach(Role::Pod, *i).unwrap());
     drop(programs);
     world.remove_port(1);
     assert_eq!(world.pins(), 4);
