@@ -147,7 +147,7 @@ impl Client {
             if let Some(error) = response.error {
                 return Err(ClientError::Refused(error));
             }
-            if response.id != Value::from(id) {
+            if response.id != id {
                 return Err(ClientError::Protocol(format!(
                     "reply to request {} where {id} was awaited",
                     response.id

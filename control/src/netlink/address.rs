@@ -35,7 +35,7 @@ impl Netlink {
     /// Gives an interface an address. IPv6 ones skip duplicate address detection.
     pub fn add_address(&mut self, interface: u32, address: IpNet) -> Result<()> {
         let mut message = address_message(interface, address);
-        if let IpAddr::V6(_) = address.addr() {
+        if address.addr().is_ipv6() {
             message.header.flags = AddressHeaderFlags::Nodad;
         }
         let what = format!("add address {address} to link {interface}");

@@ -251,7 +251,7 @@ fn an_oversized_message_is_refused_without_being_kept() {
         let mut written = stream.try_clone().unwrap();
         let writer = std::thread::spawn(move || {
             let chunk = vec![b'a'; 1 << 16];
-            for _ in 0..(16 * MESSAGE_BYTES >> 16) {
+            for _ in 0..(16 * MESSAGE_BYTES / (1 << 16)) {
                 if written.write_all(&chunk).is_err() {
                     return;
                 }
