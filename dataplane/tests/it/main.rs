@@ -1,6 +1,4 @@
 //! Tests of the dataplane from outside, in one binary.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 // Clippy's own exception for tests covers test functions only, not what they share.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
