@@ -19,7 +19,7 @@ use flags::{Flag, GLOBAL, Parsed, Takes};
 use session::{Session, VerbError};
 use verbs::label::MetadataMap;
 use verbs::mutate::Way;
-use verbs::{delete, get, label, mutate, pods, questions, status};
+use verbs::{check, delete, get, label, mutate, pods, questions, status};
 
 /// One verb.
 struct Verb {
@@ -146,6 +146,14 @@ const VERBS: &[Verb] = &[
             let config = session.parsed.value("config").map(std::path::Path::new);
             crate::daemon::run(config).map_err(|error| VerbError::Local(error.to_string()))
         },
+    },
+    Verb {
+        name: "check",
+        about: "What this machine has and lacks, with the command that mends it",
+        usage: "check [--config FILE] [-o json]",
+        examples: "sudo weir check",
+        flags: check::FLAGS,
+        run: check::run,
     },
     Verb {
         name: "status",

@@ -81,11 +81,7 @@ fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> DaemonError
 /// `config_path` is the configuration; none takes `/etc/weir/weir.toml` if it exists and the
 /// defaults otherwise.
 pub fn run(config_path: Option<&Path>) -> Result<(), DaemonError> {
-    let config = match config_path {
-        Some(path) => Config::load(path)?,
-        None if Path::new(CONFIG).exists() => Config::load(Path::new(CONFIG))?,
-        None => Config::default(),
-    };
+    let config = load_config(config_path)?;
     let subscriber = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_target(false);
@@ -129,6 +125,15 @@ pub fn run(config_path: Option<&Path>) -> Result<(), DaemonError> {
     let Daemon { plane, journal, .. } = daemon;
     plane.stop();
     Ok(journal.close()?)
+}
+
+/// The configuration named; if none is, `/etc/weir/weir.toml` if it exists, else the defaults.
+pub fn load_config(path: Option<&Path>) -> Result<Config, config::ConfigError> {
+    match path {
+        Some(path) => Config::load(path),
+        None if Path::new(CONFIG).exists() => Config::load(Path::new(CONFIG)),
+        None => Ok(Config::default()),
+    }
 }
 
 /// The end of a pipe that SIGTERM and SIGINT write to.

@@ -1,5 +1,6 @@
 //! The verbs, one file each, and what they share.
 
+pub mod check;
 pub mod delete;
 pub mod get;
 pub mod label;
