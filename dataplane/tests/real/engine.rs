@@ -17,7 +17,7 @@ use dataplane::policy::ir::{Block, Chain, EndpointPolicy, Peers, PortRange, Port
 use dataplane::policy::{EndpointSlot, PolicyTable, ir};
 use dataplane::route::{NextHop, Route, RouteTable, RouteTarget};
 use dataplane::snapshot::{
-    Endpoint, Epoch, Generation, Incarnation, Parts, Port, PortId, Role, Snapshot,
+    Endpoint, Epoch, Generation, Incarnation, Neighbour, Parts, Port, PortId, Role, Snapshot,
 };
 use dataplane::{Address, Mac, PolicyId, Protocol, Tier};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -70,6 +70,12 @@ fn port_mac(number: usize) -> Mac {
 }
 
 const NODE_MAC: Mac = Mac([2, 0, 0, 9, 2, 0]);
+const OUTSIDE_MAC: Mac = Mac([2, 0, 0, 9, 3, 0]);
+
+fn outside(v4: bool) -> IpAddr {
+    let text = if v4 { "198.51.100.1" } else { "2001:db8::1" };
+    text.parse().unwrap()
+}
 
 /// Namespaces, veths, a bpffs, and an engine in their midst.
 struct Lab {
@@ -94,6 +100,7 @@ impl Lab {
             policies: vec![EndpointPolicy::default(); PODS],
         };
         lab.make_namespaces();
+        lab.make_uplink();
         let cores = (0..workers).collect();
         let pin_dir = lab.bpffs.join("weir");
         let start = || Engine::start(options(cores, pin_dir)).unwrap();
@@ -105,6 +112,10 @@ impl Lab {
 
     fn node(&self) -> String {
         format!("{}-node", self.prefix)
+    }
+
+    fn outside(&self) -> String {
+        format!("{}-out", self.prefix)
     }
 
     fn pod(&self, pod: usize) -> String {
@@ -171,6 +182,32 @@ impl Lab {
         ));
     }
 
+    /// A veth to the outside, which routes the pods' ranges to the node.
+    fn make_uplink(&self) {
+        let (node, out) = (self.node(), self.outside());
+        run(&format!("ip netns add {out}"));
+        run(&format!("ip -n {out} link set lo up"));
+        run(&format!(
+            "ip -n {node} link add uplink address {} type veth peer name eth0 address {} netns {out}",
+            port_mac(8),
+            OUTSIDE_MAC
+        ));
+        run(&format!("ip -n {node} link set uplink up"));
+        run(&format!("ip -n {out} link set eth0 up"));
+        run(&format!("ip -n {node} addr add 198.51.100.2/24 dev uplink"));
+        run(&format!(
+            "ip -n {node} addr add 2001:db8::2/64 dev uplink nodad"
+        ));
+        run(&format!("ip -n {out} addr add 198.51.100.1/24 dev eth0"));
+        run(&format!(
+            "ip -n {out} addr add 2001:db8::1/64 dev eth0 nodad"
+        ));
+        run(&format!(
+            "ip -n {out} route add 10.9.0.0/24 via 198.51.100.2"
+        ));
+        run(&format!("ip -n {out} route add fd09::/64 via 2001:db8::2"));
+    }
+
     fn ifindex(&self, interface: &str) -> u32 {
         let line = run(&format!("ip -n {} -o link show {interface}", self.node()));
         line.split(':').next().unwrap().parse().unwrap()
@@ -217,17 +254,38 @@ impl Lab {
         let mut host = port(id, Role::HostNode, port_mac(9), None);
         host.peer_mac = Some(NODE_MAC);
         self.parts.ports.push(host);
-        let target = Some(RouteTarget {
-            port: id,
-            next_hop: NextHop::OnLink,
-        });
-        let route = |prefix: &str| Route {
+        let uplink = self.add_port("uplink", Role::Uplink);
+        self.parts
+            .ports
+            .push(port(uplink, Role::Uplink, port_mac(8), None));
+        let local = ["10.9.0.0/24", "fd09::/64"].map(|prefix| prefix.parse().unwrap());
+        self.engine().set_local_prefixes(&local).unwrap();
+        let route = |prefix: &str, port, next_hop| Route {
             prefix: prefix.parse().unwrap(),
-            target,
+            target: Some(RouteTarget { port, next_hop }),
         };
-        let routes = RouteTable::new(&[route("10.9.255.1/32"), route("fd09:ffff::1/128")]);
+        let gateway = |v4| NextHop::Gateway(outside(v4).into());
+        let routes = RouteTable::new(&[
+            route("10.9.255.1/32", id, NextHop::OnLink),
+            route("fd09:ffff::1/128", id, NextHop::OnLink),
+            route("0.0.0.0/0", uplink, gateway(true)),
+            route("::/0", uplink, gateway(false)),
+        ]);
         self.parts.routes = Arc::new(routes);
-        self.parts.node_addresses = vec![address("10.9.255.1"), address("fd09:ffff::1")];
+        for v4 in [true, false] {
+            let (address, mac) = (outside(v4).into(), OUTSIDE_MAC);
+            self.parts.neighbours.push(Neighbour {
+                port: uplink,
+                address,
+                mac,
+            });
+        }
+        self.parts.node_addresses = vec![
+            address("10.9.255.1"),
+            address("fd09:ffff::1"),
+            address("198.51.100.2"),
+            address("2001:db8::2"),
+        ];
         self.parts.gateways = vec![address("169.254.1.1"), address("fe80::1")];
     }
 
@@ -285,6 +343,7 @@ impl Drop for Lab {
             ip(&["netns", "del", &self.pod(pod)]);
         }
         ip(&["netns", "del", &self.node()]);
+        ip(&["netns", "del", &self.outside()]);
         drop(Command::new("umount").arg(&self.bpffs).output());
         drop(std::fs::remove_dir(&self.bpffs));
     }
@@ -475,6 +534,32 @@ pub fn packets_pass_between_pods_and_the_node() {
     );
     for pod in 0..2 {
         assert!(totals.port(PortId(pod)).received > 1000, "{totals:?}");
+    }
+    lab.finish();
+}
+
+/// Pods and the outside reach each other through the uplink, checksums offloaded; the node keeps
+/// what is its own there.
+pub fn packets_pass_through_the_uplink() {
+    let mut lab = Lab::new("uplink", 2);
+    let (a, out, node) = (lab.pod(0), lab.outside(), lab.node());
+    for v4 in [true, false] {
+        assert!(pings(&a, outside(v4)), "v4 {v4}");
+        assert!(pings(&out, pod_address(0, v4)), "v4 {v4}");
+        assert!(pings(&node, outside(v4)), "the node's own, v4 {v4}");
+        let number = serve_sum(&out, outside(v4), 1);
+        transfer(&a, (outside(v4), number).into(), 8 << 20);
+        let number = serve_sum(&a, pod_address(0, v4), 1);
+        transfer(&out, (pod_address(0, v4), number).into(), 8 << 20);
+    }
+    let policy = EndpointPolicy {
+        egress: only(1, None).ingress,
+        ..EndpointPolicy::default()
+    };
+    lab.set_policy(0, policy);
+    for v4 in [true, false] {
+        assert!(!pings(&a, outside(v4)), "egress is shut, v4 {v4}");
+        assert!(pings(&out, pod_address(0, v4)), "ingress is not, v4 {v4}");
     }
     lab.finish();
 }
