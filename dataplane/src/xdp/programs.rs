@@ -285,8 +285,20 @@ impl Programs {
         let name = interface_name(ifindex).map_err(|error| failed(error.to_string()))?;
         let pin = self.pins.egress(ifindex);
         let program = shut(&mut self.ebpf)?;
-        let attach = TcAttachOptions::TcxOrder(LinkOrder::first());
-        match program.attach_with_options(&name, TcAttachType::Egress, attach) {
+        let mut tries = 0;
+        let attached = loop {
+            let attach = TcAttachOptions::TcxOrder(LinkOrder::first());
+            match program.attach_with_options(&name, TcAttachType::Egress, attach) {
+                // The kernel lets go of a removed pin's link a little later, and takes a program
+                // once only; what is on its way out must not count as attached.
+                Err(error) if is_busy(&error) && tries < ATTACH_TRIES => {
+                    tries += 1;
+                    sleep(ATTACH_PAUSE);
+                }
+                other => break other,
+            }
+        };
+        match attached {
             Ok(id) => {
                 let link = program.take_link(id).map_err(|e| failed(chain(&e)))?;
                 let link: FdLink = link.try_into().map_err(|_| wrong_link(ifindex))?;

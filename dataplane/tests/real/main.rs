@@ -5,6 +5,7 @@
 //! `cargo test -p weir-dataplane --test real [FILTER]`.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod engine;
 mod forwarder;
 mod traffic;
 mod world;
@@ -52,6 +53,19 @@ const TESTS: &[Test] = &[
         "the_sweep_leaves_live_interfaces_shut",
         the_sweep_leaves_live_interfaces_shut,
     ),
+    (
+        "packets_pass_between_pods_and_the_node",
+        engine::packets_pass_between_pods_and_the_node,
+    ),
+    (
+        "packets_pass_through_the_uplink",
+        engine::packets_pass_through_the_uplink,
+    ),
+    (
+        "policy_decides_and_cuts_live_connections",
+        engine::policy_decides_and_cuts_live_connections,
+    ),
+    ("ports_come_and_go", engine::ports_come_and_go),
 ];
 
 fn main() -> ExitCode {
