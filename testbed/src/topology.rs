@@ -39,6 +39,8 @@ const UPLINK_V6: [Ipv6Addr; 2] = [
     Ipv6Addr::new(0xfd00, 0x10, 0x255, 0, 0, 0, 0, 1),
     Ipv6Addr::new(0xfd00, 0x10, 0x255, 0, 0, 0, 0, 2),
 ];
+/// MAC of the uplink's node end.
+const UPLINK_MAC: [u8; 6] = [0x02, 0x57, 0xff, 0, 0, 1];
 /// Longest name of a namespace; the kernel's file names end at 255.
 const NAME_BYTES: usize = 200;
 
@@ -261,7 +263,9 @@ fn make_node(external: &Namespace) -> Result<(), NetlinkError> {
     up(&mut netlink, "lo")?;
     let mut far = VethEnd::new("eth0");
     far.namespace = Some(external.as_fd());
-    netlink.create_veth(&VethEnd::new(UPLINK), &far)?;
+    let mut near = VethEnd::new(UPLINK);
+    near.mac = Some(UPLINK_MAC);
+    netlink.create_veth(&near, &far)?;
     let uplink = up(&mut netlink, UPLINK)?;
     netlink.add_address(uplink, net(UPLINK_V4[0].into(), 30))?;
     netlink.add_address(uplink, net(UPLINK_V6[0].into(), 64))?;
@@ -289,12 +293,15 @@ fn make_external() -> Result<(), NetlinkError> {
     let uplink = up(&mut netlink, "eth0")?;
     netlink.add_address(uplink, net(UPLINK_V4[1].into(), 30))?;
     netlink.add_address(uplink, net(UPLINK_V6[1].into(), 64))?;
-    let ours = [
+    let ours: [(IpNet, IpAddr); 2] = [
         (IpNet::V4(PODS_V4), UPLINK_V4[0].into()),
         (IpNet::V6(PODS_V6), UPLINK_V6[0].into()),
     ];
     for (destination, gateway) in ours {
         netlink.add_route(&Route::via(destination, Some(gateway), uplink))?;
+        // Solicitations for it would come from the link-local address, which the kernel makes up
+        // to a second after the link is up (`net/core/link_watch.c`).
+        netlink.set_neighbour(uplink, gateway, UPLINK_MAC)?;
     }
     for destination in everything() {
         let mut route = Route::via(destination, None, loopback);
