@@ -30,12 +30,6 @@ pub const ACK: Flags = Flags {
     fin: false,
     rst: false,
 };
-pub const FIN_ACK: Flags = Flags {
-    syn: false,
-    ack: true,
-    fin: true,
-    rst: false,
-};
 pub const RST: Flags = Flags {
     syn: false,
     ack: false,
