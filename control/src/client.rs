@@ -130,8 +130,11 @@ impl Client {
         };
         let mut line = serde_json::to_vec(&request).map_err(encode)?;
         line.push(b'\n');
-        self.stream.get_mut().write_all(&line)?;
-        Ok(id)
+        match self.stream.get_mut().write_all(&line) {
+            // A daemon that refuses a client says why before it closes: that is read instead.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(id),
+            written => Ok(written.map(|()| id)?),
+        }
     }
 
     /// Waits for the reply to the request `id`; replies come in the requests' order.
