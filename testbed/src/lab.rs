@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -122,6 +122,8 @@ impl Lab {
             .truncate(false)
             .read(true)
             .write(true)
+            // Whoever can open it can hold the lock, and seem to be the agent.
+            .mode(0o600)
             .open(self.folder().join("agent.lock"))?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         file.set_len(0)?;
@@ -269,7 +271,10 @@ fn prepare(lab: &Lab, options: &UpOptions) -> Result<(), CommandError> {
     };
     make(folder.join("bin"))?;
     for name in ["runtime", "state", "logs", "scratch"] {
-        make(folder.join(name))?;
+        let path = folder.join(name);
+        make(path.clone())?;
+        let private = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(&path, private).map_err(system(format!("close {name}")))?;
     }
     let weir = weir_program();
     let external_ports = match options.external_ports.is_empty() {
