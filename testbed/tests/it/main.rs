@@ -1,0 +1,3 @@
+//! Integration tests that need neither root nor the network beyond the loopback interface.
+
+mod dns;
