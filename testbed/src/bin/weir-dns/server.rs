@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use hickory_server::Server;
 use hickory_server::net::runtime::Time;
+use hickory_server::net::xfer::Protocol;
 use hickory_server::proto::ProtoError;
 use hickory_server::proto::op::{Edns, Header, HeaderCounts, Metadata, OpCode, ResponseCode};
 use hickory_server::proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_server::proto::rr::{DNSClass, Name, RData, Record as Wire, RecordType};
+use hickory_server::proto::serialize::binary::BinEncoder;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
-use hickory_server::zone_handler::MessageResponseBuilder;
+use hickory_server::zone_handler::{MessageResponse, MessageResponseBuilder};
 use testbed::dns::Record;
 use testbed::dns::zone::{Answer, Kind, Owned};
 use tokio::net::{TcpListener, UdpSocket};
@@ -28,6 +30,9 @@ const WAITING: usize = 32;
 /// Bytes of a UDP answer at most, whatever the client offers: what no link of the lab fragments,
 /// and the dataplane drops fragments. Longer answers are cut and asked for again over TCP.
 const UDP_BYTES: u16 = 1232;
+/// Bytes of a TCP answer at most, about 4,000 addresses. The format ends at 65,535; some less are
+/// used, because the library stops short of what it cannot write.
+const TCP_BYTES: usize = 65_000;
 /// Times of the zones' SOA records, in seconds, as CoreDNS has them; they are for zone transfers,
 /// which nobody makes here.
 const REFRESH_S: i32 = 7200;
@@ -80,15 +85,11 @@ impl RequestHandler for Handler {
             Err(error) => println!("no answer to {:?}: {error}", request.queries.queries()),
         }
         let edns = request.edns.as_ref().map(reply_edns);
-        let builder = MessageResponseBuilder::new(&request.queries, edns.as_ref());
-        let built = builder.build(
-            message.metadata,
-            &message.answers,
-            [],
-            &message.soa,
-            &message.additionals,
-        );
-        match response.send_response(built).await {
+        message.fit(request, edns.as_ref());
+        match response
+            .send_response(message.response(request, edns.as_ref()))
+            .await
+        {
             Ok(sent) => sent,
             // The client is gone; what is returned is for the server's log, which is off.
             Err(_) => {
@@ -106,6 +107,9 @@ fn reply_edns(asked: &Edns) -> Edns {
     edns
 }
 
+type Rows<'a> = std::slice::Iter<'a, Wire>;
+type Response<'a> = MessageResponse<'a, 'a, Rows<'a>, Rows<'a>, Rows<'a>, Rows<'a>>;
+
 /// An answer as it goes out.
 struct Message {
     metadata: Metadata,
@@ -115,6 +119,50 @@ struct Message {
 }
 
 impl Message {
+    /// The message as the server sends it.
+    fn response<'a>(&'a self, request: &'a Request, edns: Option<&'a Edns>) -> Response<'a> {
+        let builder = MessageResponseBuilder::new(&request.queries, edns);
+        builder.build(
+            self.metadata,
+            &self.answers,
+            &[],
+            &self.soa,
+            &self.additionals,
+        )
+    }
+
+    /// Leaves out what the message may not hold: first the additional records, then answers from
+    /// the end, and says so by the TC bit. The library's own way of cutting leaves pieces of
+    /// a record behind the message. Some answers are better than none: there are clients that
+    /// never ask again over TCP.
+    fn fit(&mut self, request: &Request, edns: Option<&Edns>) {
+        let most = match (request.protocol(), edns) {
+            (Protocol::Udp, None) => 512,
+            (Protocol::Udp, Some(edns)) => usize::from(edns.max_payload()),
+            _ => TCP_BYTES,
+        };
+        loop {
+            let mut bytes = Vec::new();
+            let emitted = self
+                .response(request, edns)
+                .destructive_emit(&mut BinEncoder::new(&mut bytes));
+            if emitted.is_ok() && bytes.len() <= most {
+                return;
+            }
+            if !self.additionals.is_empty() {
+                // RFC 2181, section 9: leaving these out does not cut the answer.
+                self.additionals.clear();
+                continue;
+            }
+            if self.answers.is_empty() {
+                return;
+            }
+            self.metadata.truncation = true;
+            let share = self.answers.len() * most / bytes.len().max(1);
+            self.answers.truncate(share.min(self.answers.len() - 1));
+        }
+    }
+
     fn refusing(request: &Request, code: ResponseCode) -> Message {
         let mut metadata = Metadata::response_from_request(&request.metadata);
         metadata.response_code = code;
