@@ -49,6 +49,8 @@ pub struct Config {
     pub deny_response: DenyResponse,
     /// Whether what a pod sends to its own node follows policy.
     pub node_egress: NodeEgress,
+    /// Whether policy is enforced at all.
+    pub enforcement: Enforcement,
     /// The denial log.
     pub log: Log,
     /// Bounds of the control socket and the store.
@@ -177,6 +179,18 @@ pub enum NodeEgress {
     Allow,
 }
 
+/// Whether policy is enforced at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Enforcement {
+    /// Yes.
+    #[default]
+    On,
+    /// No: policies are stored and validated, and every packet of a pod passes as if there were
+    /// none. For the tests that prove that tests notice; `weir status` says so loudly.
+    Off,
+}
+
 /// The denial log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -243,6 +257,7 @@ impl Default for Config {
             existing_connections: ExistingConnections::default(),
             deny_response: DenyResponse::default(),
             node_egress: NodeEgress::default(),
+            enforcement: Enforcement::default(),
             log: Log::default(),
             limits: Limits::default(),
         }

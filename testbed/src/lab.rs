@@ -75,6 +75,9 @@ pub struct LabFile {
     pub external_ports: Vec<(String, u16)>,
     /// Folder of the manifests that the lab came up with.
     pub folder: Option<PathBuf>,
+    /// Whether the lab's daemon enforces policy; off only to prove that scenarios notice.
+    #[serde(default)]
+    pub enforcement: config::Enforcement,
 }
 
 impl Lab {
@@ -175,6 +178,8 @@ pub struct UpOptions {
     pub external_ports: Vec<(String, u16)>,
     /// Whether to say what happens, on stderr.
     pub progress: bool,
+    /// Whether policy is enforced.
+    pub enforcement: config::Enforcement,
 }
 
 /// The program `weir` beside this one, or on the `PATH`.
@@ -292,6 +297,7 @@ fn prepare(lab: &Lab, options: &UpOptions) -> Result<(), CommandError> {
         workers: workers(),
         external_ports,
         folder: manifests,
+        enforcement: options.enforcement,
     };
     let text = serde_json::to_vec_pretty(&file).map_err(io::Error::from);
     text.and_then(|text| fs::write(folder.join("lab.json"), text))
@@ -538,6 +544,25 @@ fn unmount_below(folder: &Path) -> Result<(), CommandError> {
             .map_err(system(format!("unmount {point}")))?;
     }
     Ok(())
+}
+
+/// Every lab's status as JSON; of one whose agent does not answer only the name.
+pub fn list_json() -> serde_json::Value {
+    let one = |lab: Lab| match lab.status() {
+        Ok(status) => serde_json::to_value(status).unwrap_or_default(),
+        Err(_) => serde_json::json!({"lab": lab.name}),
+    };
+    all().into_iter().map(one).collect()
+}
+
+/// The labs that come with Weir, a line each.
+pub fn list_built_in() -> String {
+    let mut text =
+        String::from("\nLabs that come with Weir (weir lab up NAME, weir lab run NAME):\n");
+    for lab in config::labs::LABS {
+        text += &format!("{:<20} {}\n", lab.name, lab.about);
+    }
+    text
 }
 
 /// One line a lab: name, state, pods, daemon, where.

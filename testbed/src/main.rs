@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use testbed::lab::{self, CommandError, Lab, UpOptions};
+use testbed::scenario::{self, Collection, RunOptions};
 
 /// Labs: Kubernetes manifests run as real pods in network namespaces of this machine, with a Weir
 /// of their own.
@@ -24,8 +25,11 @@ enum Verb {
     Up(Up),
     /// Take a lab down and remove everything of it, whatever was killed before
     Down(Which),
-    /// List the labs of this machine
-    List,
+    /// List the labs of this machine, and those that come with Weir
+    List(List),
+    /// Play a scenario: bring its lab up, apply its policies step by step, hold every connection
+    /// against what the tutorial promises, and clean up
+    Run(Run),
     /// A shell in which kubectl is Weir and means this lab
     Shell(Which),
     /// What the agent knows of a lab, as JSON
@@ -64,6 +68,32 @@ struct Up {
     /// Say nothing
     #[arg(short, long)]
     quiet: bool,
+    /// Whether policy is enforced: on or off
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = parse_enforcement)]
+    enforcement: config::Enforcement,
+}
+
+#[derive(Args)]
+struct List {
+    /// json for programs
+    #[arg(short, long, value_parser = ["json"])]
+    output: Option<String>,
+}
+
+#[derive(Args)]
+struct Run {
+    /// A scenario that comes with Weir
+    #[arg(required_unless_present = "folder")]
+    name: Option<String>,
+    /// The folder of a scenario of your own (scenario.yaml and manifests)
+    #[arg(short = 'f', long = "filename", conflicts_with = "name")]
+    folder: Option<std::path::PathBuf>,
+    /// Off proves that the scenario notices: it must fail then
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = parse_enforcement)]
+    enforcement: config::Enforcement,
+    /// Leave the lab up afterwards
+    #[arg(long)]
+    keep: bool,
 }
 
 #[derive(Args)]
@@ -94,7 +124,9 @@ fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
             lab::down(&lab)?;
             println!("lab {} is down", lab.name);
         }
-        Verb::List => print!("{}", lab::list()),
+        Verb::List(List { output: None }) => print!("{}{}", lab::list(), lab::list_built_in()),
+        Verb::List(_) => println!("{:#}", lab::list_json()),
+        Verb::Run(run) => return play(&run),
         Verb::Shell(which) => match lab::shell(&which.lab()?)? {},
         Verb::Status(which) => {
             let status = which.lab()?.status()?;
@@ -146,12 +178,27 @@ fn bring_up(up: &Up) -> Result<(), CommandError> {
         .clone()
         .unwrap_or_else(|| default_name(&up.filename));
     let lab = Lab::named(&name)?;
+    let built_in = if up.filename.is_empty() {
+        Collection::built_in(&name)
+    } else {
+        None
+    };
+    if up.filename.is_empty() && up.name.is_some() && built_in.is_none() {
+        return Err(CommandError::Refused(format!(
+            "no lab called {name} comes with Weir (weir lab list); name manifests of your own with -f"
+        )));
+    }
+    let manifests = match &built_in {
+        Some(collection) => collection.unpacked()?,
+        None => up.filename.clone(),
+    };
     let external_ports = up.external_port.iter().map(|text| parse_port(text));
     let options = UpOptions {
-        manifests: up.filename.clone(),
+        manifests,
         recursive: up.recursive,
         external_ports: external_ports.collect::<Result<_, _>>()?,
         progress: !up.quiet,
+        enforcement: up.enforcement,
     };
     let begun = std::time::Instant::now();
     let status = lab::up(&lab, &options)?;
@@ -161,6 +208,34 @@ fn bring_up(up: &Up) -> Result<(), CommandError> {
         println!("try: weir --lab {name} get pods -A    or    weir lab shell {name}");
     }
     Ok(())
+}
+
+fn play(run: &Run) -> Result<ExitCode, CommandError> {
+    let collection = match (&run.folder, &run.name) {
+        (Some(folder), _) => Collection::read(folder)?,
+        (None, name) => {
+            let name = name.as_deref().unwrap_or_default();
+            Collection::built_in(name).ok_or_else(|| {
+                CommandError::Refused(format!(
+                    "no scenario called {name} comes with Weir; see weir lab list"
+                ))
+            })?
+        }
+    };
+    let options = RunOptions {
+        enforcement: run.enforcement,
+        keep: run.keep,
+    };
+    let held = scenario::run(&collection, &options, &mut std::io::stdout())?;
+    Ok(ExitCode::from(u8::from(!held)))
+}
+
+fn parse_enforcement(text: &str) -> Result<config::Enforcement, String> {
+    match text {
+        "on" => Ok(config::Enforcement::On),
+        "off" => Ok(config::Enforcement::Off),
+        other => Err(format!("{other} is neither on nor off")),
+    }
 }
 
 fn default_name(manifests: &[String]) -> String {

@@ -29,7 +29,9 @@ impl<P: Plane> Daemon<P> {
     pub(super) fn status(&self) -> Status {
         let generation = dataplane::Generation(self.live.generation);
         let (live, total) = self.plane.live(generation);
-        let health = if live == total {
+        let health = if self.config.enforcement == config::Enforcement::Off {
+            "ENFORCEMENT IS OFF (weir.toml): every packet of a pod passes".to_owned()
+        } else if live == total {
             "ok".to_owned()
         } else {
             format!(

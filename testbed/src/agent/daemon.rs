@@ -64,6 +64,7 @@ pub fn configuration(lab: &Lab, file: &LabFile) -> Config {
         ..Config::default()
     };
     config.host_port.addresses = vec![topology::NODE_V4.into(), topology::NODE_V6.into()];
+    config.enforcement = file.enforcement;
     config.log.path = folder.join("network-policy.log");
     config
 }

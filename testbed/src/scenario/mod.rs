@@ -7,6 +7,7 @@
 pub mod denials;
 pub mod grid;
 pub mod play;
+pub mod run;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use serde::Deserialize;
 
 pub use grid::Grid;
 pub use play::{PlayError, Report, play};
+pub use run::{Collection, RunOptions, run};
 
 /// The `apiVersion` of `scenario.yaml`.
 pub const API_VERSION: &str = "weir.dev/v1alpha1";

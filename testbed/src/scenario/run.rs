@@ -1,0 +1,185 @@
+//! `weir lab run`: a scenario from nothing to nothing.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::play::{Stage, manifests, play};
+use super::{Report, Scenario};
+use crate::lab::{self, CommandError, Lab, UpOptions};
+
+/// The files of a scenario: path below its folder, text.
+#[derive(Clone, Debug, Default)]
+pub struct Collection {
+    files: BTreeMap<String, String>,
+    /// Where it lies, if it is somebody's own.
+    folder: Option<PathBuf>,
+}
+
+/// How a scenario is run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunOptions {
+    /// Whether policy is enforced.
+    pub enforcement: config::Enforcement,
+    /// Leave the lab up afterwards.
+    pub keep: bool,
+}
+
+fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> CommandError {
+    let what = path.display().to_string();
+    move |source| CommandError::System { what, source }
+}
+
+impl Collection {
+    /// One that comes with Weir.
+    pub fn built_in(name: &str) -> Option<Collection> {
+        let lab = config::labs::Lab::named(name)?;
+        let files = lab
+            .files
+            .iter()
+            .map(|(path, text)| (path.to_string(), text.to_string()));
+        Some(Collection {
+            files: files.collect(),
+            folder: None,
+        })
+    }
+
+    /// Somebody's own folder.
+    pub fn read(folder: &Path) -> Result<Collection, CommandError> {
+        let mut files = BTreeMap::new();
+        read_below(folder, "", &mut files)?;
+        Ok(Collection {
+            files,
+            folder: Some(folder.to_owned()),
+        })
+    }
+
+    /// The scenario that `scenario.yaml` tells.
+    pub fn scenario(&self) -> Result<Scenario, CommandError> {
+        let text = self
+            .files
+            .get("scenario.yaml")
+            .ok_or_else(|| CommandError::Refused("the folder has no scenario.yaml".into()))?;
+        Scenario::parse(text).map_err(|error| CommandError::Refused(error.to_string()))
+    }
+
+    /// The paths of the files that the lab runs, put on disk if they come with Weir: in
+    /// `/run/weir/tutorials/NAME`, which is also where a shell of the lab begins.
+    pub fn unpacked(&self) -> Result<Vec<String>, CommandError> {
+        let scenario = self.scenario()?;
+        let folder = match &self.folder {
+            Some(folder) => folder.clone(),
+            None => {
+                let folder = Path::new("/run/weir/tutorials").join(&scenario.metadata.name);
+                for (path, text) in &self.files {
+                    let place = folder.join(path);
+                    if let Some(parent) = place.parent() {
+                        std::fs::create_dir_all(parent).map_err(file_error(parent))?;
+                    }
+                    std::fs::write(&place, text).map_err(file_error(&place))?;
+                }
+                folder
+            }
+        };
+        let chosen = manifests(&scenario, &self.files);
+        Ok(chosen
+            .iter()
+            .map(|(path, _)| folder.join(path).display().to_string())
+            .collect())
+    }
+}
+
+fn read_below(
+    folder: &Path,
+    prefix: &str,
+    files: &mut BTreeMap<String, String>,
+) -> Result<(), CommandError> {
+    for entry in std::fs::read_dir(folder)
+        .map_err(file_error(folder))?
+        .flatten()
+    {
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = format!("{prefix}{}", name.to_string_lossy());
+        if path.is_dir() {
+            read_below(&path, &format!("{name}/"), files)?;
+        } else if name.ends_with(".yaml") || name.ends_with(".yml") || name.ends_with(".json") {
+            files.insert(
+                name,
+                std::fs::read_to_string(&path).map_err(file_error(&path))?,
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Brings the scenario's lab up, plays it, takes the lab down, and says whether every promise held.
+pub fn run(
+    collection: &Collection,
+    options: &RunOptions,
+    out: &mut dyn Write,
+) -> Result<bool, CommandError> {
+    let scenario = collection.scenario()?;
+    let begin = Instant::now();
+    let say = |out: &mut dyn Write, text: String| {
+        writeln!(out, "{text}").map_err(file_error(Path::new("stdout")))
+    };
+    say(
+        out,
+        format!("{}: {}", scenario.metadata.name, scenario.title),
+    )?;
+    // A name of its own, so that a lab of the same scenario that somebody works in stays.
+    let name = format!("{}-run-{}", scenario.metadata.name, std::process::id());
+    let lab = Lab::named(&name)?;
+    let up = UpOptions {
+        manifests: collection.unpacked()?,
+        enforcement: options.enforcement,
+        ..UpOptions::default()
+    };
+    let status = lab::up(&lab, &up)?;
+    say(
+        out,
+        format!(
+            "{} pods are ready after {:.1} s",
+            status.pods.len(),
+            begin.elapsed().as_secs_f64()
+        ),
+    )?;
+    let program = std::env::current_exe().map_err(file_error(Path::new("this program")))?;
+    let stage = Stage {
+        lab: &name,
+        files: &collection.files,
+        program,
+    };
+    let played = play(&scenario, &stage, out);
+    if options.keep {
+        say(
+            out,
+            format!("the lab stays: weir lab shell {name}; weir lab down {name}"),
+        )?;
+    } else {
+        lab::down(&lab)?;
+    }
+    let report = played.map_err(|error| CommandError::Refused(error.to_string()))?;
+    say(out, summary(&report, begin.elapsed().as_secs_f64()))?;
+    Ok(report.failures.is_empty())
+}
+
+fn summary(report: &Report, seconds: f64) -> String {
+    let mut text = String::from("\n");
+    for failure in &report.failures {
+        text += &format!("FAILED: {failure}\n");
+    }
+    let verdict = if report.failures.is_empty() {
+        "every promise held"
+    } else {
+        "FAILED"
+    };
+    text += &format!(
+        "{verdict}: {} connections tried, {} denials found in the log, {} failures, {seconds:.1} s",
+        report.probes,
+        report.denials_logged,
+        report.failures.len()
+    );
+    text
+}
