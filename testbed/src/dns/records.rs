@@ -270,14 +270,13 @@ pub fn reverse_name(address: IpAddr) -> String {
             write!(name, "{d}.{c}.{b}.{a}.in-addr.arpa")
         }
         IpAddr::V6(v6) => {
-            let nibbles = v6
+            let mut nibbles = v6
                 .octets()
                 .into_iter()
                 .rev()
                 .flat_map(|byte| [byte & 15, byte >> 4]);
             nibbles
-                .map(|nibble| write!(name, "{nibble:x}."))
-                .collect::<Result<(), _>>()
+                .try_for_each(|nibble| write!(name, "{nibble:x}."))
                 .and_then(|()| write!(name, "ip6.arpa"))
         }
     };
