@@ -17,7 +17,7 @@ mod ports;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -314,13 +314,16 @@ impl Engine {
         if offered <= newest {
             return Err(EngineError::StaleGeneration { offered, newest });
         }
+        let begin = Instant::now();
         let previous = self.cell.publish(Arc::new(snapshot));
         self.retired.push(previous);
         for worker in &self.workers {
             worker.wake.wake();
         }
         self.check_workers()?;
-        let elapsed = self.cell.wait(offered, self.publish_patience)?;
+        self.cell.wait(offered, self.publish_patience)?;
+        // From the publication: a worker that is woken may have adopted it before we wait.
+        let elapsed = begin.elapsed();
         self.retired.clear();
         Ok(Acknowledged {
             generation: offered,

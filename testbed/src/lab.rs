@@ -413,7 +413,7 @@ fn wait_ready(lab: &Lab, options: &UpOptions) -> Result<AgentStatus, CommandErro
             eprintln!("lab {}: {ready} of {wanted} pods ready", lab.name);
             shown = ready;
         }
-        if ready >= wanted && ready == status.pods.len() {
+        if ready >= wanted && ready == status.pods.len() && status.settled {
             if options.progress {
                 tell_stand_ins(&status);
             }

@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use control::netlink::{Namespace, Netlink, NetlinkError, Route, RouteKind, VethEnd};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -218,13 +219,18 @@ impl Topology {
     }
 }
 
+/// Held while the file of names is changed: pods come and go on threads of their own.
+static NAMES: Mutex<()> = Mutex::new(());
+
 fn remember(names: &Path, name: &str) -> Result<(), TopologyError> {
+    let _alone = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     let file = File::options().create(true).append(true).open(names);
-    file.and_then(|mut file| writeln!(file, "{name}"))
+    file.and_then(|mut file| file.write_all(format!("{name}\n").as_bytes()))
         .map_err(file_error(format!("write {}", names.display())))
 }
 
 fn forget(names: &Path, name: &str) {
+    let _alone = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     let Ok(text) = fs::read_to_string(names) else {
         return;
     };
@@ -356,6 +362,30 @@ mod tests {
     fn namespace_names_fit_a_file_name() {
         assert_eq!(pod_name("stars", "client", "c-1"), "weir-stars-client-c-1");
         assert!(pod_name("a", &"n".repeat(63), &"p".repeat(253)).len() <= NAME_BYTES);
+    }
+
+    #[test]
+    fn names_written_at_once_stay_apart() {
+        let folder = std::env::temp_dir().join(format!("weir-at-once-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("namespaces");
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let file = &file;
+                scope.spawn(move || {
+                    for number in 0..50 {
+                        remember(file, &format!("weir-{thread}-{number}")).unwrap();
+                        if number % 2 == 0 {
+                            forget(file, &format!("weir-{thread}-{number}"));
+                        }
+                    }
+                });
+            }
+        });
+        let names = remembered(&folder);
+        assert_eq!(names.len(), 200);
+        assert!(names.iter().all(|name| name.matches("weir-").count() == 1));
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -229,6 +229,9 @@ pub struct AgentStatus {
     pub external_namespace: String,
     /// Every pod.
     pub pods: Vec<PodState>,
+    /// Whether nothing is under way: names and EndpointSlices are those of the pods there are.
+    #[serde(default)]
+    pub settled: bool,
     /// The last thing that went wrong, if it still matters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,

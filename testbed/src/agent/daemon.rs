@@ -13,7 +13,7 @@ use control::protocol::{ApplyParams, Mutation};
 use ipnet::IpNet;
 use rustix::process::{Pid, Signal};
 
-use super::{Agent, lock, node_object};
+use super::{Agent, lock, names, node_object};
 use crate::lab::{Lab, LabFile};
 use crate::topology;
 
@@ -116,11 +116,11 @@ pub fn keep(agent: &Agent, file: &LabFile) {
     }
 }
 
-/// First words to a daemon that was just started: the node it is. A store that outlived it has the
-/// node already.
+/// First words to a daemon that was just started: the node it is, and the DNS pod. A store that
+/// outlived it has them already.
 pub fn greet(agent: &Agent) -> Result<(), ClientError> {
     let params = ApplyParams {
-        objects: vec![node_object()],
+        objects: vec![node_object(), names::pod_object()],
         ..ApplyParams::default()
     };
     agent.call::<Mutation>("apply", params).map(|_| ())

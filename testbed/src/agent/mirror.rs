@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use control::client::{Client, ClientError};
 use control::protocol::{WatchEvent, WatchEventType, WatchParams};
@@ -36,6 +36,8 @@ pub struct Mirror {
     objects: Mutex<BTreeMap<Key, Arc<Value>>>,
     /// Counts changes; the condition tells of them.
     changes: Mutex<u64>,
+    /// When the last one was.
+    last: Mutex<Option<Instant>>,
     changed: Condvar,
 }
 
@@ -79,8 +81,18 @@ impl Mirror {
         }
     }
 
+    /// The number of the last change, and how long it is ago.
+    pub fn last_change(&self) -> (u64, Duration) {
+        let number = *lock(&self.changes);
+        (
+            number,
+            lock(&self.last).map_or(Duration::MAX, |last| last.elapsed()),
+        )
+    }
+
     /// Makes whoever waits look again.
     pub fn nudge(&self) {
+        *lock(&self.last) = Some(Instant::now());
         *lock(&self.changes) += 1;
         self.changed.notify_all();
     }

@@ -1,13 +1,14 @@
 //! The lab's resident agent: a client of the daemon's socket that runs what its objects ask for.
 //!
 //! Threads: one watches the daemon's objects ([`mirror`]), one makes objects of objects
-//! ([`controllers`]), one per pod runs it ([`pods`]), one keeps the daemon alive ([`daemon`]), one
-//! per client serves `lab.sock` ([`server`]). The agent reads neither policies nor verdicts.
+//! ([`controllers`]), one per pod runs it ([`pods`]), one keeps the DNS pod's records ([`names`]),
+//! one keeps the daemon alive ([`daemon`]), one per client serves `lab.sock` ([`server`]). The agent reads neither policies nor verdicts.
 
 pub mod controllers;
 pub mod daemon;
 pub mod endpoints;
 pub mod mirror;
+pub mod names;
 pub mod objects;
 pub mod pods;
 pub mod probes;
@@ -19,7 +20,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use control::client::{Client, ClientError};
@@ -64,6 +65,8 @@ pub struct Agent {
     pub pods: Mutex<BTreeMap<String, Arc<pods::Pod>>>,
     /// The daemon's process.
     pub daemon: daemon::Daemon,
+    /// The mirror's change up to which the DNS pod has names.
+    pub named: AtomicU64,
     client: Mutex<Option<Client>>,
     addresses: Mutex<BTreeSet<IpAddr>>,
     next_interface: AtomicU32,
@@ -161,6 +164,7 @@ pub fn run(lab: Lab) -> io::Result<()> {
     fs::write(lab.folder().join("weir.toml"), text)?;
     let agent = Arc::new(Agent {
         daemon: daemon::Daemon::default(),
+        named: AtomicU64::new(0),
         topology,
         program,
         mirror: mirror::Mirror::default(),
@@ -176,6 +180,8 @@ pub fn run(lab: Lab) -> io::Result<()> {
     std::thread::spawn(move || daemon::keep(&keeper, &file));
     let watcher = agent.clone();
     std::thread::spawn(move || mirror::watch(&watcher));
+    let namer = agent.clone();
+    std::thread::spawn(move || names::keep(&namer));
     let maker = agent.clone();
     std::thread::spawn(move || controllers::run(&maker));
     server::serve(&agent)

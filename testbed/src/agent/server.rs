@@ -14,7 +14,7 @@ use control::lab_protocol::{
 };
 
 use super::pods::{Condition, ContainerState, Pod, log_file};
-use super::{Agent, daemon, lock, pods};
+use super::{Agent, daemon, lock, names, pods};
 use crate::clock;
 use crate::pod::message::{ProcessSpec, ToInit};
 use crate::pod::streams::report_exit;
@@ -107,6 +107,7 @@ fn status(agent: &Agent) -> AgentStatus {
         node_namespace: topology::node_name(&agent.lab.name),
         external_namespace: topology::external_name(&agent.lab.name),
         pods: pods::summaries(agent),
+        settled: names::is_settled(agent),
         trouble: lock(&agent.trouble).clone(),
     }
 }

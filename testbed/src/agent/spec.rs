@@ -66,6 +66,9 @@ pub fn resolv_conf(spec: &PodSpec, namespace: &str) -> String {
             search.push(format!("{namespace}.svc.cluster.local"));
             search.extend(["svc.cluster.local".to_owned(), "cluster.local".to_owned()]);
             options.push("ndots:5".to_owned());
+            // A policy that cuts DNS off shall not look like a hung program: `bad address` comes
+            // after 4 s instead of 20.
+            options.extend(["timeout:1".to_owned(), "attempts:2".to_owned()]);
         }
     }
     servers.extend(config.nameservers.into_iter().flatten());
@@ -475,6 +478,6 @@ mod tests {
     fn names_are_looked_up_in_the_pods_namespace_first() {
         let text = resolv_conf(&PodSpec::default(), "stars");
         assert!(text.starts_with("nameserver 10.244.0.10\nsearch stars.svc.cluster.local svc."));
-        assert!(text.ends_with("options ndots:5\n"));
+        assert!(text.ends_with("options ndots:5 timeout:1 attempts:2\n"));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use control::client::{Client, ClientError};
 use control::lab_protocol::{self, ContainerTarget, ExecRequest, LabError};
-use control::objects::{Object, decode_documents};
+use control::objects::{DecodeOptions, Object, decode_documents_with};
 use control::protocol::{ApplyParams, GetParams, GetReply, Mutation};
 use serde_json::Value;
 
@@ -203,8 +203,13 @@ fn apply(
             .files
             .get(&one.file)
             .ok_or_else(|| PlayError::Failed(format!("{} is not there", one.file)))?;
-        let objects = decode_documents(text, &one.file)
-            .map_err(|error| PlayError::Failed(error.to_string()))?;
+        let options = DecodeOptions {
+            namespace: one.namespace.as_deref(),
+            ..DecodeOptions::default()
+        };
+        let objects = decode_documents_with(text, &one.file, &options)
+            .map_err(|error| PlayError::Failed(error.to_string()))?
+            .objects;
         let params = ApplyParams {
             objects: objects.iter().map(Object::to_value).collect(),
             namespace: one.namespace.clone(),
