@@ -26,8 +26,11 @@ impl Protocol {
 
 /// One direction of a flow, as the packet shows it.
 ///
-/// For TCP, UDP and SCTP the ports are the header's. For ICMP echo both ports hold the identifier,
-/// so that request and reply are each other's reverse. For any other protocol both are 0.
+/// For TCP, UDP and SCTP the ports are the header's. An ICMP echo request has the identifier as its
+/// source port and 0 as its destination port, a reply the other way round ([`FlowKey::echo_ports`]):
+/// so the two are each other's reverse, and two hosts that ping each other under one identifier
+/// have two flows. Only identifier 0, which no common `ping` uses, leaves them one. For all else
+/// both ports are 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct FlowKey {
     /// Sender.
@@ -43,6 +46,15 @@ pub struct FlowKey {
 }
 
 impl FlowKey {
+    /// Source and destination port in the key of an ICMP echo message.
+    pub const fn echo_ports(identifier: u16, is_request: bool) -> (u16, u16) {
+        if is_request {
+            (identifier, 0)
+        } else {
+            (0, identifier)
+        }
+    }
+
     /// The same flow in the other direction.
     pub const fn reversed(self) -> FlowKey {
         FlowKey {

@@ -70,13 +70,12 @@ impl<P: Plane> Daemon<P> {
 
     /// What every line has, whatever happened.
     fn entry(&self, event: &Event) -> Entry {
-        let ports = event.key.protocol.has_ports();
         Entry {
             source: event.key.source.to_ip(),
-            // Of an echo the key has its identifier in their place.
-            source_port: if ports { event.key.source_port } else { 0 },
+            // Of an echo request that is its identifier, and the other port 0.
+            source_port: event.key.source_port,
             destination: event.key.destination.to_ip(),
-            destination_port: if ports { event.key.destination_port } else { 0 },
+            destination_port: event.key.destination_port,
             protocol: event.key.protocol,
             accept: false,
             tier: None,

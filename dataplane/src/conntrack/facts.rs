@@ -138,8 +138,8 @@ impl Facts {
         match self {
             Facts::Tcp(tcp) => super::tcp::step(state, original, tcp),
             Facts::Sctp(sctp) => super::sctp::step(state, original, sctp),
-            // Requests go the initiator's way and replies come back. A request the other way would
-            // be a connection of its own, which the key cannot tell from this one.
+            // Requests go the initiator's way and replies come back. Of identifier 0 a request the
+            // other way would be a connection of its own, which the key cannot tell from this one.
             Facts::Icmp(icmp) if icmp.request != original => Step::Invalid,
             Facts::Icmp(_) if !original => Step::To(State::IcmpReplied),
             Facts::Udp if !original => Step::To(State::UdpReplied),

@@ -131,10 +131,8 @@ impl State {
             | CloseWaitReply | LastAck | TimeWait | Close => matches!(protocol, Protocol::TCP),
             UdpUnreplied | UdpReplied => matches!(protocol, Protocol::UDP),
             IcmpUnreplied | IcmpReplied => matches!(protocol, Protocol::ICMP | Protocol::ICMPV6),
-            OtherUnreplied | OtherReplied => !matches!(
-                protocol,
-                Protocol::TCP | Protocol::UDP | Protocol::SCTP | Protocol::ICMP | Protocol::ICMPV6
-            ),
+            // ICMP's other queries (timestamps and the like) too.
+            OtherUnreplied | OtherReplied => !protocol.has_ports(),
             _ => matches!(protocol, Protocol::SCTP),
         }
     }

@@ -589,7 +589,8 @@ impl State {
             Facts::Sctp(_) => self.fits(Protocol::SCTP),
             Facts::Udp => self.fits(Protocol::UDP),
             Facts::Icmp(_) => self.fits(Protocol::ICMP),
-            Facts::Other => matches!(self, State::OtherUnreplied | State::OtherReplied),
+            // Echoes of identifier 0 share a key with ICMP's other queries.
+            Facts::Other => self.fits(Protocol::ICMP),
         }
     }
 }

@@ -190,8 +190,8 @@ fn quoted(frame: &[u8], at: usize, version: Version) -> Result<Inner, DropReason
     } else if is_icmp {
         let identifier = u16::from_be_bytes([e, f]);
         match kind(version, a) {
-            Type::EchoRequest if b == 0 => ((identifier, identifier), true),
-            Type::EchoReply if b == 0 => ((identifier, identifier), false),
+            Type::EchoRequest if b == 0 => (FlowKey::echo_ports(identifier, true), true),
+            Type::EchoReply if b == 0 => (FlowKey::echo_ports(identifier, false), false),
             // Nobody may send errors about errors, nor about what stays on its link.
             Type::Error | Type::Neighbour | Type::NotForwarded => {
                 return Err(DropReason::UnrelatedIcmpError);

@@ -258,8 +258,7 @@ pub struct Sctp {
 /// ICMP or ICMPv6, but for neighbour discovery.
 ///
 /// An echo request and an echo reply of one identifier are each other's reverse by
-/// [`Ip::flow_key`]. That alone does not make a request a reply: conntrack must take an echo
-/// request that meets an entry in its reply direction for a new flow, not for an answer.
+/// [`Ip::flow_key`]; the other end's own request of that identifier is another flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Icmp {
     /// Echo request.
@@ -422,9 +421,12 @@ impl Ip {
             Transport::Tcp(tcp) => (tcp.source_port, tcp.destination_port),
             Transport::Udp(udp) => (udp.source_port, udp.destination_port),
             Transport::Sctp(sctp) => (sctp.source_port, sctp.destination_port),
-            Transport::Icmp(
-                Icmp::EchoRequest { identifier, .. } | Icmp::EchoReply { identifier, .. },
-            ) => (identifier, identifier),
+            Transport::Icmp(Icmp::EchoRequest { identifier, .. }) => {
+                FlowKey::echo_ports(identifier, true)
+            }
+            Transport::Icmp(Icmp::EchoReply { identifier, .. }) => {
+                FlowKey::echo_ports(identifier, false)
+            }
             _ => (0, 0),
         }
     }

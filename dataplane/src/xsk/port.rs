@@ -195,9 +195,9 @@ impl<M: RingMemory> Receiver<M> {
                 len,
                 options,
             } = descriptor;
-            let located = umem
-                .locate(address)
-                .filter(|(_, offset)| len > 0 && u32::from(*offset) + len <= umem.chunk_bytes());
+            let located = umem.locate(address).filter(|(_, offset)| {
+                len > 0 && u32::from(*offset).saturating_add(len) <= umem.chunk_bytes()
+            });
             match located {
                 Some((chunk, offset))
                     if umem.claim(chunk, Owner::Fill(self.pool.id()), Owner::Held) =>

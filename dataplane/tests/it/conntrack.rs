@@ -37,7 +37,7 @@ fn at(seconds: u64) -> Time {
 
 fn key(protocol: Protocol, source: u32, destination: u32, port: u16) -> FlowKey {
     let ports = match protocol {
-        Protocol::ICMP => (port, port),
+        Protocol::ICMP => FlowKey::echo_ports(port, true),
         p if p.has_ports() => (port, 80),
         _ => (0, 0),
     };

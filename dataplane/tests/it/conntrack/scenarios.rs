@@ -449,7 +449,7 @@ fn echo_replies_need_a_request() {
         world.send(k.reversed(), back(e), echo(false)),
         Ok(Class::Reply)
     );
-    // The other side's own ping must not pass as an answer.
+    // Under identifier 0 the other side's own ping has this key too, and must not pass as an answer.
     assert_eq!(world.send(k.reversed(), back(e), echo(true)), INVALID);
 }
 

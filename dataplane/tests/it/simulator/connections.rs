@@ -59,6 +59,50 @@ fn without_policy_everything_passes_in_both_families() {
 }
 
 #[test]
+fn two_pods_ping_each_other_under_one_identifier() {
+    let mut world = World::new(64);
+    for v4 in [true, false] {
+        assert_passes(&world.send(A, B, v4, Transport::EchoRequest(7)), B);
+        assert_passes(&world.send(B, A, v4, Transport::EchoRequest(7)), A);
+        assert_passes(&world.send(A, B, v4, Transport::EchoReply(7)), B);
+        assert_passes(&world.send(B, A, v4, Transport::EchoReply(7)), A);
+    }
+    // Two flows each, and each is judged by itself: an answer needs its own question.
+    assert_eq!(world.totals().counter(Counter::FlowsAccepted), 4);
+    world.set_policy(&[0], &deny_all());
+    assert_passes(&world.send(B, A, true, Transport::EchoReply(7)), A);
+    let ping = world.send(B, A, true, Transport::EchoRequest(7));
+    assert_eq!(ping.dropped(), Some(DropReason::PolicyDenied));
+    let stray = world.send(B, A, true, Transport::EchoReply(8));
+    assert_eq!(stray.dropped(), Some(DropReason::ConntrackInvalid));
+    let denied: Vec<_> = (world.drain().into_iter())
+        .filter(|event| matches!(event.kind, EventKind::Denied(_)))
+        .map(|event| (event.key.source_port, event.key.destination_port))
+        .collect();
+    assert_eq!(denied, [(7, 0)]);
+    world.assert_balanced();
+}
+
+#[test]
+fn icmps_other_queries_pass_by_rules_for_any_port() {
+    let mut world = World::new(64);
+    let timestamp = |kind: u8| {
+        let spec = World::new(8).spec(A, B, true, Transport::EchoRequest(7));
+        let mut bytes = super::packets::build(&spec);
+        bytes[34] = kind;
+        bytes
+    };
+    let (question, port) = (timestamp(13), pod_port(0));
+    world.set_policy(&[1], &deny_all());
+    let denied = world.send_bytes(port, &question);
+    assert_eq!(denied.dropped(), Some(DropReason::PolicyDenied));
+    let anything = allow(9, addresses(&[pod_address(0, true)]), Ports::Any);
+    world.set_policy(&[1], &ingress(9, vec![anything]));
+    assert_passes(&world.send_bytes(port, &question), B);
+    world.assert_balanced();
+}
+
+#[test]
 fn a_denial_drops_both_directions_and_is_announced_once_with_its_policy() {
     let mut world = World::new(1024);
     world.set_policy(&[1], &deny_all());
@@ -327,4 +371,26 @@ fn every_pod_reaches_itself_whatever_policy_says() {
         world.send(A, B, true, udp(4000, 53)).dropped(),
         Some(DropReason::PolicyDenied)
     );
+}
+
+#[test]
+fn what_a_pod_has_sent_is_never_taken_for_the_nodes_own() {
+    let mut world = World::new(64);
+    assert_passes(&world.send(A, B, true, udp(4000, 53)), B);
+    // As after a restart that gave the pod's port number to the host port: the server's answer is
+    // judged as its initiator's connection, which policy denies by now.
+    let node = world
+        .parts
+        .ports
+        .iter()
+        .position(|p| p.id == Place::Node.port());
+    let taken = world.parts.ports[node.unwrap()].clone();
+    world.parts.ports[node.unwrap()].id = pod_port(0);
+    let moved = dataplane::snapshot::PortId(90);
+    world.parts.ports[0].id = moved;
+    world.parts.endpoints[0].port = moved;
+    assert_eq!(taken.role, dataplane::snapshot::Role::HostNode);
+    world.set_policy(&[1], &deny_all());
+    let back = world.send(B, A, true, udp(53, 4000));
+    assert_eq!(back.dropped(), Some(DropReason::PolicyDenied));
 }

@@ -150,7 +150,7 @@ fn transport(key: &FlowKey, reply: bool) -> Transport {
             ack: 0,
         },
         Protocol::UDP => Transport::Udp { from, to },
-        _ if reply => Transport::EchoReply(from),
+        _ if reply => Transport::EchoReply(to),
         _ => Transport::EchoRequest(from),
     }
 }
@@ -176,9 +176,8 @@ fn step(world: &mut World, model: &mut Model, random: &mut Random) {
         let (mut source_port, mut destination_port) =
             (random.pick(&CLIENT_PORTS), random.pick(&SERVER_PORTS));
         if !protocol.has_ports() {
-            // An identifier of the initiator's own: both ends do not ping under one.
-            source_port = 100 * (1 + PLACES.iter().position(|p| *p == from).unwrap() as u16);
-            destination_port = source_port;
+            // Few identifiers, so that both ends ping each other under one.
+            (source_port, destination_port) = FlowKey::echo_ports(source_port, true);
         }
         let (source, destination) = (from.address(v4), to.address(v4));
         (

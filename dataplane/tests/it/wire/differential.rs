@@ -43,13 +43,16 @@ proptest! {
             (
                 Built::EchoRequest(id, seq),
                 Transport::Icmp(Icmp::EchoRequest { identifier, sequence }),
-            )
-            | (
+            ) => {
+                prop_assert_eq!((identifier, sequence), (*id, *seq));
+                prop_assert_eq!((key.source_port, key.destination_port), (*id, 0));
+            }
+            (
                 Built::EchoReply(id, seq),
                 Transport::Icmp(Icmp::EchoReply { identifier, sequence }),
             ) => {
                 prop_assert_eq!((identifier, sequence), (*id, *seq));
-                prop_assert_eq!((key.source_port, key.destination_port), (*id, *id));
+                prop_assert_eq!((key.source_port, key.destination_port), (0, *id));
             }
             (built, read) => prop_assert!(false, "{built:?} was read as {read:?}"),
         }
