@@ -90,7 +90,8 @@ pub struct PortSpec {
     /// Whether to bind zero-copy: only for queues that are ours alone.
     pub zero_copy: bool,
     /// The number that the port had under a former daemon, if control remembers it: connections
-    /// know their initiator's port by number, and go on only under the same one.
+    /// know their initiator's port by number, and go on only under the same one. The host roles
+    /// have numbers of their own ([`PortId::HOST_NODE`]), whatever stands here.
     pub number: Option<PortId>,
 }
 
@@ -464,8 +465,8 @@ fn check(options: &Options) -> Result<(), EngineError> {
             "workers: {workers} cores given, 1 to {WORKERS_MAX} are possible"
         ));
     }
-    if options.ports_max == 0 {
-        return refuse("max_ports must be at least 1".into());
+    if options.ports_max <= PortId::FIRST_FREE.0 {
+        return refuse(format!("max_ports must be above {}", PortId::FIRST_FREE.0));
     }
     if !(1..=100).contains(&options.conntrack.quota_percent) {
         let percent = options.conntrack.quota_percent;

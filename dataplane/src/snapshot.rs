@@ -26,17 +26,22 @@ pub struct Generation(pub u64);
 /// The low 32 bits of the generation at which one endpoint's compiled policy last changed.
 ///
 /// Conntrack entries carry the epochs of both ends. Compared by wrapping distance
-/// ([`Epoch::is_newer_than`]), so that they may wrap around.
+/// ([`Epoch::is_newer_than`]), so that they may wrap around; 0 is left out.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Epoch(pub u32);
 
 impl Epoch {
-    /// The epoch of an end that is no local endpoint: never newer than anything.
+    /// The epoch of an end that is no local endpoint, or that nobody has decided for yet: never
+    /// newer than anything, and older than all others.
     pub const NONE: Epoch = Epoch(0);
 
     /// Whether this epoch came after `other` (RFC 1982 serial number arithmetic).
     pub const fn is_newer_than(self, other: Epoch) -> bool {
-        (self.0.wrapping_sub(other.0) as i32) > 0
+        match (self, other) {
+            (Epoch::NONE, _) => false,
+            (_, Epoch::NONE) => true,
+            _ => (self.0.wrapping_sub(other.0) as i32) > 0,
+        }
     }
 }
 
@@ -60,6 +65,17 @@ impl Incarnation {
 /// every worker has acknowledged a snapshot without it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct PortId(pub u16);
+
+impl PortId {
+    /// The number of [`Role::HostNode`]'s port, and of no other ever: connections remember their
+    /// initiator's port by number, over restarts too, and those that came in here are exempt from
+    /// ingress policy.
+    pub const HOST_NODE: PortId = PortId(0);
+    /// The number of [`Role::HostTransit`]'s port, and of no other ever.
+    pub const HOST_TRANSIT: PortId = PortId(1);
+    /// The first number that pods and uplinks can have.
+    pub const FIRST_FREE: PortId = PortId(2);
+}
 
 /// What stands behind a port.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -1,7 +1,8 @@
 //! The local pods: who they are, which port they stand behind, since when their policy is what it
-//! is. Kept in a file that ends with the boot, so that a restarted daemon takes them up again.
+//! is. Kept in a file that ends with the boot, so that a restarted daemon takes them up again; the
+//! uplinks' port numbers, too, under which connections from outside go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -82,6 +83,9 @@ struct Saved {
     boot_id: String,
     last_incarnation: u32,
     endpoints: Vec<Record>,
+    /// Port numbers of uplinks by their interface's name.
+    #[serde(default)]
+    uplinks: BTreeMap<String, u16>,
 }
 
 /// The live endpoints by UID.
@@ -91,6 +95,11 @@ pub struct Endpoints {
     boot_id: String,
     last_incarnation: u32,
     live: BTreeMap<String, Endpoint>,
+    /// Of this daemon's.
+    uplinks: BTreeMap<String, u16>,
+    /// What the daemon before had given away: uplinks by name, and every port.
+    former_uplinks: BTreeMap<String, u16>,
+    former_ports: BTreeSet<u16>,
 }
 
 impl Endpoints {
@@ -106,21 +115,44 @@ impl Endpoints {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Saved::default(),
             Err(error) => return Err(error),
         };
-        let same_boot = saved.boot_id == boot_id;
+        let saved = if saved.boot_id == boot_id {
+            saved
+        } else {
+            Saved::default()
+        };
+        let pods = saved.endpoints.iter().filter_map(|record| record.port);
         let endpoints = Endpoints {
             path,
             boot_id,
-            last_incarnation: if same_boot { saved.last_incarnation } else { 0 },
+            last_incarnation: saved.last_incarnation,
             live: BTreeMap::new(),
+            uplinks: BTreeMap::new(),
+            former_ports: pods.chain(saved.uplinks.values().copied()).collect(),
+            former_uplinks: saved.uplinks,
         };
-        Ok((
-            endpoints,
-            if same_boot {
-                saved.endpoints
-            } else {
-                Vec::new()
-            },
-        ))
+        Ok((endpoints, saved.endpoints))
+    }
+
+    /// The port number that an uplink is to have: what it had, else one that nobody had.
+    pub fn uplink_number(&self, name: &str) -> Option<PortId> {
+        let known = self.former_uplinks.get(name).copied();
+        let taken = |number: &u16| {
+            self.former_ports.contains(number) || self.uplinks.values().any(|own| own == number)
+        };
+        known
+            .or_else(|| (PortId::FIRST_FREE.0..).find(|number| !taken(number)))
+            .map(PortId)
+    }
+
+    /// Remembers an uplink's port number.
+    pub fn remember_uplink(&mut self, name: &str, port: PortId) {
+        self.uplinks.insert(name.to_owned(), port.0);
+    }
+
+    /// Gives no identity up to this one to a new pod: connections of it are in the table, though
+    /// the file may have been lost.
+    pub fn skip_incarnations(&mut self, last: Incarnation) {
+        self.last_incarnation = self.last_incarnation.max(last.0);
     }
 
     /// An identity that no pod had before in this boot.
@@ -135,6 +167,7 @@ impl Endpoints {
             boot_id: self.boot_id.clone(),
             last_incarnation: self.last_incarnation,
             endpoints: self.live.values().map(Endpoint::remembered).collect(),
+            uplinks: self.uplinks.clone(),
         };
         let new = self.path.with_extension("new");
         let mut file = File::create(&new)?;

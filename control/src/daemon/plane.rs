@@ -102,6 +102,9 @@ pub trait Plane {
     /// Connections, as many as the limit.
     fn list_connections(&self, limit: usize) -> Vec<Connection>;
 
+    /// The highest identity of a pod that has a connection in the table.
+    fn last_incarnation(&self) -> Incarnation;
+
     /// Removes what daemons before this one left of ports that are none any more.
     fn sweep(&mut self) -> Result<(), PlaneError>;
 
@@ -243,6 +246,12 @@ impl Plane for KernelPlane {
                 entry,
             })
             .collect()
+    }
+
+    fn last_incarnation(&self) -> Incarnation {
+        let entries = self.engine.conntrack().entries(monotonic());
+        let ends = entries.flat_map(|entry| [entry.ends.source, entry.ends.destination]);
+        ends.max().unwrap_or(Incarnation::NONE)
     }
 
     fn sweep(&mut self) -> Result<(), PlaneError> {

@@ -16,7 +16,7 @@ use dataplane::policy::ir::EndpointPolicy;
 use dataplane::route::RouteTable;
 use dataplane::snapshot::{
     Endpoint as PlaneEndpoint, EndpointSlot, Epoch, ExistingConnections, Generation, NodeEgress,
-    Parts, PortId, Settings, Snapshot,
+    Parts, PortId, Role, Settings, Snapshot,
 };
 use tracing::{error, warn};
 
@@ -124,12 +124,18 @@ impl<P: Plane> Daemon<P> {
         if daemon.config.enforcement == config::Enforcement::Off {
             warn!("enforcement is off: every packet of a pod passes, whatever policies say");
         }
+        let last = daemon.plane.last_incarnation();
+        daemon.endpoints.skip_incarnations(last);
         daemon.take_up_infrastructure()?;
         for record in saved {
             let pod = format!("{}/{}", record.namespace, record.name);
             if let Err(error) = daemon.take_up(record) {
                 warn!("{pod} is not taken up again: {error}");
             }
+        }
+        // The uplinks' numbers before any connection knows them.
+        if let Err(error) = daemon.endpoints.save() {
+            warn!("connections from outside may not survive the next restart: {error}");
         }
         if let Err(error) = daemon.plane.sweep() {
             warn!("pins of ports that are gone are left behind: {error}");
@@ -145,7 +151,16 @@ impl<P: Plane> Daemon<P> {
 
     fn take_up_infrastructure(&mut self) -> Result<(), DaemonError> {
         for interface in self.plane.set_up(&self.config)? {
-            let port = self.plane.add_port(&interface, None)?;
+            let is_uplink = interface.role == Role::Uplink;
+            let number = if is_uplink {
+                self.endpoints.uplink_number(&interface.name)
+            } else {
+                None
+            };
+            let port = self.plane.add_port(&interface, number)?;
+            if is_uplink {
+                self.endpoints.remember_uplink(&interface.name, port);
+            }
             self.infrastructure.push((interface, port));
         }
         self.plane.set_local_prefixes(&self.config.pod_ranges)?;

@@ -3,24 +3,26 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::Config;
+use control::daemon::calls::Serving;
 use control::daemon::network::{Facts, Interface};
 use control::daemon::plane::{Connection, Outside, Plane, PlaneError, WorkerState};
-use control::daemon::server::ClientId;
+use control::daemon::server::{ClientId, Service};
 use control::daemon::state::Daemon;
 use control::denial_log::{self, DenialLog};
 use control::journal::Journal;
 use control::protocol::{ErrorObject, Reason};
 use dataplane::counters::Totals;
 use dataplane::engine::{Acknowledged, EngineError};
-use dataplane::events::Event;
+use dataplane::events::{Event, EventKind};
 use dataplane::snapshot::{EndpointSlot, Generation, Incarnation, PortId, Role};
-use dataplane::{Address, Direction, Mac, Protocol, Snapshot};
+use dataplane::{Address, Direction, FlowKey, Mac, Protocol, Snapshot, Time, Verdict};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
@@ -34,6 +36,10 @@ struct Memory {
     gone: Vec<u32>,
     forgotten: Vec<u32>,
     resolved: Vec<Address>,
+    events: Vec<Event>,
+    uplinks: Vec<String>,
+    /// What the connection table knows.
+    last_incarnation: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -41,7 +47,11 @@ struct Fake(Rc<RefCell<Memory>>);
 
 impl Plane for Fake {
     fn set_up(&mut self, _config: &Config) -> Result<Vec<Interface>, PlaneError> {
-        Ok(vec![interface("weir-node-x", Role::HostNode)])
+        let mut made = vec![interface("weir-node-x", Role::HostNode)];
+        let memory = self.0.borrow();
+        let uplinks = memory.uplinks.iter();
+        made.extend(uplinks.map(|name| interface(name, Role::Uplink)));
+        Ok(made)
     }
 
     fn pod_interface(&mut self, name: &str) -> Result<Interface, PlaneError> {
@@ -50,11 +60,16 @@ impl Plane for Fake {
 
     fn add_port(
         &mut self,
-        _interface: &Interface,
+        interface: &Interface,
         number: Option<PortId>,
     ) -> Result<PortId, PlaneError> {
         let mut memory = self.0.borrow_mut();
-        let free = (0..memory.room).find(|port| !memory.ports.contains(port));
+        let number = match interface.role {
+            Role::HostNode => Some(PortId::HOST_NODE),
+            _ => number,
+        };
+        let numbers = PortId::FIRST_FREE.0..memory.room;
+        let free = { numbers }.find(|port| !memory.ports.contains(port));
         let wanted = number
             .map(|port| port.0)
             .filter(|port| !memory.ports.contains(port));
@@ -115,6 +130,10 @@ impl Plane for Fake {
         Vec::new()
     }
 
+    fn last_incarnation(&self) -> Incarnation {
+        Incarnation(self.0.borrow().last_incarnation)
+    }
+
     fn sweep(&mut self) -> Result<(), PlaneError> {
         Ok(())
     }
@@ -132,7 +151,7 @@ impl Plane for Fake {
     }
 
     fn take_events(&mut self, _limit: usize) -> Vec<Event> {
-        Vec::new()
+        std::mem::take(&mut self.0.borrow_mut().events)
     }
 
     fn facts(&mut self) -> Result<Facts, PlaneError> {
@@ -194,9 +213,13 @@ impl Scene {
 
     /// As after a crash: nothing of the daemon before is left but its files.
     fn start(&mut self) {
+        self.start_over(Memory::default());
+    }
+
+    /// The same over another dataplane.
+    fn start_over(&mut self, memory: Memory) {
         self.daemon = None;
-        self.memory = Rc::default();
-        self.memory.borrow_mut().room = 4;
+        self.memory = Rc::new(RefCell::new(Memory { room: 5, ..memory }));
         let config = Config {
             runtime_dir: self.folder.join("run"),
             state_dir: self.folder.join("state"),
@@ -254,6 +277,18 @@ impl Scene {
             "mac": "02:00:00:00:00:09", "addresses": [address],
         });
         self.call("endpoint.add", params)
+    }
+
+    /// What the control thread does now and then.
+    fn tick(&mut self) {
+        let (signals, _quiet) = UnixStream::pair().unwrap();
+        signals.set_nonblocking(true).unwrap();
+        let mut serving = Serving {
+            daemon: self.daemon.as_mut().unwrap(),
+            signals: &signals,
+            stopped: false,
+        };
+        serving.tick(None, 1);
     }
 
     /// Whether the published table lets any TCP into the endpoint with that address.
@@ -473,7 +508,7 @@ fn endpoints_that_cannot_be_are_refused_and_leave_nothing() {
     scene.add("c", "u3", "10.0.0.4").unwrap();
     let full = scene.add("d", "u4", "10.0.0.5").unwrap_err();
     assert!(
-        full.message.contains("all 4 ports are in use"),
+        full.message.contains("all 5 ports are in use"),
         "{}",
         full.message
     );
@@ -557,4 +592,70 @@ fn selectors_pick() {
     }
     let params = json!({"resource": "pods", "fieldSelector": "nonsense"});
     assert_eq!(scene.reason("get", params), Reason::BadRequest);
+}
+
+#[test]
+fn a_denied_echo_is_logged_with_its_identifier_as_source_port() {
+    let mut scene = Scene::new("echo");
+    let (source_port, destination_port) = FlowKey::echo_ports(7, true);
+    let event = Event {
+        time: Time(1),
+        kind: EventKind::Denied(Verdict::from_bits(0)),
+        key: FlowKey {
+            source: Address::v4(0x0a00_0002),
+            destination: Address::v4(0x0a00_0003),
+            source_port,
+            destination_port,
+            protocol: Protocol::ICMP,
+        },
+        ingress: PortId(3),
+        source: Incarnation::NONE,
+        destination: Incarnation::NONE,
+        generation: Generation(1),
+        tcp_flags: 0,
+        len: 98,
+    };
+    scene.memory.borrow_mut().events.push(event);
+    scene.tick();
+    let log = fs::read_to_string(scene.folder.join("network-policy.log")).unwrap();
+    let expected = "SIP: 10.0.0.2;SPORT: 7;DIP: 10.0.0.3;DPORT: 0;PROTOCOL: ICMP;";
+    assert!(log.contains(expected), "{log}");
+}
+
+#[test]
+fn uplinks_and_pods_keep_their_port_numbers_over_a_restart() {
+    let mut scene = Scene::new("numbers");
+    let with = |uplinks: &[&str]| Memory {
+        uplinks: uplinks.iter().map(|name| (*name).to_owned()).collect(),
+        ..Memory::default()
+    };
+    let uplinks = |scene: &Scene| -> Vec<u16> {
+        let snapshot = scene.snapshot();
+        let ports = snapshot.ports().filter(|port| port.role == Role::Uplink);
+        ports.map(|port| port.id.0).collect()
+    };
+    let pod = |scene: &Scene| scene.snapshot().endpoints().next().unwrap().port.0;
+    scene.start_over(with(&["up"]));
+    scene.add("a", "u1", "10.0.0.2").unwrap();
+    let (uplink, port) = (uplinks(&scene)[0], pod(&scene));
+    // Another uplink stands before it now, and takes neither number.
+    scene.start_over(with(&["new", "up"]));
+    let now = uplinks(&scene);
+    assert!(now.contains(&uplink) && !now.contains(&port), "{now:?}");
+    assert_eq!(pod(&scene), port);
+    let saved = fs::read_to_string(scene.folder.join("run/endpoints.json")).unwrap();
+    assert!(saved.contains(&format!("\"up\":{uplink}")), "{saved}");
+}
+
+#[test]
+fn an_identity_that_the_connection_table_knows_is_not_given_away_though_the_file_is_lost() {
+    let mut scene = Scene::new("lost");
+    scene.add("a", "u1", "10.0.0.2").unwrap();
+    fs::write(scene.folder.join("run/endpoints.json"), "torn").unwrap();
+    scene.start_over(Memory {
+        last_incarnation: 7,
+        ..Memory::default()
+    });
+    let added = scene.add("b", "u2", "10.0.0.2").unwrap();
+    assert_eq!(added["incarnation"], 8);
 }

@@ -2,20 +2,25 @@
 //!
 //! The entries are the truth; buckets, locks, quota counters and free list are made anew from them.
 //! So whatever the earlier process was doing when it was killed, an entry that was not complete is
-//! discarded, and one whose verdict was being renewed is at worst renewed again.
+//! discarded.
+//!
+//! Every verdict is decided again on its connection's next packet. Nobody can say that the epochs in
+//! the table and those of the new process count on from each other: its state may have been lost.
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::insert::payer;
-use super::layout::{self, CONTROL, Control, Image, Layout, tag_of, tick};
+use super::layout::{self, CONTROL, Control, EPOCHS, Image, Layout, tag_of, tick};
 use super::table::Read;
-use super::{Attached, Settings, Storage, Table, TableError};
+use super::{Attached, Epochs, Settings, Storage, Table, TableError};
 use crate::{Protocol, Time};
 
 impl<S: Storage> Table<S> {
     /// Takes over the table that an earlier process left in `storage`. Nobody else may use it.
     ///
-    /// What is torn, contradictory or idle too long is discarded. The hash seed is the table's, not
+    /// What is torn, contradictory or idle too long is discarded, the rest is decided again by its
+    /// next packet ([`Hit::epochs`](super::Hit::epochs) are [`Epoch::NONE`](crate::snapshot::Epoch)).
+    /// The hash seed is the table's, not
     /// the settings'. `storage` must be of this boot: times are of the monotonic clock.
     pub fn attach(
         storage: S,
@@ -100,6 +105,8 @@ impl<S: Storage> Table<S> {
         if doubled || !self.refer_in(layout::reference(&place, entry), &place) {
             return false;
         }
+        let undecided = layout::pack_epochs(Epochs::default());
+        self.hot(entry, EPOCHS).store(undecided, Release);
         if let Some(payer) = payer(&image.ends()) {
             self.quota().charge(payer, u32::MAX);
         }
@@ -116,8 +123,9 @@ fn is_sound(image: &Image, now: Time) -> bool {
         (a, b, image.ports as u16) <= (c, d, (image.ports >> 16) as u16)
     };
     let ports_agree = key.protocol.has_ports() || {
+        // An echo's initiator asks, so its identifier stands in the source port.
         let icmp = matches!(key.protocol, Protocol::ICMP | Protocol::ICMPV6);
-        key.source_port == key.destination_port && (icmp || key.source_port == 0)
+        key.destination_port == 0 && (icmp || key.source_port == 0)
     };
     ordered
         && ports_agree

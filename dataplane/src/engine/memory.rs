@@ -13,7 +13,7 @@ use crate::shm::{Found, Header, Region, memfd};
 
 /// What stands behind our header: the connection table, which has a header of its own with its
 /// layout and sizes. Ours adds the boot, outside of which times and port numbers mean nothing.
-const REGION_LAYOUT: u64 = u64::from_be_bytes(*b"weirct\x00\x01");
+const REGION_LAYOUT: u64 = u64::from_be_bytes(*b"weirct\x00\x02");
 
 /// The words behind the region's header.
 #[derive(Debug)]

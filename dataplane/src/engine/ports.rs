@@ -6,7 +6,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use super::{EngineError, PortSpec};
-use crate::snapshot::PortId;
+use crate::snapshot::{PortId, Role};
 use crate::worker::{Command, PortEnds, SharedEnd, WorkerHandle};
 use crate::xdp::{Attachment, Programs};
 use crate::xsk::{Pool, PortOptions, PortSocket, TransmitSocket, Umem};
@@ -46,20 +46,28 @@ impl PortRegister {
         self.owners.get(index)?.first().copied()
     }
 
-    /// The number asked for, or the lowest that is free.
-    fn number(&self, wanted: Option<PortId>) -> Result<PortId, EngineError> {
+    /// The role's own number; else the number asked for, or the lowest that is free.
+    fn number(&self, role: Role, wanted: Option<PortId>) -> Result<PortId, EngineError> {
+        let wanted = match role {
+            Role::HostNode => Some(PortId::HOST_NODE),
+            Role::HostTransit => Some(PortId::HOST_TRANSIT),
+            Role::Pod | Role::Uplink => wanted,
+        };
+        let reserved = if matches!(role, Role::Pod | Role::Uplink) {
+            usize::from(PortId::FIRST_FREE.0)
+        } else {
+            0
+        };
+        let is_free = |index: &usize| *index >= reserved && self.entries[*index].is_none();
         if let Some(port) = wanted {
-            let free = self
-                .entries
-                .get(usize::from(port.0))
-                .is_some_and(Option::is_none);
-            return if free {
+            let index = usize::from(port.0);
+            return if index < self.entries.len() && is_free(&index) {
                 Ok(port)
             } else {
                 Err(EngineError::NumberTaken(port))
             };
         }
-        let free = self.entries.iter().position(Option::is_none);
+        let free = (0..self.entries.len()).find(is_free);
         let free = free.and_then(|index| u16::try_from(index).ok());
         free.map(PortId)
             .ok_or(EngineError::NoPort(self.entries.len() as u16))
@@ -73,7 +81,7 @@ impl PortRegister {
         workers: &[WorkerHandle],
         umem: &Arc<Umem>,
     ) -> Result<PortId, EngineError> {
-        let port = self.number(spec.number)?;
+        let port = self.number(spec.role, spec.number)?;
         if spec.queues == 0 {
             return Err(EngineError::Options("a port has at least one queue".into()));
         }
@@ -178,5 +186,43 @@ impl PortRegister {
         drop(owned);
         programs.detach(entry.attachment)?;
         gone.map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_node_originates_has_a_port_number_that_nothing_else_ever_has() {
+        let mut register = PortRegister::new(4);
+        let number = |register: &PortRegister, role, wanted: Option<u16>| {
+            register
+                .number(role, wanted.map(PortId))
+                .ok()
+                .map(|id| id.0)
+        };
+        for role in [Role::Pod, Role::Uplink] {
+            // As without a host port: its numbers stay free.
+            assert_eq!(number(&register, role, None), Some(2));
+            assert_eq!(number(&register, role, Some(3)), Some(3));
+            assert_eq!(number(&register, role, Some(0)), None);
+            assert_eq!(number(&register, role, Some(1)), None);
+            assert_eq!(number(&register, role, Some(4)), None);
+        }
+        for wanted in [None, Some(3)] {
+            assert_eq!(number(&register, Role::HostNode, wanted), Some(0));
+            assert_eq!(number(&register, Role::HostTransit, wanted), Some(1));
+        }
+        for index in [0, 2, 3] {
+            let attachment = Attachment { ifindex: 9 };
+            register.entries[index] = Some(Entry {
+                attachment,
+                queues: 1,
+            });
+        }
+        assert_eq!(number(&register, Role::HostNode, None), None);
+        assert_eq!(number(&register, Role::Pod, None), None);
+        assert_eq!(number(&register, Role::Uplink, Some(2)), None);
     }
 }

@@ -46,10 +46,11 @@ impl<'s> Flow<'s> {
     }
 
     /// The destination's say. None for what the node itself originates (D6, D13): that is told by
-    /// the port it came in by, never by an address.
+    /// the port it came in by, never by an address; and what a pod has sent is never the node's.
     fn ingress(&self) -> Option<Judgement<'s>> {
         let endpoint = self.destination?;
-        let exempt = self.ingress == Role::HostNode || self.is_hairpin();
+        let by_node = self.ingress == Role::HostNode && self.source.is_none();
+        let exempt = by_node || self.is_hairpin();
         (!exempt).then_some(Judgement {
             endpoint,
             direction: Direction::Ingress,

@@ -532,8 +532,8 @@ pub fn packets_pass_between_pods_and_the_node() {
         totals.counter(Counter::Answered) >= 4,
         "ARP and neighbour discovery: {totals:?}"
     );
-    for pod in 0..2 {
-        assert!(totals.port(PortId(pod)).received > 1000, "{totals:?}");
+    for pod in &lab.parts.ports[..2] {
+        assert!(totals.port(pod.id).received > 1000, "{totals:?}");
     }
     lab.finish();
 }

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
-use dataplane::conntrack::{Attached, State, Storage, TableError};
+use dataplane::conntrack::{Attached, Redecided, State, Storage, TableError};
 use dataplane::shm::{Region, memfd};
 
 use super::*;
@@ -255,4 +255,30 @@ fn another_layout_or_size_is_refused() {
         max: Settings::MAX_CAPACITY,
     };
     assert_eq!(attach(&settings(0)), zero);
+}
+
+#[test]
+fn a_new_daemon_decides_again_even_if_its_generations_start_over() {
+    let settings = settings(8);
+    let fd = memory(&settings);
+    let before = Shared::new(map(&fd, &settings), settings.clone()).unwrap();
+    let (k, e) = (key(Protocol::UDP, 1, 2, 7), ends(1, 2));
+    let old = NewEntry {
+        key: k,
+        ends: e,
+        verdict: verdict(true, 42, 7),
+        epochs: epochs(42),
+        facts: Facts::Udp,
+    };
+    before.insert(&old, at(0)).unwrap();
+    std::mem::forget(before);
+    // Its state directory was lost, so the new daemon counts from 1.
+    let (after, _) = Shared::attach(map(&fd, &settings), settings, at(1)).unwrap();
+    let hit = after.lookup(&k, &e, at(1)).unwrap();
+    assert!(hit.verdict.accept);
+    assert!(epochs(1).is_newer_than(hit.epochs));
+    let denied = verdict(false, 1, 7);
+    let redecided = after.redecide(hit.handle, denied, epochs(1));
+    assert_eq!(redecided, Redecided::Stored);
+    assert!(after.lookup(&k, &e, at(1)).unwrap().denied);
 }
