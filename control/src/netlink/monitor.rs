@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::io::Errno;
 
@@ -103,6 +103,13 @@ fn parse(bytes: &[u8], changes: &mut Vec<Change>) {
 impl Change {
     fn from_message(message: &RouteNetlinkMessage) -> Option<Change> {
         match message {
+            // A bridge tells of its ports in the same words: an interface that leaves a bridge is
+            // "deleted" from the bridge, not from the machine (net/bridge/br_netlink.c).
+            RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)
+                if message.header.interface_family == AddressFamily::Bridge =>
+            {
+                None
+            }
             RouteNetlinkMessage::NewLink(message) => {
                 Some(Change::Link(Link::from_message(message)))
             }

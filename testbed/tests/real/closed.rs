@@ -200,7 +200,7 @@ fn what_the_node_forwards_is_not_exempt() -> Outcome {
         &node,
         "addr",
         "add",
-        "172.31.255.1/30",
+        "198.51.100.1/30",
         "dev",
         "past0",
     ]);
@@ -210,7 +210,7 @@ fn what_the_node_forwards_is_not_exempt() -> Outcome {
         &stranger,
         "addr",
         "add",
-        "172.31.255.2/30",
+        "198.51.100.2/30",
         "dev",
         "eth0",
     ]);
@@ -222,7 +222,7 @@ fn what_the_node_forwards_is_not_exempt() -> Outcome {
         "add",
         "default",
         "via",
-        "172.31.255.1",
+        "198.51.100.1",
     ]);
     let forwarding = lab.node(&["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]);
     assert!(forwarding.status.success(), "{}", text(&forwarding));

@@ -164,7 +164,8 @@ fn udp_and_ping_follow_policy() -> Outcome {
     let lab = Lab::up(MANIFESTS);
     let (v4, v6) = lab.addresses("shop/web");
     let udp = |address: &str| {
-        let script = format!("echo hello | ncat -u -w 1 {address} 5353");
+        // ncat ends with its input: the pause gives the answer time.
+        let script = format!("(echo hello; sleep 1) | ncat -u {address} 5353");
         !lab.sh("shop/client", &script).stdout.is_empty()
     };
     let ping = |address: &str| {
