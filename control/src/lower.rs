@@ -3,7 +3,9 @@
 //! time: no deltas that could go astray.
 //!
 //! The rules are those of the NetworkPolicy API (<https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/>).
-//! A fragment that validation would refuse matches nothing and still isolates.
+//! A fragment that validation would refuse matches nothing and still isolates: a policy whose own
+//! selector cannot be read isolates every pod that the readable part of it selects, and allows
+//! nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -155,7 +157,10 @@ fn closed() -> EndpointPolicy {
 /// One NetworkPolicy, ready to be asked whom it selects.
 struct Policy {
     id: PolicyId,
+    /// What of its selector can be read.
     selector: Selector,
+    /// Some of its selector cannot be read: it isolates, its rules do not count.
+    unread: bool,
     ingress: bool,
     egress: bool,
     object: Arc<Object>,
@@ -181,12 +186,14 @@ fn policies_by_namespace(
             uid: object.uid().to_owned(),
         })?;
         let selector = spec.pod_selector.as_ref().map(Selector::new);
+        let (selector, unread) = selector.unwrap_or_default().readable();
         found
             .entry(object.namespace().to_owned())
             .or_default()
             .push(Policy {
                 id,
-                selector: selector.unwrap_or_default(),
+                selector,
+                unread,
                 ingress,
                 egress,
                 object: object.clone(),
@@ -423,6 +430,9 @@ fn endpoint_policy(scene: &mut Scene, pod: PodIndex, candidates: &[Policy]) -> E
 /// The rules of a policy in one direction for one selected pod; lowered once for all pods for
 /// which they are the same.
 fn rules(scene: &mut Scene, policy: &Policy, ingress: bool, pod: PodIndex) -> Vec<Arc<Rule>> {
+    if policy.unread {
+        return Vec::new();
+    }
     let Some(spec) = policy
         .object
         .as_network_policy()

@@ -75,6 +75,15 @@ impl Selector {
         Selector { requirements }
     }
 
+    /// The requirements without those that nobody can read ([`Test::Never`]), and whether there
+    /// was any: for those who must not take "cannot be read" for "does not mean me".
+    pub fn readable(mut self) -> (Selector, bool) {
+        let all = self.requirements.len();
+        self.requirements.retain(|r| r.test != Test::Never);
+        let unread = self.requirements.len() < all;
+        (self, unread)
+    }
+
     /// The requirements.
     pub fn requirements(&self) -> &[Requirement] {
         &self.requirements

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::{
     IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// The objects that decide.
@@ -64,6 +64,14 @@ impl World {
         let Some(spec) = &policy.spec else {
             return false;
         };
+        // Nobody knows whom it means: it isolates, and allows nothing.
+        let mut expressions = spec
+            .pod_selector
+            .iter()
+            .flat_map(|s| s.match_expressions.iter());
+        if expressions.any(|list| !list.iter().all(is_readable)) {
+            return false;
+        }
         let home = policy.metadata.namespace.as_deref().unwrap_or("");
         match direction {
             Direction::Ingress => spec.ingress.iter().flatten().any(|rule| {
@@ -185,8 +193,28 @@ fn selects(policy: &NetworkPolicy, pod: &Pod) -> bool {
         .as_ref()
         .and_then(|spec| spec.pod_selector.as_ref())
     {
-        Some(selector) => labels_match(selector, pod.metadata.labels.as_ref()),
+        Some(selector) => {
+            // What cannot be read does not say that the pod is not meant.
+            let mut selector = selector.clone();
+            if let Some(list) = &mut selector.match_expressions {
+                list.retain(is_readable);
+            }
+            labels_match(&selector, pod.metadata.labels.as_ref())
+        }
         None => true,
+    }
+}
+
+/// Whether an expression has an operator that we know and values as it wants them.
+fn is_readable(expression: &LabelSelectorRequirement) -> bool {
+    let values = expression
+        .values
+        .as_ref()
+        .is_some_and(|values| !values.is_empty());
+    match expression.operator.as_str() {
+        "In" | "NotIn" => values,
+        "Exists" | "DoesNotExist" => !values,
+        _ => false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! YAML text to JSON values, as `sigs.k8s.io/yaml` converts it.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Number, Value};
 use serde_yaml_ng::Value as Yaml;
 
@@ -16,13 +17,23 @@ pub(super) fn documents(text: &str) -> Result<Vec<Value>, String> {
     }
     let mut values = Vec::new();
     for document in serde_yaml_ng::Deserializer::from_str(text) {
-        let mut yaml = Yaml::deserialize(document).map_err(|error| describe(&error))?;
+        let mut yaml = Yaml::deserialize(document).map_err(|error| {
+            // A key that stands twice is found while the text is read; what is no YAML further
+            // down is the greater mistake, and the one that kubectl tells.
+            describe(&syntax_error(text).unwrap_or(error))
+        })?;
         yaml.apply_merge().map_err(|error| describe(&error))?;
         if !yaml.is_null() {
             values.push(to_json(yaml).map_err(|e| format!("error converting YAML to JSON: {e}"))?);
         }
     }
     Ok(values)
+}
+
+/// The first place where `text` is no YAML, whatever it says.
+fn syntax_error(text: &str) -> Option<serde_yaml_ng::Error> {
+    serde_yaml_ng::Deserializer::from_str(text)
+        .find_map(|document| IgnoredAny::deserialize(document).err())
 }
 
 fn describe(error: &serde_yaml_ng::Error) -> String {

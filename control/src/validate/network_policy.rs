@@ -142,7 +142,7 @@ fn ip_block(block: &IPBlock, path: &str, kept: &[String], findings: &mut Finding
     for (index, text) in block.except.iter().flatten().enumerate() {
         let path = format!("{path}.except[{index}]");
         let Some(part) = checked(text, path.clone(), kept, findings) else {
-            return;
+            continue;
         };
         let inside = whole.net.contains(&part.address);
         if !inside || whole.net.prefix_len() >= part.net.prefix_len() {
@@ -166,8 +166,10 @@ fn checked(
     if kept.iter().any(|known| known == text) {
         return Some(block);
     }
-    if block.address != block.net.network() {
-        let single = if block.address.is_ipv4() { 32 } else { 128 };
+    let ambiguous = block.address != block.net.network();
+    if ambiguous {
+        // IPv4 in IPv6 too has an IPv6 length here, as the API server prints it.
+        let single = if text.contains(':') { 128 } else { 32 };
         findings.warnings.push(format!(
             "{path}: CIDR value {text:?} is ambiguous in this context (should be {:?} or {:?}?)",
             block.net.to_string(),
@@ -179,6 +181,13 @@ fn checked(
             "{path}: non-standard CIDR value {text:?} will be considered invalid in a future \
              Kubernetes release: use {:?}",
             block.net.to_string()
+        ));
+    }
+    let canonical = format!("{}/{}", block.address, block.net.prefix_len());
+    if !ambiguous && !block.odd && block.address.is_ipv6() && canonical != text {
+        findings.warnings.push(format!(
+            "{path}: IPv6 CIDR value {text:?} should be in RFC 5952 canonical format \
+             ({canonical:?})"
         ));
     }
     Some(block)

@@ -1,5 +1,6 @@
 //! Integration tests that need neither root nor network.
 
+mod cases;
 mod hostile;
 mod objects;
 mod policy;
