@@ -303,7 +303,8 @@ fn unreplied_entries_go_first_then_the_table_is_full() {
 
 #[test]
 fn every_state_has_its_timeout() {
-    let rows: [(Protocol, &[(bool, Facts)], u64); 6] = [
+    type Row<'a> = (Protocol, &'a [(bool, Facts)], u64);
+    let rows: [Row<'_>; 6] = [
         (Protocol::UDP, &[(true, Facts::Udp)], 30),
         (
             Protocol::UDP,

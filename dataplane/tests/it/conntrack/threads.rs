@@ -39,7 +39,7 @@ fn work(table: &Heap, epoch: &AtomicU32, clock: &AtomicU32, seed: u64) {
     let mut numbers = Numbers(seed);
     for _ in 0..ROUNDS {
         let (k, e) = flow(numbers.next() % FLOWS);
-        let (k, e) = if numbers.next() % 3 == 0 {
+        let (k, e) = if numbers.next().is_multiple_of(3) {
             (k.reversed(), back(e))
         } else {
             (k, e)
