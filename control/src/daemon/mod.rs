@@ -14,6 +14,7 @@ pub mod plane;
 mod pods;
 mod report;
 pub mod server;
+mod services;
 pub mod state;
 pub mod watches;
 
