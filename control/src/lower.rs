@@ -7,7 +7,7 @@
 //! selector cannot be read isolates every pod that the readable part of it selects, and allows
 //! nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -252,6 +252,7 @@ impl Scene {
             .iter()
             .map(|l| ((l.namespace.as_str(), l.name.as_str()), l))
             .collect();
+        let attached: HashSet<IpAddr> = locals.iter().flat_map(|l| &l.addresses).copied().collect();
         let mut scene = Scene {
             pods: Vec::new(),
             by_namespace: BTreeMap::new(),
@@ -270,7 +271,13 @@ impl Scene {
             let mut addresses = match here {
                 _ if has_ended(pod) => Vec::new(),
                 Some(l) => l.addresses.clone(),
-                None => pod_addresses(pod),
+                // What stands behind an interface of ours is that pod's. Another's status may be
+                // out of date: an address is used again at once.
+                None => {
+                    let mut stated = pod_addresses(pod);
+                    stated.retain(|address| !attached.contains(address));
+                    stated
+                }
             };
             addresses.sort_unstable();
             addresses.dedup();

@@ -25,6 +25,9 @@ pub struct World {
     pub pods: Vec<Pod>,
     /// Policies.
     pub policies: Vec<NetworkPolicy>,
+    /// Addresses that stand behind an interface of this node, with the UID of the pod there: they
+    /// are no other pod's, whatever its status still says.
+    pub attached: Vec<(IpAddr, String)>,
 }
 
 /// What a packet that opens a connection shows.
@@ -98,6 +101,13 @@ impl World {
         self.pods
             .iter()
             .filter(move |pod| counts(pod) && has_address(pod, address))
+            .filter(move |pod| self.may_have(pod, address))
+    }
+
+    fn may_have(&self, pod: &Pod, address: IpAddr) -> bool {
+        let mut owners = self.attached.iter().filter(|(own, _)| *own == address);
+        let uid = pod.metadata.uid.as_ref();
+        owners.clone().next().is_none() || owners.any(|(_, owner)| Some(owner) == uid)
     }
 
     fn peers_hold(&self, peers: Option<&[NetworkPolicyPeer]>, home: &str, address: IpAddr) -> bool {

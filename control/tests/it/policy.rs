@@ -321,7 +321,7 @@ fn locals(cluster: &Cluster) -> Vec<LocalEndpoint> {
 fn check(bytes: &[u8], odd: bool) -> Result<u64, TestCaseError> {
     let mut c = Choices(bytes.iter());
     let cluster = cluster(&mut c, odd);
-    let world = world(&cluster);
+    let mut world = world(&cluster);
     let mut locals = locals(&cluster);
     if c.chance(4) {
         let mut keep = false;
@@ -329,6 +329,11 @@ fn check(bytes: &[u8], odd: bool) -> Result<u64, TestCaseError> {
             keep = !keep;
             keep
         });
+    }
+    for local in &locals {
+        let own = local.addresses.iter();
+        let own = own.map(|address| (*address, local.uid.clone()));
+        world.attached.extend(own);
     }
     let mut ids = PolicyIds::new();
     let lowered = lower(&cluster, &locals, &mut ids).unwrap();

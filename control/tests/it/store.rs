@@ -659,3 +659,34 @@ fn an_identity_that_the_connection_table_knows_is_not_given_away_though_the_file
     let added = scene.add("b", "u2", "10.0.0.2").unwrap();
     assert_eq!(added["incarnation"], 8);
 }
+
+#[test]
+fn an_address_is_of_the_pod_behind_its_interface_whatever_anothers_status_says() {
+    let mut scene = Scene::new("again");
+    let mut from_front = deny("from-front");
+    from_front["spec"] = json!({
+        "podSelector": {"matchLabels": {"app": "server"}},
+        "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "front"}}}]}],
+    });
+    let objects = json!([pod("server"), pod("front"), pod("thief"), from_front]);
+    let applied = scene.must("apply", json!({ "objects": objects }));
+    let uid = |at: usize| applied["results"][at]["uid"].as_str().unwrap().to_owned();
+    scene.add("server", &uid(0), "10.0.0.2").unwrap();
+    let status = json!({"phase": "Running", "podIPs": [{"ip": "10.0.0.9"}]});
+    let target = json!({"resource": "pods", "name": "front"});
+    scene.must("updateStatus", json!({"target": target, "status": status}));
+    let passes = |scene: &Scene| {
+        let snapshot = scene.snapshot();
+        let slot = snapshot.endpoint_at(Address::v4(0x0a00_0002)).unwrap().slot;
+        let peer = snapshot.policy().classify(Address::v4(0x0a00_0009));
+        let policy = snapshot.policy();
+        let verdict = policy.decide(slot, Direction::Ingress, peer, Protocol::TCP, Some(80));
+        verdict.accept
+    };
+    assert!(passes(&scene), "another node's pod");
+    scene.add("thief", &uid(2), "10.0.0.9").unwrap();
+    assert!(!passes(&scene));
+    let uid = uid(2);
+    scene.must("endpoint.remove", json!({ "uid": uid }));
+    assert!(passes(&scene));
+}
