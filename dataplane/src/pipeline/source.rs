@@ -9,8 +9,10 @@ use crate::{Address, DropReason, Mac};
 ///
 /// A pod sends from its own addresses and Ethernet address. `weir-node` brings only what the node
 /// itself says. What the node forwards or translates may carry any source but a local pod's or a
-/// gateway's; an uplink's neither these nor the node's own. The parser has dropped loopback,
-/// multicast and other impossible sources already.
+/// gateway's; an uplink's neither these nor the node's own. Both only what there is a way back to
+/// (loose reverse-path filtering, RFC 3704): of the local pods' ranges that is nothing but the pods
+/// there are, so that nobody takes the address of one that has gone or is still to come. The parser
+/// has dropped loopback, multicast and other impossible sources already.
 pub(super) fn check<'s>(
     snapshot: &'s Snapshot,
     port: &Port,
@@ -26,8 +28,12 @@ pub(super) fn check<'s>(
             Ok(Some(endpoint))
         }
         Role::HostNode => permit(snapshot.is_node_address(source)),
-        Role::HostTransit => permit(!is_ours(snapshot, source)),
-        Role::Uplink => permit(!is_ours(snapshot, source) && !snapshot.is_node_address(source)),
+        Role::HostTransit => permit(!is_ours(snapshot, source) && has_way_back(snapshot, source)),
+        Role::Uplink => permit(
+            !is_ours(snapshot, source)
+                && !snapshot.is_node_address(source)
+                && has_way_back(snapshot, source),
+        ),
     }
 }
 
@@ -51,6 +57,10 @@ pub(super) fn sender<'s>(
 
 fn is_ours(snapshot: &Snapshot, source: Address) -> bool {
     snapshot.is_gateway(source) || snapshot.endpoint_at(source).is_some()
+}
+
+fn has_way_back(snapshot: &Snapshot, source: Address) -> bool {
+    snapshot.routes().lookup(source).is_some()
 }
 
 fn permit<'s>(permitted: bool) -> Result<Option<&'s Endpoint>, DropReason> {

@@ -43,6 +43,9 @@ fn sources_are_checked_on_every_port() {
             (Place::Node, outside(v4)),
             (Place::Node, pod_address(2, v4)),
             (Place::Transit, pod_address(2, v4)),
+            // Of a pod that has gone, or is still to come.
+            (Place::Outside, pod_address(99, v4)),
+            (Place::Transit, pod_address(99, v4)),
         ] {
             let spec = with_source(&world, from, source);
             let dropped = send(&mut world, from, &spec);

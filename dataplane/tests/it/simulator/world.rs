@@ -170,6 +170,14 @@ fn route(prefix: &str, port: PortId, gateway: Option<&str>) -> Route {
     }
 }
 
+/// Of the pods' range, what is no pod.
+fn nowhere(prefix: &str) -> Route {
+    Route {
+        prefix: prefix.parse().unwrap(),
+        target: None,
+    }
+}
+
 fn parts() -> Parts {
     let (mut ports, endpoints): (Vec<_>, Vec<_>) = (0..PODS).map(pod).unzip();
     ports.push(port(UPLINK, Role::Uplink, None, None));
@@ -187,6 +195,8 @@ fn parts() -> Parts {
         route("fd00:ffff::1/128", NODE, None),
         route("172.17.0.0/16", TRANSIT, None),
         route("fd00:17::/64", TRANSIT, None),
+        nowhere("10.0.0.0/24"),
+        nowhere("fd00::/64"),
     ];
     let neighbour = |a: &str| Neighbour {
         port: UPLINK,
