@@ -248,7 +248,8 @@ impl Engine {
     /// It passes nothing until a published snapshot has it.
     ///
     /// # Errors
-    /// If all ports are in use or the system refuses; the interface is left as it was.
+    /// If all ports are in use or the system refuses. An uplink is left as it was; any other
+    /// interface may stay shut, so that nothing passes past the daemon.
     pub fn add_port(&mut self, spec: &PortSpec) -> Result<PortId, EngineError> {
         self.check_workers()?;
         let Engine {
@@ -261,8 +262,9 @@ impl Engine {
         ports.add(spec, programs, workers, &shared.umem)
     }
 
-    /// Takes a port back: closes its sockets, detaches its program. Works too when the interface
-    /// is gone already. Frames that the kernel still holds come back by [`Engine::maintain`].
+    /// Takes a port back: closes its sockets, and detaches an uplink's program. A pod's interface
+    /// stays shut while it exists: the pod may still run. Works too when the interface is gone
+    /// already. Frames that the kernel still holds come back by [`Engine::maintain`].
     ///
     /// # Errors
     /// If the port does not exist or the newest snapshot still has it. If a program cannot be
@@ -286,8 +288,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes pins of interfaces that are no port: of pods that went while no daemon ran. Call
-    /// when every known port has been added again; how many there were.
+    /// Removes pins of interfaces that are gone: of pods that went while no daemon ran; how many
+    /// there were.
     ///
     /// # Errors
     /// If the pins' folder cannot be read or a pin not be removed.

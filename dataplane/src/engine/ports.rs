@@ -16,8 +16,8 @@ const GIVE_BACK_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 struct Entry {
+    role: Role,
     attachment: Attachment,
-    queues: u16,
 }
 
 /// Ports by number.
@@ -97,15 +97,14 @@ impl PortRegister {
                     self.load[*owner] += 1;
                 }
                 self.owners[usize::from(port.0)] = owners;
-                let queues = spec.queues;
-                self.entries[usize::from(port.0)] = Some(Entry { attachment, queues });
+                self.entries[usize::from(port.0)] = Some(Entry {
+                    role: spec.role,
+                    attachment,
+                });
                 Ok(port)
             }
             Err(error) => {
-                for queue in 0..spec.queues {
-                    let _ = programs.clear_socket(spec.ifindex, queue.into());
-                }
-                programs.detach(attachment)?;
+                leave(spec.role, attachment, programs)?;
                 umem.reclaim();
                 Err(error)
             }
@@ -178,15 +177,24 @@ impl PortRegister {
         for owner in self.owners[index].drain(..) {
             self.load[owner] -= 1;
         }
-        let ifindex = entry.attachment.ifindex;
-        for queue in 0..entry.queues {
-            let _ = programs.clear_socket(ifindex, queue.into());
-        }
         drop(shared);
         drop(owned);
-        programs.detach(entry.attachment)?;
+        leave(entry.role, entry.attachment, programs)?;
         gone.map_or(Ok(()), Err)
     }
+}
+
+/// Gives an interface up. An uplink is the node's own again. A pod may still be running behind its
+/// veth: that stays shut, or the pod's packets would take the node's stack past all policy.
+fn leave(role: Role, attachment: Attachment, programs: &mut Programs) -> Result<(), EngineError> {
+    if role == Role::Uplink {
+        programs.detach(attachment)?;
+    } else {
+        programs.leave_shut(attachment)?;
+    }
+    // Of pods that have gone meanwhile.
+    programs.sweep()?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -215,10 +223,9 @@ mod tests {
             assert_eq!(number(&register, Role::HostTransit, wanted), Some(1));
         }
         for index in [0, 2, 3] {
-            let attachment = Attachment { ifindex: 9 };
             register.entries[index] = Some(Entry {
-                attachment,
-                queues: 1,
+                role: Role::Pod,
+                attachment: Attachment { ifindex: 9 },
             });
         }
         assert_eq!(number(&register, Role::HostNode, None), None);

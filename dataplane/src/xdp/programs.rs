@@ -50,6 +50,8 @@ pub struct Programs {
     slots_max: u32,
     /// Interfaces attached by this process.
     attached: Vec<u32>,
+    /// Interfaces that were attached by this process and then left shut.
+    left: Vec<u32>,
 }
 
 impl std::fmt::Debug for Programs {
@@ -93,6 +95,7 @@ impl Programs {
             free: (0..slots_max).rev().collect(),
             slots_max,
             attached: Vec::new(),
+            left: Vec::new(),
         })
     }
 
@@ -115,7 +118,28 @@ impl Programs {
         if !self.attached.contains(&ifindex) {
             self.attached.push(ifindex);
         }
+        self.left.retain(|left| *left != ifindex);
         Ok(Attachment { ifindex })
+    }
+
+    /// Takes an interface's sockets away and leaves its programs there, so that nothing passes, by
+    /// the daemon or past it, as long as the interface exists. Its pins go with the first
+    /// [`Programs::sweep`] after it; [`Programs::attach`] takes it back.
+    pub fn leave_shut(&mut self, attachment: Attachment) -> Result<(), XdpError> {
+        let ifindex = attachment.ifindex;
+        self.clear_sockets(ifindex)?;
+        self.attached.retain(|attached| *attached != ifindex);
+        self.left.push(ifindex);
+        Ok(())
+    }
+
+    fn clear_sockets(&mut self, ifindex: u32) -> Result<(), XdpError> {
+        let of = |&&(own, _): &&(u32, u32)| own == ifindex;
+        let queues: Vec<(u32, u32)> = self.used.keys().filter(of).copied().collect();
+        for (ifindex, queue) in queues {
+            self.clear_socket(ifindex, queue)?;
+        }
+        Ok(())
     }
 
     /// Detaches what [`Programs::attach`] attached. An interface that is gone is no error. For a
@@ -123,24 +147,17 @@ impl Programs {
     /// stack from then on, so call this only when the interface leaves Weir.
     pub fn detach(&mut self, attachment: Attachment) -> Result<(), XdpError> {
         let ifindex = attachment.ifindex;
-        let queues: Vec<u32> = self
-            .used
-            .keys()
-            .filter(|(i, _)| *i == ifindex)
-            .map(|(_, queue)| *queue)
-            .collect();
-        for queue in queues {
-            self.clear_socket(ifindex, queue)?;
-        }
+        self.clear_sockets(ifindex)?;
         // A pin holds the only reference: without it the link is gone and the program detached.
         Pins::remove(&self.pins.xdp(ifindex))?;
         Pins::remove(&self.pins.egress(ifindex))?;
         self.attached.retain(|attached| *attached != ifindex);
+        self.left.retain(|left| *left != ifindex);
         Ok(())
     }
 
-    /// Removes pins of interfaces that are gone: those of pods that went away while no daemon ran.
-    /// An interface that is still there stays shut, whether or not this process has attached it:
+    /// Removes pins of interfaces that are gone: of pods that were left shut before, or that went
+    /// away while no daemon ran. An interface that is still there stays shut, whether or not this process has attached it:
     /// without its pins it would be open to the node's stack.
     pub fn sweep(&self) -> Result<usize, XdpError> {
         self.pins.sweep(&self.attached)
@@ -289,6 +306,8 @@ impl Programs {
         let attached = loop {
             let attach = TcAttachOptions::TcxOrder(LinkOrder::first());
             match program.attach_with_options(&name, TcAttachType::Egress, attach) {
+                // We have shut it before and left it so.
+                Err(error) if is_busy(&error) && self.left.contains(&ifindex) => return Ok(()),
                 // The kernel lets go of a removed pin's link a little later, and takes a program
                 // once only; what is on its way out must not count as attached.
                 Err(error) if is_busy(&error) && tries < ATTACH_TRIES => {

@@ -50,6 +50,10 @@ const TESTS: &[Test] = &[
         an_uplink_keeps_what_is_the_nodes,
     ),
     (
+        "an_interface_that_is_left_stays_shut_and_comes_back",
+        an_interface_that_is_left_stays_shut,
+    ),
+    (
         "the_sweep_leaves_live_interfaces_shut",
         the_sweep_leaves_live_interfaces_shut,
     ),
@@ -324,6 +328,25 @@ fn an_uplink_keeps_what_is_the_nodes() {
         traffic::soon(|| traffic::pod_reaches_pod(&world)),
         "prefixes are replaced, not added"
     );
+}
+
+fn an_interface_that_is_left_stays_shut() {
+    let world = World::new("left", 1500);
+    world.bridge();
+    assert!(traffic::soon(|| traffic::pod_reaches_pod(&world)));
+    let mut programs = Programs::load(&world.pins, 16).unwrap();
+    for _ in 0..3 {
+        for interface in world.ports() {
+            let attached = programs.attach(Role::Pod, interface).unwrap();
+            programs.leave_shut(attached).unwrap();
+        }
+        assert!(!traffic::pod_reaches_pod(&world));
+        assert!(!traffic::node_reaches_pod(&world));
+        assert_eq!(programs.sweep().unwrap(), 0);
+        assert_eq!(world.pins(), 4);
+    }
+    world.remove_port(1);
+    assert_eq!(programs.sweep().unwrap(), 2, "they go with the interface");
 }
 
 fn the_sweep_leaves_live_interfaces_shut() {
