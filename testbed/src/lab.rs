@@ -180,6 +180,8 @@ pub struct UpOptions {
     pub progress: bool,
     /// Whether policy is enforced.
     pub enforcement: config::Enforcement,
+    /// Where a shell of the lab begins; default the manifests' folder.
+    pub folder: Option<PathBuf>,
 }
 
 /// The program `weir` beside this one, or on the `PATH`.
@@ -296,7 +298,7 @@ fn prepare(lab: &Lab, options: &UpOptions) -> Result<(), CommandError> {
         weir: weir.clone(),
         workers: workers(),
         external_ports,
-        folder: manifests,
+        folder: options.folder.clone().or(manifests),
         enforcement: options.enforcement,
     };
     let text = serde_json::to_vec_pretty(&file).map_err(io::Error::from);

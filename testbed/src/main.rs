@@ -199,6 +199,7 @@ fn bring_up(up: &Up) -> Result<(), CommandError> {
         external_ports: external_ports.collect::<Result<_, _>>()?,
         progress: !up.quiet,
         enforcement: up.enforcement,
+        folder: built_in.map(|collection| collection.folder()).transpose()?,
     };
     let begun = std::time::Instant::now();
     let status = lab::up(&lab, &options)?;

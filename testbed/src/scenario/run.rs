@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::play::{Stage, manifests, play};
@@ -64,24 +65,27 @@ impl Collection {
         Scenario::parse(text).map_err(|error| CommandError::Refused(error.to_string()))
     }
 
-    /// The paths of the files that the lab runs, put on disk if they come with Weir: in
-    /// `/run/weir/tutorials/NAME`, which is also where a shell of the lab begins.
+    /// Where the files lie: those that come with Weir in `/run/weir/tutorials/NAME`, once
+    /// [`Collection::unpacked`] has put them there.
+    pub fn folder(&self) -> Result<PathBuf, CommandError> {
+        match &self.folder {
+            Some(folder) => Ok(folder.clone()),
+            None => Ok(Path::new("/run/weir/tutorials").join(self.scenario()?.metadata.name)),
+        }
+    }
+
+    /// The paths of the files that the lab runs, put on disk if they come with Weir.
     pub fn unpacked(&self) -> Result<Vec<String>, CommandError> {
-        let scenario = self.scenario()?;
-        let folder = match &self.folder {
-            Some(folder) => folder.clone(),
-            None => {
-                let folder = Path::new("/run/weir/tutorials").join(&scenario.metadata.name);
-                for (path, text) in &self.files {
-                    let place = folder.join(path);
-                    if let Some(parent) = place.parent() {
-                        std::fs::create_dir_all(parent).map_err(file_error(parent))?;
-                    }
-                    std::fs::write(&place, text).map_err(file_error(&place))?;
+        let (scenario, folder) = (self.scenario()?, self.folder()?);
+        if self.folder.is_none() {
+            for (path, text) in &self.files {
+                let place = folder.join(path);
+                if let Some(parent) = place.parent() {
+                    std::fs::create_dir_all(parent).map_err(file_error(parent))?;
                 }
-                folder
+                std::fs::write(&place, text).map_err(file_error(&place))?;
             }
-        };
+        }
         let chosen = manifests(&scenario, &self.files);
         Ok(chosen
             .iter()
@@ -114,6 +118,8 @@ fn read_below(
 }
 
 /// Brings the scenario's lab up, plays it, takes the lab down, and says whether every promise held.
+///
+/// The lab goes whatever happens meanwhile, SIGINT and SIGTERM included.
 pub fn run(
     collection: &Collection,
     options: &RunOptions,
@@ -121,48 +127,86 @@ pub fn run(
 ) -> Result<bool, CommandError> {
     let scenario = collection.scenario()?;
     let begin = Instant::now();
-    let say = |out: &mut dyn Write, text: String| {
-        writeln!(out, "{text}").map_err(file_error(Path::new("stdout")))
-    };
     say(
         out,
-        format!("{}: {}", scenario.metadata.name, scenario.title),
+        &format!("{}: {}", scenario.metadata.name, scenario.title),
     )?;
     // A name of its own, so that a lab of the same scenario that somebody works in stays.
     let name = format!("{}-run-{}", scenario.metadata.name, std::process::id());
     let lab = Lab::named(&name)?;
-    let up = UpOptions {
-        manifests: collection.unpacked()?,
-        enforcement: options.enforcement,
-        ..UpOptions::default()
-    };
-    let status = lab::up(&lab, &up)?;
-    say(
-        out,
-        format!(
-            "{} pods are ready after {:.1} s",
-            status.pods.len(),
-            begin.elapsed().as_secs_f64()
-        ),
-    )?;
-    let program = std::env::current_exe().map_err(file_error(Path::new("this program")))?;
-    let stage = Stage {
-        lab: &name,
-        files: &collection.files,
-        program,
-    };
-    let played = play(&scenario, &stage, out);
+    if !options.keep {
+        clean_up_on_signals(&lab)?;
+    }
+    let played = up_and_play(collection, &scenario, &lab, options, out);
+    if !options.keep {
+        take_down(&lab)?;
+    }
+    let report = played?;
     if options.keep {
         say(
             out,
-            format!("the lab stays: weir lab shell {name}; weir lab down {name}"),
+            &format!("the lab stays: weir lab shell {name}; weir lab down {name}"),
         )?;
-    } else {
-        lab::down(&lab)?;
     }
-    let report = played.map_err(|error| CommandError::Refused(error.to_string()))?;
-    say(out, summary(&report, begin.elapsed().as_secs_f64()))?;
+    say(out, &summary(&report, begin.elapsed().as_secs_f64()))?;
     Ok(report.failures.is_empty())
+}
+
+fn say(out: &mut dyn Write, text: &str) -> Result<(), CommandError> {
+    writeln!(out, "{text}").map_err(file_error(Path::new("stdout")))
+}
+
+fn up_and_play(
+    collection: &Collection,
+    scenario: &Scenario,
+    lab: &Lab,
+    options: &RunOptions,
+    out: &mut dyn Write,
+) -> Result<Report, CommandError> {
+    let begin = Instant::now();
+    let up = UpOptions {
+        manifests: collection.unpacked()?,
+        enforcement: options.enforcement,
+        folder: Some(collection.folder()?),
+        ..UpOptions::default()
+    };
+    let status = lab::up(lab, &up)?;
+    let seconds = begin.elapsed().as_secs_f64();
+    say(
+        out,
+        &format!("{} pods are ready after {seconds:.1} s", status.pods.len()),
+    )?;
+    let program = std::env::current_exe().map_err(file_error(Path::new("this program")))?;
+    let stage = Stage {
+        lab: &lab.name,
+        files: &collection.files,
+        program,
+    };
+    play(scenario, &stage, out).map_err(|error| CommandError::Refused(error.to_string()))
+}
+
+/// Takes the lab down, once: a signal may come while the scenario's own end is at it.
+fn take_down(lab: &Lab) -> Result<(), CommandError> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if lab.exists() { lab::down(lab) } else { Ok(()) }
+}
+
+/// Takes the lab down and ends this process when somebody ends it.
+fn clean_up_on_signals(lab: &Lab) -> Result<(), CommandError> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
+        .map_err(file_error(Path::new("signals")))?;
+    let lab = lab.clone();
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            if let Err(error) = take_down(&lab) {
+                eprintln!("error: {error}");
+            }
+            std::process::exit(128 + signal);
+        }
+    });
+    Ok(())
 }
 
 fn summary(report: &Report, seconds: f64) -> String {
