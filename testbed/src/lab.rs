@@ -478,7 +478,11 @@ pub fn clean(lab: &Lab) -> Result<(), CommandError> {
     names.insert(topology::external_name(&lab.name));
     kill_inside(&names)?;
     for name in names.iter().filter(|name| Namespace::path(name).exists()) {
-        Namespace::delete(name).map_err(|error| CommandError::Refused(error.to_string()))?;
+        match Namespace::delete(name) {
+            // Somebody else takes the same lab down: what is gone is gone.
+            Err(_) if !Namespace::path(name).exists() => {}
+            other => other.map_err(|error| CommandError::Refused(error.to_string()))?,
+        }
     }
     let pins = Path::new("/sys/fs/bpf/weir").join(format!("lab-{}", lab.name));
     if pins.exists() {
