@@ -34,7 +34,7 @@ pub const PORTS: u32 = 512;
 /// Range of `max_ports`.
 pub const PORTS_RANGE: RangeInclusive<u32> = 8..=4096;
 /// Workers, each on a core of its own.
-pub const WORKERS_RANGE: RangeInclusive<usize> = 1..=64;
+pub const WORKERS_RANGE: RangeInclusive<usize> = 1..=32;
 
 /// Clients of the control socket at once. One more is told so and closed.
 pub const CLIENTS: u32 = 64;

@@ -472,7 +472,7 @@ impl Config {
 
     fn check_workers(&self) -> Result<(), ConfigError> {
         if !limits::WORKERS_RANGE.contains(&self.workers.len()) {
-            return wrong("workers", "must list between 1 and 64 cores");
+            return wrong("workers", "must list between 1 and 32 cores");
         }
         if self.workers.iter().any(|core| *core > 1023) {
             return wrong("workers", "cores are numbered 0 to 1023");
@@ -575,7 +575,7 @@ mod tests {
                 "[umem]\nchunks = 1",
                 "umem.chunks: is 1; must be between 512 and 1048576, inclusive",
             ),
-            ("workers = []", "workers: must list between 1 and 64 cores"),
+            ("workers = []", "workers: must list between 1 and 32 cores"),
             (
                 "instance = 'a/b'",
                 "instance: must be 1 to 63 letters, digits or hyphens",

@@ -19,6 +19,9 @@ pub struct Serving<'a, P> {
     pub signals: &'a std::os::unix::net::UnixStream,
     /// Whether one did.
     pub stopped: bool,
+    /// A worker that has ended, which it does only by panicking: the daemon ends, too, so that
+    /// whoever watches over it starts a whole one.
+    pub dead_worker: Option<usize>,
 }
 
 /// Index of the signals' descriptor among the server's sources.
@@ -57,12 +60,14 @@ impl<P: Plane> Service for Serving<'_, P> {
                 self.daemon.plane.maintain();
                 self.daemon.follow_events();
                 self.daemon.follow_outside();
+                let workers = self.daemon.plane.workers();
+                self.dead_worker = workers.iter().position(|worker| !worker.alive);
             }
         }
     }
 
     fn is_stopped(&self) -> bool {
-        self.stopped
+        self.stopped || self.dead_worker.is_some()
     }
 }
 

@@ -62,6 +62,9 @@ pub enum DaemonError {
     /// The machine lacks something.
     #[error("this machine cannot run the daemon:\n{0}")]
     Machine(String),
+    /// A worker panicked: what came by its ports was dropped.
+    #[error("worker {0} has ended by a panic: start the daemon again")]
+    WorkerGone(usize),
     /// The system refused something.
     #[error("{what}: {source}")]
     System {
@@ -118,14 +121,17 @@ pub fn run(config_path: Option<&Path>) -> Result<(), DaemonError> {
         daemon: &mut daemon,
         signals: &signals,
         stopped: false,
+        dead_worker: None,
     };
     server
         .run(&mut serving)
         .map_err(system("serve the control socket"))?;
+    let dead_worker = serving.dead_worker;
     daemon.follow_events();
     let Daemon { plane, journal, .. } = daemon;
     plane.stop();
-    Ok(journal.close()?)
+    journal.close()?;
+    dead_worker.map_or(Ok(()), |worker| Err(DaemonError::WorkerGone(worker)))
 }
 
 /// The configuration named; if none is, `/etc/weir/weir.toml` if it exists, else the defaults.

@@ -73,7 +73,7 @@ impl Interface {
     }
 
     /// The port of this interface. `own` are addresses that ICMP errors may come from: the first
-    /// of each family is taken.
+    /// of each family is taken, a link-local one only if there is no other.
     pub fn port(&self, id: PortId, own: &[Address]) -> Port {
         Port {
             id,
@@ -81,8 +81,8 @@ impl Interface {
             mac: self.mac,
             mtu: self.mtu,
             is_virtual: self.is_virtual,
-            icmp_source_v4: own.iter().copied().find(|address| address.is_v4()),
-            icmp_source_v6: own.iter().copied().find(|address| !address.is_v4()),
+            icmp_source_v4: icmp_source(own, true),
+            icmp_source_v6: icmp_source(own, false),
             endpoint: None,
             peer_mac: self.peer_mac,
         }
@@ -92,7 +92,8 @@ impl Interface {
 /// What a snapshot takes from the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Addresses of the node, loopback and link-local ones left out.
+    /// Addresses of the node, loopback and IPv6 link-local ones left out. IPv4 link-local ones are
+    /// there, for node-local DNS caches listen at such.
     pub node_addresses: Vec<Address>,
     /// Routes, lower metrics first.
     pub routes: Vec<PlaneRoute>,
@@ -385,6 +386,11 @@ fn write_setting(path: &str, value: &str) -> Result<(), NetlinkError> {
     }
 }
 
+fn icmp_source(own: &[Address], v4: bool) -> Option<Address> {
+    let of_family = own.iter().copied().filter(|address| address.is_v4() == v4);
+    of_family.min_by_key(|address| is_link_local(address.to_ip()))
+}
+
 fn is_uplink(ports: &BTreeMap<u32, (PortId, Role)>, index: u32) -> bool {
     ports
         .get(&index)
@@ -402,7 +408,7 @@ fn node_addresses(addresses: &[InterfaceAddress]) -> Vec<Address> {
     let mut found: Vec<Address> = addresses
         .iter()
         .map(|address| address.address.addr())
-        .filter(|ip| !ip.is_loopback() && !is_link_local(*ip))
+        .filter(|ip| !ip.is_loopback() && !(ip.is_ipv6() && is_link_local(*ip)))
         .map(Address::from)
         .collect();
     found.sort();
@@ -527,6 +533,10 @@ mod tests {
                 interface: 4,
                 address: "fe80::7/64".parse().unwrap(),
             },
+            InterfaceAddress {
+                interface: 5,
+                address: "169.254.20.10/32".parse().unwrap(),
+            },
         ];
         let mut slow = route("0.0.0.0/0", Some("192.0.2.254"), 4);
         slow.metric = Some(100);
@@ -557,6 +567,13 @@ mod tests {
             })
         };
         assert_eq!(target(&found, "192.0.2.7/32"), Some(on_link(0)));
+        assert_eq!(target(&found, "169.254.20.10/32"), Some(on_link(0)));
+        assert_eq!(target(&found, "fe80::7/128"), None);
+        let own = node_addresses(&addresses);
+        assert_eq!(own.len(), 2);
+        let v4 = |text: &str| Some(Address::from(text.parse::<IpAddr>().unwrap()));
+        assert_eq!(icmp_source(&own, true), v4("192.0.2.7"));
+        assert_eq!(icmp_source(&own[..1], true), v4("169.254.20.10"));
         assert_eq!(target(&found, "192.0.2.0/24"), Some(on_link(2)));
         assert_eq!(target(&found, "172.17.0.0/16"), Some(on_link(1)));
         assert_eq!(target(&found, "203.0.113.0/24"), Some(None));

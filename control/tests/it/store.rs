@@ -40,6 +40,7 @@ struct Memory {
     uplinks: Vec<String>,
     /// What the connection table knows.
     last_incarnation: u32,
+    workers: Vec<WorkerState>,
 }
 
 #[derive(Clone, Debug)]
@@ -115,7 +116,7 @@ impl Plane for Fake {
     }
 
     fn workers(&self) -> Vec<WorkerState> {
-        Vec::new()
+        self.0.borrow().workers.clone()
     }
 
     fn owner(&self, _port: PortId) -> Option<usize> {
@@ -279,16 +280,18 @@ impl Scene {
         self.call("endpoint.add", params)
     }
 
-    /// What the control thread does now and then.
-    fn tick(&mut self) {
+    /// What the control thread does now and then; whether the daemon goes on.
+    fn tick(&mut self) -> bool {
         let (signals, _quiet) = UnixStream::pair().unwrap();
         signals.set_nonblocking(true).unwrap();
         let mut serving = Serving {
             daemon: self.daemon.as_mut().unwrap(),
             signals: &signals,
             stopped: false,
+            dead_worker: None,
         };
         serving.tick(None, 1);
+        !serving.is_stopped()
     }
 
     /// Whether the published table lets any TCP into the endpoint with that address.
@@ -616,7 +619,7 @@ fn a_denied_echo_is_logged_with_its_identifier_as_source_port() {
         len: 98,
     };
     scene.memory.borrow_mut().events.push(event);
-    scene.tick();
+    assert!(scene.tick());
     let log = fs::read_to_string(scene.folder.join("network-policy.log")).unwrap();
     let expected = "SIP: 10.0.0.2;SPORT: 7;DIP: 10.0.0.3;DPORT: 0;PROTOCOL: ICMP;";
     assert!(log.contains(expected), "{log}");
@@ -689,4 +692,17 @@ fn an_address_is_of_the_pod_behind_its_interface_whatever_anothers_status_says()
     let uid = uid(2);
     scene.must("endpoint.remove", json!({ "uid": uid }));
     assert!(passes(&scene));
+}
+
+#[test]
+fn a_daemon_does_not_go_on_without_one_of_its_workers() {
+    let mut scene = Scene::new("worker");
+    let worker = |alive| WorkerState {
+        generation: Generation(1),
+        alive,
+    };
+    scene.memory.borrow_mut().workers = vec![worker(true), worker(true)];
+    assert!(scene.tick());
+    scene.memory.borrow_mut().workers[1].alive = false;
+    assert!(!scene.tick());
 }
