@@ -13,12 +13,15 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use config::limits::JOURNAL_BYTES;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// The files are their owner's alone: Secrets are among the objects.
+const PRIVATE: u32 = 0o600;
 /// Generations reserved by one write.
 const GENERATION_BLOCK: u64 = 4096;
 
@@ -126,7 +129,7 @@ impl Journal {
         let lock = lock(folder)?;
         let path = folder.join("journal");
         let mut options = File::options();
-        options.read(true).append(true).create(true);
+        options.read(true).append(true).create(true).mode(PRIVATE);
         let file = options.open(&path).map_err(at(&path))?;
         let (records, bytes, base_bytes) = read(&file, &path)?;
         file.set_len(bytes).map_err(at(&path))?;
@@ -216,7 +219,13 @@ impl Journal {
     fn write_whole(&self, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
         let new = self.folder.join(format!("{name}.new"));
         let write = || -> io::Result<()> {
-            let mut file = File::create(&new)?;
+            let mut options = File::options();
+            options
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(PRIVATE);
+            let mut file = options.open(&new)?;
             file.write_all(bytes)?;
             file.sync_all()?;
             fs::rename(&new, self.folder.join(name))?;
@@ -357,6 +366,24 @@ mod tests {
         drop(journal);
         let (_, records) = Journal::open(&folder.0).unwrap();
         assert_eq!(records, [record(1), record(2)]);
+    }
+
+    #[test]
+    fn nobody_else_reads_what_is_stored() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = Folder::new("private");
+        let (mut journal, _) = Journal::open(&folder.0).unwrap();
+        let check = |when: &str| {
+            for name in ["journal", "generation"] {
+                let mode = fs::metadata(folder.0.join(name)).unwrap().permissions();
+                assert_eq!(mode.mode() & 0o777, 0o600, "{name} {when}");
+            }
+        };
+        journal.append(&record(1)).unwrap();
+        journal.next_generation().unwrap();
+        check("as first written");
+        journal.compact(record(2)).unwrap();
+        check("compacted");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use dataplane::snapshot::{Epoch, Incarnation, PortId};
@@ -170,7 +171,9 @@ impl Endpoints {
             uplinks: self.uplinks.clone(),
         };
         let new = self.path.with_extension("new");
-        let mut file = File::create(&new)?;
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&new)?;
         file.write_all(&serde_json::to_vec(&saved)?)?;
         fs::rename(&new, &self.path)
     }

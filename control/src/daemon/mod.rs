@@ -20,6 +20,7 @@ pub mod watches;
 
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -177,6 +178,8 @@ fn options(config: &Config) -> Result<Options, DaemonError> {
         .write(true)
         .create(true)
         .truncate(false)
+        // It tells who talks to whom, and the secret of its hash.
+        .mode(0o600)
         .open(&path);
     let file = file.map_err(system(format!("open {}", path.display())))?;
     let conntrack = &config.conntrack;

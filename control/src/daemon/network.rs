@@ -408,7 +408,7 @@ fn node_addresses(addresses: &[InterfaceAddress]) -> Vec<Address> {
     let mut found: Vec<Address> = addresses
         .iter()
         .map(|address| address.address.addr())
-        .filter(|ip| !ip.is_loopback() && !(ip.is_ipv6() && is_link_local(*ip)))
+        .filter(|ip| !(ip.is_loopback() || ip.is_ipv6() && is_link_local(*ip)))
         .map(Address::from)
         .collect();
     found.sort();
