@@ -45,13 +45,13 @@ impl Offline {
             .into_iter()
             .partition(|object| object.kind().kind == "Namespace");
         for object in namespaces {
-            transaction.apply(object)?;
+            put(&mut transaction, object)?;
         }
         for object in rest {
             declare_namespace(&mut transaction, object.namespace())?;
             expand(&mut transaction, &object)?;
             let status = object.value()["status"].clone();
-            let stored = transaction.apply(object)?.object;
+            let stored = put(&mut transaction, object)?;
             if stored.as_pod().is_some() && status.is_object() {
                 transaction.update_status(stored.key(), None, status)?;
             }
@@ -108,6 +108,18 @@ impl Offline {
             generation: 0,
         }
     }
+}
+
+/// Stores an object, in place of one of the same name. Not by `apply`, whose annotation bounds the
+/// size of what it can take.
+fn put(transaction: &mut Transaction<'_>, object: Object) -> Result<Arc<Object>, Refusal> {
+    let there = transaction.cluster().get(object.key()).is_some();
+    let outcome = if there {
+        transaction.replace(object)?
+    } else {
+        transaction.create(object)?
+    };
+    Ok(outcome.object)
 }
 
 fn declare_namespace(transaction: &mut Transaction<'_>, name: &str) -> Result<(), Refusal> {

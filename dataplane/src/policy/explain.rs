@@ -221,9 +221,10 @@ fn note(consulted: &mut Vec<Consulted>, rule: &Rule, compared: RuleMatch) {
         }
     };
     let rules = &mut consulted[at].rules;
-    match rules.iter_mut().find(|r| r.index == compared.index) {
-        Some(known) => join(known, compared),
-        None => rules.push(compared),
+    // By index: a policy of many rules must not make its explanation quadratic.
+    match rules.binary_search_by_key(&compared.index, |known| known.index) {
+        Ok(at) => join(&mut rules[at], compared),
+        Err(at) => rules.insert(at, compared),
     }
 }
 
