@@ -283,9 +283,11 @@ impl Plane for KernelPlane {
 
     fn outside(&mut self) -> Outside {
         let mut outside = Outside::default();
+        let mut stale_pins = false;
         for change in self.monitor.read() {
             match change {
                 Change::LinkGone { index, .. } => {
+                    stale_pins = true;
                     if self.ports.contains_key(&index) {
                         outside.gone.push(index);
                     }
@@ -297,6 +299,11 @@ impl Plane for KernelPlane {
                 }
                 _ => outside.facts = true,
             }
+        }
+        if stale_pins {
+            // Those of a pod that was removed before its interface. What fails here is tried again
+            // with the next one that goes.
+            let _ = self.engine.sweep_pins();
         }
         outside
     }

@@ -167,7 +167,7 @@ impl<P: Plane> Daemon<P> {
         let live = self.refresh();
         // Its port may go only if the newest snapshot lacks it; else the workers still use it.
         self.plane.forget_endpoint(endpoint.incarnation());
-        if let Err(error) = self.plane.remove_port(endpoint.port) {
+        if let Err(error) = self.remove_port(endpoint.port) {
             warnings.push(format!("port {} is left behind: {error}", endpoint.port.0));
         }
         let live = live?;
@@ -203,7 +203,7 @@ impl<P: Plane> Daemon<P> {
                 interface.name
             );
             let published = self.refresh();
-            if let Err(error) = self.plane.remove_port(port) {
+            if let Err(error) = self.remove_port(port) {
                 warn!("port {} is left behind: {error}", port.0);
             }
             if let Err(error) = published {

@@ -23,7 +23,7 @@ use tracing::{error, warn};
 use super::DaemonError;
 use super::endpoints::{Endpoint, Endpoints};
 use super::network::{Facts, Interface};
-use super::plane::{Outside, Plane};
+use super::plane::{Outside, Plane, PlaneError};
 use super::server::refused;
 use super::watches::Watches;
 use crate::cluster::{Cluster, Event, EventKind, System};
@@ -75,6 +75,8 @@ pub struct Daemon<P> {
     pub(super) endpoints: Endpoints,
     /// Host port and uplinks.
     pub(super) infrastructure: Vec<(Interface, PortId)>,
+    /// Ports without an interface or endpoint that the newest snapshot still has.
+    pub(super) leaving: Vec<PortId>,
     pub(super) facts: Facts,
     pub(super) compiled: Compiled,
     pub(super) live: Live,
@@ -112,6 +114,7 @@ impl<P: Plane> Daemon<P> {
             ids,
             endpoints,
             infrastructure: Vec::new(),
+            leaving: Vec::new(),
             facts: Facts::default(),
             compiled: Compiled::default(),
             live: Live::default(),
@@ -347,6 +350,11 @@ impl<P: Plane> Daemon<P> {
             }
         }
         self.compiled = compiled;
+        for port in std::mem::take(&mut self.leaving) {
+            if let Err(error) = self.remove_port(port) {
+                warn!("port {} is left behind: {error}", port.0);
+            }
+        }
         let (live, total) = self.plane.live(generation);
         self.live = Live {
             generation: generation.0,
@@ -371,6 +379,16 @@ impl<P: Plane> Daemon<P> {
                 Err(refused(Reason::Timeout, message))
             }
         }
+    }
+
+    /// Removes a port; if the newest snapshot still has it, because no later one could be
+    /// published, as soon as one is.
+    pub(super) fn remove_port(&mut self, port: PortId) -> Result<(), PlaneError> {
+        let removed = self.plane.remove_port(port);
+        if let Err(PlaneError::Engine(EngineError::PortInUse { .. })) = removed {
+            self.leaving.push(port);
+        }
+        removed
     }
 
     /// Follows changes of the kernel's network.

@@ -41,6 +41,8 @@ struct Memory {
     /// What the connection table knows.
     last_incarnation: u32,
     workers: Vec<WorkerState>,
+    /// An address of the node besides its own.
+    node_address: Option<Address>,
 }
 
 #[derive(Clone, Debug)]
@@ -82,10 +84,10 @@ impl Plane for Fake {
     fn remove_port(&mut self, port: PortId) -> Result<(), PlaneError> {
         let mut memory = self.0.borrow_mut();
         let snapshot = memory.snapshot.clone().unwrap_or_default();
-        assert!(
-            snapshot.port(port).is_none(),
-            "removed while a snapshot has it"
-        );
+        if snapshot.port(port).is_some() {
+            let generation = snapshot.generation();
+            return Err(EngineError::PortInUse { port, generation }.into());
+        }
         assert!(memory.ports.remove(&port.0));
         Ok(())
     }
@@ -157,8 +159,9 @@ impl Plane for Fake {
 
     fn facts(&mut self) -> Result<Facts, PlaneError> {
         let own: std::net::IpAddr = "192.0.2.1".parse().unwrap();
+        let more = self.0.borrow().node_address;
         Ok(Facts {
-            node_addresses: vec![own.into()],
+            node_addresses: more.into_iter().chain([own.into()]).collect(),
             ..Facts::default()
         })
     }
@@ -166,7 +169,7 @@ impl Plane for Fake {
     fn outside(&mut self) -> Outside {
         Outside {
             gone: std::mem::take(&mut self.0.borrow_mut().gone),
-            facts: false,
+            facts: true,
         }
     }
 
@@ -705,4 +708,22 @@ fn a_daemon_does_not_go_on_without_one_of_its_workers() {
     assert!(scene.tick());
     scene.memory.borrow_mut().workers[1].alive = false;
     assert!(!scene.tick());
+}
+
+#[test]
+fn a_port_that_cannot_go_yet_goes_with_the_next_snapshot() {
+    let mut scene = Scene::new("leaving");
+    scene.add("a", "u1", "10.0.0.2").unwrap();
+    scene.add("b", "u2", "10.0.0.3").unwrap();
+    let ports = |scene: &Scene| scene.memory.borrow().ports.len();
+    let before = ports(&scene);
+    // The node takes a pod's address: no snapshot can be made of that.
+    scene.memory.borrow_mut().node_address = Some(Address::v4(0x0a00_0003));
+    scene.tick();
+    let params = json!({"uid": "u1"});
+    assert_eq!(scene.reason("endpoint.remove", params), Reason::Conflict);
+    assert_eq!(ports(&scene), before, "the workers still use it");
+    scene.memory.borrow_mut().node_address = None;
+    scene.tick();
+    assert_eq!(ports(&scene), before - 1);
 }
