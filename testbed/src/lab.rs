@@ -403,11 +403,12 @@ fn wanted_pods(lab: &Lab) -> Result<usize, CommandError> {
 }
 
 fn wait_ready(lab: &Lab, options: &UpOptions) -> Result<AgentStatus, CommandError> {
-    let wanted = wanted_pods(lab)?;
     let deadline = Instant::now() + PODS_READY;
     let mut shown = usize::MAX;
     loop {
         let status = lab.status()?;
+        // Counted anew each time: the agent's own pods are made beside the manifests'.
+        let wanted = wanted_pods(lab)?;
         let settled =
             |pod: &&control::lab_protocol::PodState| pod.ready || pod.phase == "Succeeded";
         let ready = status.pods.iter().filter(settled).count();

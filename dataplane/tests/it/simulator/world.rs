@@ -300,13 +300,11 @@ impl World {
                     len: bytes.len(),
                 })
                 .collect();
-            process(
-                &mut burst,
-                &mut tables,
-                &self.snapshot,
-                self.now,
-                &mut outcomes,
-            );
+            let (snapshot, now) = (&self.snapshot, self.now);
+            let allocated = allocation_counter::measure(|| {
+                process(&mut burst, &mut tables, snapshot, now, &mut outcomes);
+            });
+            assert_eq!(allocated.count_total, 0, "the packet path allocated");
         }
         self.limiters = (tables.related_errors, tables.own_errors);
         let finish = |(outcome, mut window): (Outcome, Vec<u8>)| {
