@@ -4,7 +4,7 @@
 // All share one XSKMAP. A packet that finds no socket is dropped: with XDP_PASS as the fallback a
 // queue without a socket, or a dead daemon, would hand it to the node's stack past all policy.
 //
-// Build (the built object is committed; a test builds it again and compares):
+// Build with clang 14 (the built object is committed; a test builds it again and compares):
 //   clang -O2 -g -target bpf -mcpu=v3 -I/usr/include/$(uname -m)-linux-gnu \
 //     -fdebug-prefix-map=$PWD=. -c weir.bpf.c -o weir.bpf.o && llvm-strip -g weir.bpf.o
 

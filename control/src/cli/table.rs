@@ -23,22 +23,20 @@ impl Table {
 
     /// The table as text; without the header if `headers` is false.
     pub fn render(&self, headers: bool) -> String {
-        let shown: Vec<&Vec<String>> = headers
-            .then_some(&self.header)
-            .into_iter()
-            .chain(&self.rows)
-            .collect();
-        let columns = shown.iter().map(|row| row.len()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..columns)
-            .map(|c| {
-                shown
-                    .iter()
-                    .filter_map(|row| row.get(c))
-                    .map(|s| width(s))
-                    .max()
-                    .unwrap_or(0)
-            })
-            .collect();
+        self.render_below(headers, &mut Vec::new())
+    }
+
+    /// As [`Table::render`], with columns at least as wide as those printed before, which `widths`
+    /// remembers: rows of a watch stay below one another.
+    pub fn render_below(&self, headers: bool, widths: &mut Vec<usize>) -> String {
+        let header = headers.then_some(&self.header);
+        let shown: Vec<&Vec<String>> = header.into_iter().chain(&self.rows).collect();
+        for row in &shown {
+            widths.resize(widths.len().max(row.len()), 0);
+            for (known, cell) in widths.iter_mut().zip(row.iter()) {
+                *known = (*known).max(width(cell));
+            }
+        }
         let mut text = String::new();
         for row in shown {
             for (c, cell) in row.iter().enumerate() {

@@ -243,7 +243,7 @@ fn watch(session: &mut Session, form: &Form, wanted: &[Named]) -> Result<(), Ver
     };
     client.watch(&params)?;
     let selected = |object: &Value| names.is_empty() || names.iter().any(|n| n == name_of(object));
-    let mut listing = true;
+    let (mut listing, mut widths) = (true, Vec::new());
     let mut headers = !session.parsed.is_on("no-headers");
     loop {
         let event = client.next_event()?;
@@ -259,7 +259,7 @@ fn watch(session: &mut Session, form: &Form, wanted: &[Named]) -> Result<(), Ver
                 let layout = layout(session, &about, *wide, false);
                 let objects = std::slice::from_ref(&event.object);
                 let rows = table(&about.kind, &singular(&about), objects, layout, now());
-                print!("{}", rows.render(headers));
+                print!("{}", rows.render_below(headers, &mut widths));
                 headers = false;
             }
             Form::Name => println!("{}/{}", singular(&about), name_of(&event.object)),
