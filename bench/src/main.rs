@@ -1,2 +1,118 @@
-//! `weir-bench`: measurement.
-fn main() {}
+//! `weir-bench`: measurement, and nothing but: no other crate depends on it.
+
+mod cluster;
+mod error;
+mod machine;
+mod micro;
+mod output;
+mod policy;
+mod statistics;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use output::Format;
+
+/// Measure Weir on this machine.
+///
+/// Results are medians of several runs with their extremes, under a line that names the machine and
+/// the build. Build with `cargo build --release -p weir-bench`; other builds warn.
+#[derive(Debug, Parser)]
+#[command(name = "weir-bench", bin_name = "weir bench", version)]
+struct CommandLine {
+    #[command(subcommand)]
+    benchmark: Benchmark,
+    /// How to print the results.
+    #[arg(short, long, value_enum, default_value_t = Format::Table, global = true)]
+    output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum Benchmark {
+    /// The dataplane's steps and the whole pipeline in memory, nanoseconds per packet.
+    Micro(micro::Arguments),
+    /// Compiled policy on nodes of several sizes: time to compile, memory, time to decide.
+    Policy {
+        /// Runs of each measurement.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        runs: u16,
+    },
+}
+
+fn main() -> ExitCode {
+    let command_line = CommandLine::parse();
+    let report = match &command_line.benchmark {
+        Benchmark::Micro(arguments) => micro::run(arguments),
+        Benchmark::Policy { runs } => Ok(policy::run((*runs).into())),
+    };
+    match report {
+        Ok(report) => {
+            report.print(command_line.output);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::{Benchmark, CommandLine, Format};
+
+    fn parse(words: &str) -> Result<CommandLine, clap::Error> {
+        CommandLine::try_parse_from(["weir-bench"].into_iter().chain(words.split_whitespace()))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn micro_has_defaults_and_takes_several_counts_of_flows() {
+        let CommandLine {
+            benchmark: Benchmark::Micro(arguments),
+            output,
+        } = parse("micro").unwrap()
+        else {
+            panic!("not micro");
+        };
+        assert_eq!(
+            (arguments.flows.as_slice(), output),
+            (&[1_000, 100_000][..], Format::Table)
+        );
+        let line = parse("micro --flows 1,20,300 --policies 0 --runs 3 --ipv6 -o json").unwrap();
+        let Benchmark::Micro(arguments) = line.benchmark else {
+            panic!("not micro");
+        };
+        assert_eq!(arguments.flows, [1, 20, 300]);
+        assert_eq!(
+            (arguments.policies, arguments.runs, arguments.ipv6),
+            (0, 3, true)
+        );
+        assert_eq!(line.output, Format::Json);
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_refused() {
+        for words in [
+            "",
+            "macro",
+            "micro --flows 0",
+            "micro --flows 4000001",
+            "micro --policies 10001",
+            "micro --frame-bytes 59",
+            "micro --frame-bytes 1515",
+            "micro --runs 0",
+            "policy --runs 0",
+            "micro -o yaml",
+        ] {
+            assert!(parse(words).is_err(), "{words}");
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! What sharing must save, counted rather than timed: `examples/policy_scale.rs` measures.
+//! What sharing must save, counted rather than timed: `weir-bench policy` measures.
 
 use super::super::ir::EndpointPolicy;
 use super::super::{EndpointSlot, PolicyTable};

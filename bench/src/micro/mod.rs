@@ -1,0 +1,377 @@
+//! The dataplane's steps, each alone and all together, in memory: no sockets, no kernel, one
+//! thread.
+
+mod packets;
+mod world;
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use dataplane::checksum::Sum;
+use dataplane::conntrack::Ends;
+use dataplane::pipeline::BURST_MAX;
+use dataplane::policy::{EndpointSlot, PolicyTable};
+use dataplane::snapshot::{Incarnation, PortId};
+use dataplane::wire::{self, Offload};
+use dataplane::{Direction, FlowKey, Protocol};
+use serde::Serialize;
+
+use crate::cluster::Numbers;
+use crate::error::BenchError;
+use crate::output::{self, Report};
+use crate::statistics::Summary;
+use packets::{OPEN_PORT, SHUT_PORT, Segment};
+use world::{Frame, World};
+
+/// Connections a world can tell apart.
+const FLOWS_MAX: u32 = 4_000_000;
+
+/// What to measure.
+#[derive(Clone, PartialEq, Eq, Debug, Args, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Arguments {
+    /// Established connections in the table; several counts, separated by commas, are measured
+    /// one after the other.
+    #[arg(long, value_delimiter = ',', default_value = "1000,100000",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(FLOWS_MAX)))]
+    pub flows: Vec<u32>,
+    /// Connections that each run with new connections opens.
+    #[arg(long, default_value_t = 100_000,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(FLOWS_MAX)))]
+    pub new_flows: u32,
+    /// Policies in the cluster, up to 40 of which select each of the 100 local pods; 0 measures
+    /// without policy.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub policies: u32,
+    /// Octets of a packet from the Ethernet header on, without frame check sequence.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(60..=1514))]
+    pub frame_bytes: u16,
+    /// Packets of a run (except with new connections).
+    #[arg(long, default_value_t = 1_000_000,
+          value_parser = clap::value_parser!(u32).range(64..=100_000_000))]
+    pub packets: u32,
+    /// Runs of each measurement, after one that is not counted.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub runs: u16,
+    /// Measure IPv6 in place of IPv4.
+    #[arg(long)]
+    pub ipv6: bool,
+}
+
+/// One measurement's results.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Measured {
+    name: String,
+    ns_per_packet: Summary,
+    packets_per_second: f64,
+    packets_per_run: u64,
+    runs: u16,
+}
+
+/// Runs `once` (packets, and how long they took) as often as asked for.
+fn measure(
+    name: impl Into<String>,
+    runs: u16,
+    mut once: impl FnMut() -> Result<(u64, Duration), BenchError>,
+) -> Result<Measured, BenchError> {
+    let name = name.into();
+    once()?;
+    let mut values = Vec::new();
+    let mut packets_per_run = 0;
+    for _ in 0..runs {
+        let (packets, elapsed) = once()?;
+        packets_per_run = packets;
+        values.push(elapsed.as_nanos() as f64 / packets as f64);
+    }
+    let ns_per_packet =
+        Summary::of(&values).ok_or_else(|| BenchError::Setup(format!("{name}: no runs")))?;
+    Ok(Measured {
+        name,
+        ns_per_packet,
+        packets_per_second: 1e9 / ns_per_packet.median,
+        packets_per_run,
+        runs,
+    })
+}
+
+/// Measures everything.
+pub fn run(arguments: &Arguments) -> Result<Report, BenchError> {
+    let policy = Arc::new(world::policy_table(arguments.policies));
+    let mut measured = vec![
+        parse(arguments, &policy)?,
+        checksum(arguments)?,
+        decide(arguments, &policy)?,
+    ];
+    for flows in &arguments.flows {
+        measured.extend(established(arguments, &policy, *flows)?);
+    }
+    measured.push(new_flows(arguments, &policy, true)?);
+    if arguments.policies > 0 {
+        measured.push(new_flows(arguments, &policy, false)?);
+    }
+    Ok(Report {
+        benchmark: "micro",
+        arguments: output::value(arguments),
+        heads: vec!["one thread, in memory", "ns/packet", "min–max", "packets/s"],
+        rows: measured.iter().map(row).collect(),
+        results: output::value(&measured),
+        notes: vec![
+            format!(
+                "Medians of {} runs. {} octets a packet, {}, TCP; {} policies in the cluster, {} \
+                 of them at each pod.",
+                arguments.runs,
+                arguments.frame_bytes,
+                if arguments.ipv6 { "IPv6" } else { "IPv4" },
+                arguments.policies,
+                arguments.policies.min(40) + u32::from(arguments.policies > 0),
+            ),
+            "Packets' bytes are in the cache; connections are met in random order. Rings, system \
+             calls\nand the kernel's share are not in these numbers."
+                .to_owned(),
+        ],
+    })
+}
+
+fn row(of: &Measured) -> Vec<String> {
+    let Summary { median, min, max } = of.ns_per_packet;
+    vec![
+        of.name.clone(),
+        format!("{median:.1}"),
+        format!("{min:.1}–{max:.1}"),
+        format!("{:.2} M", of.packets_per_second / 1e6),
+    ]
+}
+
+fn parse(arguments: &Arguments, policy: &Arc<PolicyTable>) -> Result<Measured, BenchError> {
+    let name = format!("parse, {} octets", arguments.frame_bytes);
+    let world = World::new(64, policy, arguments.ipv6, arguments.frame_bytes.into())?;
+    let frames = (0..256)
+        .map(|number| world.frame(number, OPEN_PORT, Segment::Ack, false))
+        .collect::<Result<Vec<_>, _>>()?;
+    for frame in &frames {
+        wire::parse(&frame.bytes, Offload::Virtual).map_err(|reason| BenchError::Outcome {
+            name: name.clone(),
+            count: 1,
+            outcome: format!("{reason:?}"),
+        })?;
+    }
+    measure(name, arguments.runs, || {
+        let start = Instant::now();
+        for frame in frames.iter().cycle().take(arguments.packets as usize) {
+            let _ = black_box(wire::parse(black_box(&frame.bytes), Offload::Virtual));
+        }
+        Ok((arguments.packets.into(), start.elapsed()))
+    })
+}
+
+fn checksum(arguments: &Arguments) -> Result<Measured, BenchError> {
+    let segment: Vec<u8> = (0..1480u32).map(|at| (at * 7) as u8).collect();
+    measure("checksum of 1480 octets", arguments.runs, || {
+        let start = Instant::now();
+        for _ in 0..arguments.packets {
+            black_box(Sum::ZERO.bytes(black_box(&segment)).checksum());
+        }
+        Ok((arguments.packets.into(), start.elapsed()))
+    })
+}
+
+/// What a new connection between two local pods asks of policy: two addresses classified, egress
+/// of the one and ingress of the other decided.
+fn decide(arguments: &Arguments, policy: &PolicyTable) -> Result<Measured, BenchError> {
+    let mut numbers = Numbers(3);
+    let questions: Vec<_> = (0..4096)
+        .map(|_| {
+            let (source, destination) = world::ends(numbers.below(FLOWS_MAX));
+            let ends = [source, destination];
+            let to = [OPEN_PORT, SHUT_PORT][numbers.below(2) as usize];
+            (
+                ends.map(|pod| EndpointSlot(pod as u16)),
+                ends.map(|pod| world::address(pod, arguments.ipv6)),
+                Some(to),
+            )
+        })
+        .collect();
+    measure("classify + decide, both ends", arguments.runs, || {
+        let start = Instant::now();
+        let every = questions.iter().cycle().take(arguments.packets as usize);
+        for (slots, addresses, to) in black_box(every) {
+            let [source, destination] = addresses.map(|address| policy.classify(address));
+            let decide = |slot, direction, peer| {
+                black_box(policy.decide(slot, direction, peer, Protocol::TCP, *to))
+            };
+            decide(slots[0], Direction::Egress, destination);
+            decide(slots[1], Direction::Ingress, source);
+        }
+        Ok((arguments.packets.into(), start.elapsed()))
+    })
+}
+
+/// `count` connections out of `flows`, at random and the same every time.
+fn shuffled(flows: u32, count: u32) -> impl Iterator<Item = u32> {
+    let mut numbers = Numbers(5);
+    (0..count).map(move |_| numbers.below(flows))
+}
+
+/// Looking connections up, hit and miss, and the whole pipeline, on a table of `flows`.
+fn established(
+    arguments: &Arguments,
+    policy: &Arc<PolicyTable>,
+    flows: u32,
+) -> Result<[Measured; 3], BenchError> {
+    // Some room, as a table in service has.
+    let capacity = (flows + flows / 4).max(1024);
+    let mut world = World::new(
+        capacity,
+        policy,
+        arguments.ipv6,
+        arguments.frame_bytes.into(),
+    )?;
+    world.establish(flows)?;
+    let hit = lookup(arguments, &world, flows, true)?;
+    let miss = lookup(arguments, &world, flows, false)?;
+    let name = format!("whole pipeline, {flows} established");
+    let whole = measure(name.clone(), arguments.runs, || {
+        let (mut elapsed, mut sent) = (Duration::ZERO, 0);
+        let mut frames: Vec<Frame> = Vec::with_capacity(BURST_MAX);
+        for number in shuffled(flows, arguments.packets) {
+            // Both directions, by turns.
+            let back = frames.len() % 2 == 1;
+            frames.push(world.frame(number, OPEN_PORT, Segment::Ack, back)?);
+            if frames.len() == BURST_MAX {
+                elapsed += world.send(&name, &frames, true)?;
+                sent += frames.len() as u64;
+                frames.clear();
+            }
+        }
+        Ok((sent, elapsed))
+    })?;
+    Ok([hit, miss, whole])
+}
+
+fn lookup(
+    arguments: &Arguments,
+    world: &World,
+    flows: u32,
+    present: bool,
+) -> Result<Measured, BenchError> {
+    let to = if present { OPEN_PORT } else { SHUT_PORT };
+    let packets: Vec<(FlowKey, Ends)> = shuffled(flows, arguments.packets.min(1 << 18))
+        .map(|number| {
+            let (source, destination) = world::ends(number);
+            let ends = Ends {
+                source: Incarnation(1 + source),
+                destination: Incarnation(1 + destination),
+                ingress: PortId(source as u16),
+            };
+            (world::key(number, arguments.ipv6, to), ends)
+        })
+        .collect();
+    let kind = if present { "hit" } else { "miss" };
+    let name = format!("conntrack lookup, {kind}, {flows} established");
+    measure(name.clone(), arguments.runs, || {
+        let now = world.now();
+        let mut found = 0u64;
+        let start = Instant::now();
+        for (key, ends) in packets.iter().cycle().take(arguments.packets as usize) {
+            found += u64::from(world.conntrack.lookup(black_box(key), ends, now).is_some());
+        }
+        let elapsed = start.elapsed();
+        let expected = if present { arguments.packets.into() } else { 0 };
+        match found == expected {
+            true => Ok((arguments.packets.into(), elapsed)),
+            false => Err(BenchError::Outcome {
+                name: name.clone(),
+                count: found.abs_diff(expected),
+                outcome: if present { "missed" } else { "found" }.to_owned(),
+            }),
+        }
+    })
+}
+
+/// Every packet opens a connection that policy accepts or denies, on a table that is empty at
+/// first and has room for all.
+fn new_flows(
+    arguments: &Arguments,
+    policy: &Arc<PolicyTable>,
+    accepted: bool,
+) -> Result<Measured, BenchError> {
+    let (kind, to) = match accepted {
+        true => ("accepted", OPEN_PORT),
+        false => ("denied", SHUT_PORT),
+    };
+    let name = format!("whole pipeline, new connections, {kind}");
+    let flows = arguments.new_flows;
+    let capacity = (flows + flows / 4).max(1024);
+    measure(name.clone(), arguments.runs, || {
+        let frame_bytes = arguments.frame_bytes.into();
+        let mut world = World::new(capacity, policy, arguments.ipv6, frame_bytes)?;
+        let mut elapsed = Duration::ZERO;
+        for first in (0..flows).step_by(BURST_MAX) {
+            let frames = (first..flows.min(first + BURST_MAX as u32))
+                .map(|number| world.frame(number, to, Segment::Syn, false))
+                .collect::<Result<Vec<_>, _>>()?;
+            elapsed += world.send(&name, &frames, accepted)?;
+        }
+        match world.conntrack.counters().entries {
+            entries if entries == u64::from(flows) => Ok((flows.into(), elapsed)),
+            entries => Err(BenchError::Outcome {
+                name: name.clone(),
+                count: u64::from(flows).abs_diff(entries),
+                outcome: "without an entry in the connection table".to_owned(),
+            }),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn small(policies: u32, ipv6: bool) -> Arguments {
+        Arguments {
+            flows: vec![100],
+            new_flows: 200,
+            policies,
+            frame_bytes: 128,
+            packets: 128,
+            runs: 1,
+            ipv6,
+        }
+    }
+
+    /// What [`run`] checks itself: packets are forwarded, found, denied as the names say.
+    #[test]
+    fn every_measurement_measures_what_it_says() {
+        for ipv6 in [false, true] {
+            assert_eq!(run(&small(20, ipv6)).unwrap().rows.len(), 8);
+            assert_eq!(run(&small(0, ipv6)).unwrap().rows.len(), 7);
+        }
+    }
+
+    #[test]
+    fn connections_have_tuples_of_their_own() {
+        let numbers = (0..200_000).chain(FLOWS_MAX - 1000..FLOWS_MAX);
+        let keys: Vec<FlowKey> = numbers.map(|n| world::key(n, false, OPEN_PORT)).collect();
+        let distinct: HashSet<&FlowKey> = keys.iter().collect();
+        assert_eq!(distinct.len(), keys.len());
+        assert!(keys.iter().all(|key| key.source != key.destination));
+        assert!((0..1000).all(|number| world::ends(number).0 < world::PODS));
+    }
+
+    #[test]
+    fn packets_that_fare_otherwise_are_an_error() {
+        let policy = Arc::new(world::policy_table(5));
+        let mut world = World::new(64, &policy, false, 60).unwrap();
+        let frame = world.frame(0, SHUT_PORT, Segment::Syn, false).unwrap();
+        let error = world.send("x", &[frame], true).unwrap_err();
+        assert!(
+            matches!(error, BenchError::Outcome { count: 1, .. }),
+            "{error}"
+        );
+    }
+}
