@@ -12,6 +12,8 @@ use serde::Serialize;
 /// Magic numbers of file systems (`include/uapi/linux/magic.h`).
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 const TMPFS_MAGIC: u64 = 0x0102_1994;
+/// Where bpffs is mounted.
+pub const BPFFS: &str = "/sys/fs/bpf";
 /// The oldest kernel that does what we need: multi-buffer AF_XDP came with 6.6, and so did tcx,
 /// which keeps the node's stack off the pods.
 const KERNEL: (u32, u32) = (6, 6);
@@ -193,17 +195,21 @@ fn xdp_sockets() -> Finding {
     }
 }
 
+/// Whether a BPF file system is mounted where pins go.
+pub fn has_bpffs() -> bool {
+    statfs(BPFFS).is_ok_and(|found| found.f_type as u64 == BPF_FS_MAGIC)
+}
+
 fn bpffs() -> Finding {
-    let path = "/sys/fs/bpf";
-    match statfs(path) {
-        Ok(found) if found.f_type as u64 == BPF_FS_MAGIC => ok("bpffs", format!("at {path}")),
-        _ => finding(
-            "bpffs",
-            Weight::Missing,
-            format!("{path} is no BPF file system"),
-            format!("mount -t bpf bpf {path}"),
-        ),
+    if has_bpffs() {
+        return ok("bpffs", format!("at {BPFFS}"));
     }
+    finding(
+        "bpffs",
+        Weight::Missing,
+        format!("{BPFFS} is no BPF file system (the daemon mounts one where it may)"),
+        format!("mount -t bpf bpf {BPFFS}"),
+    )
 }
 
 fn cores(config: &Config) -> Finding {

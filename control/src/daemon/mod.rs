@@ -27,9 +27,11 @@ use std::time::{Duration, Instant};
 
 use config::{Config, limits};
 use dataplane::engine::{ConntrackOptions, Engine, Options};
+use rustix::mount::MountFlags;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use tracing::info;
+use tracing::{info, warn};
 
+use crate::check::BPFFS;
 use crate::denial_log::{self, DenialLog};
 use crate::journal::{Journal, JournalError};
 use calls::Serving;
@@ -40,8 +42,6 @@ use state::Daemon;
 
 /// Where a configuration is looked for if none is named.
 const CONFIG: &str = "/etc/weir/weir.toml";
-/// Where bpffs is mounted.
-const BPFFS: &str = "/sys/fs/bpf";
 /// Events that one worker can have waiting between two turns of the control thread.
 const EVENTS: usize = 4096;
 
@@ -92,6 +92,7 @@ pub fn run(config_path: Option<&Path>) -> Result<(), DaemonError> {
         .with_target(false);
     // A caller that has one of its own keeps it.
     let _ = tracing::subscriber::set_global_default(subscriber.finish());
+    mount_bpffs();
     crate::check::demand(&config).map_err(DaemonError::Machine)?;
 
     let signals = signals().map_err(system("listen to signals"))?;
@@ -133,6 +134,24 @@ pub fn run(config_path: Option<&Path>) -> Result<(), DaemonError> {
     plane.stop();
     journal.close()?;
     dead_worker.map_or(Ok(()), |worker| Err(DaemonError::WorkerGone(worker)))
+}
+
+/// Mounts the BPF file system where nobody has yet, as systemd does elsewhere. What is wrong with it
+/// otherwise is for [`crate::check::demand`] to say.
+fn mount_bpffs() {
+    // Two daemons that start at once must not mount one over the other's pins.
+    let Ok(lock) = fs::File::create("/run/weir-bpffs.lock") else {
+        return;
+    };
+    let locked = rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive);
+    if locked.is_err() || crate::check::has_bpffs() {
+        return;
+    }
+    let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    match rustix::mount::mount("bpf", BPFFS, "bpf", safe, c"mode=700") {
+        Ok(()) => info!("mounted a BPF file system at {BPFFS}"),
+        Err(error) => warn!("cannot mount a BPF file system at {BPFFS}: {error}"),
+    }
 }
 
 /// The configuration named; if none is, `/etc/weir/weir.toml` if it exists, else the defaults.
