@@ -101,6 +101,12 @@ impl Lab {
         lab_protocol::lab_dir(&self.name)
     }
 
+    /// Where the files of a lab that comes with Weir lie while it runs. Not in [`Lab::folder`]: a
+    /// shell without root works here.
+    pub fn tutorial_folder(&self) -> PathBuf {
+        Path::new("/run/weir/tutorials").join(&self.name)
+    }
+
     /// The daemon's socket.
     pub fn control_socket(&self) -> PathBuf {
         lab_protocol::control_socket(&self.name)
@@ -465,6 +471,7 @@ pub fn down(lab: &Lab) -> Result<(), CommandError> {
     }
     // An agent that answers lets the daemon remove its own things first.
     let _no_agent = lab_protocol::shutdown(&lab.agent_socket());
+    let _none_unpacked = fs::remove_dir_all(lab.tutorial_folder());
     clean(lab)
 }
 

@@ -189,7 +189,7 @@ fn bring_up(up: &Up) -> Result<(), CommandError> {
         )));
     }
     let manifests = match &built_in {
-        Some(collection) => collection.unpacked()?,
+        Some(collection) => collection.unpacked(&lab)?,
         None => up.filename.clone(),
     };
     let external_ports = up.external_port.iter().map(|text| parse_port(text));
@@ -199,7 +199,7 @@ fn bring_up(up: &Up) -> Result<(), CommandError> {
         external_ports: external_ports.collect::<Result<_, _>>()?,
         progress: !up.quiet,
         enforcement: up.enforcement,
-        folder: built_in.map(|collection| collection.folder()).transpose()?,
+        folder: built_in.map(|collection| collection.folder(&lab)),
     };
     let begun = std::time::Instant::now();
     let status = lab::up(&lab, &options)?;

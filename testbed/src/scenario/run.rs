@@ -65,18 +65,15 @@ impl Collection {
         Scenario::parse(text).map_err(|error| CommandError::Refused(error.to_string()))
     }
 
-    /// Where the files lie: those that come with Weir in `/run/weir/tutorials/NAME`, once
+    /// Where the files lie: those that come with Weir in the lab's own folder, once
     /// [`Collection::unpacked`] has put them there.
-    pub fn folder(&self) -> Result<PathBuf, CommandError> {
-        match &self.folder {
-            Some(folder) => Ok(folder.clone()),
-            None => Ok(Path::new("/run/weir/tutorials").join(self.scenario()?.metadata.name)),
-        }
+    pub fn folder(&self, lab: &Lab) -> PathBuf {
+        self.folder.clone().unwrap_or_else(|| lab.tutorial_folder())
     }
 
     /// The paths of the files that the lab runs, put on disk if they come with Weir.
-    pub fn unpacked(&self) -> Result<Vec<String>, CommandError> {
-        let (scenario, folder) = (self.scenario()?, self.folder()?);
+    pub fn unpacked(&self, lab: &Lab) -> Result<Vec<String>, CommandError> {
+        let (scenario, folder) = (self.scenario()?, self.folder(lab));
         if self.folder.is_none() {
             for (path, text) in &self.files {
                 let place = folder.join(path);
@@ -165,9 +162,9 @@ fn up_and_play(
 ) -> Result<Report, CommandError> {
     let begin = Instant::now();
     let up = UpOptions {
-        manifests: collection.unpacked()?,
+        manifests: collection.unpacked(lab)?,
         enforcement: options.enforcement,
-        folder: Some(collection.folder()?),
+        folder: Some(collection.folder(lab)),
         ..UpOptions::default()
     };
     let status = lab::up(lab, &up)?;

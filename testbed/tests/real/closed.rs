@@ -289,7 +289,7 @@ fn nothing_is_left_after_down() -> Outcome {
         {
             found.push(entry.path());
         }
-        for folder in ["/sys/fs/bpf/weir", "/run/weir/labs"] {
+        for folder in ["/sys/fs/bpf/weir", "/run/weir/labs", "/run/weir/tutorials"] {
             found.extend(
                 std::fs::read_dir(folder)
                     .into_iter()
