@@ -1,5 +1,6 @@
 //! Nobody reaches a pod but through the daemon, whether it lives or not; and nothing is left behind.
 
+use std::io::{BufRead, BufReader, Read};
 use std::process::Command;
 use std::time::Instant;
 
@@ -127,18 +128,24 @@ fn a_killed_daemon_closes_and_comes_back() -> Outcome {
         .and_then(|labs| labs.iter().find(|l| l["lab"] == lab.name.as_str()))
         .and_then(|l| l["pid"].as_i64())
         .expect("weir lab list -o json names the agent's pid");
-    // Processes that go on inside the pods without the agent.
-    let looking = lab.start(
+    // A process that goes on inside the pod without the agent. Its first line says that it runs: a
+    // command that reached the agent only afterwards would look at a daemon that is back.
+    let mut looking = lab.start(
         "shop/client",
-        &format!("sleep 1; for i in 1 2 3; do curl -s -o /dev/null -m 1 {} && echo open || echo closed; done; sleep 2", url(&web, 8080)),
+        &format!("echo looking; sleep 1; for i in 1 2 3; do curl -s -o /dev/null -m 1 {} && echo open || echo closed; done; sleep 2", url(&web, 8080)),
     );
+    let mut said = BufReader::new(looking.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "looking\n");
     signal("STOP", agent);
     signal("KILL", i64::from(before));
     try_ways_past(&lab, &web, &mac, &interface);
     std::thread::sleep(std::time::Duration::from_secs(3));
     signal("CONT", agent);
-    let output = looking.wait_with_output().unwrap();
-    let seen = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut seen = String::new();
+    said.read_to_string(&mut seen).unwrap();
+    looking.wait().unwrap();
     assert!(
         seen.contains("closed") && !seen.contains("open"),
         "while it was dead: {seen}"
