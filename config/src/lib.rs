@@ -8,8 +8,8 @@ pub mod limits;
 mod settings;
 
 pub use settings::{
-    Addresses, Config, Conntrack, ConntrackTimeouts, DenyResponse, Enforcement,
-    ExistingConnections, HostPort, Limits, Log, LogFormat, NodeEgress, Umem, Uplink,
+    Addresses, Config, Conntrack, ConntrackTimeouts, Enforcement, ExistingConnections, HostPort,
+    Limits, Log, LogFormat, NodeEgress, Umem, Uplink,
 };
 
 /// Why a configuration was refused.

@@ -45,8 +45,6 @@ pub struct Config {
     pub gateways: Addresses,
     /// What becomes of established connections that policy no longer allows.
     pub existing_connections: ExistingConnections,
-    /// What a denied packet is answered with.
-    pub deny_response: DenyResponse,
     /// Whether what a pod sends to its own node follows policy.
     pub node_egress: NodeEgress,
     /// Whether policy is enforced at all.
@@ -159,15 +157,6 @@ pub enum ExistingConnections {
     Keep,
 }
 
-/// What a denied packet is answered with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DenyResponse {
-    /// Nothing: the sender times out.
-    #[default]
-    Drop,
-}
-
 /// Whether what a pod sends to its own node follows policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -255,7 +244,6 @@ impl Default for Config {
             pod_ranges: Vec::new(),
             gateways: Addresses::default(),
             existing_connections: ExistingConnections::default(),
-            deny_response: DenyResponse::default(),
             node_egress: NodeEgress::default(),
             enforcement: Enforcement::default(),
             log: Log::default(),
