@@ -25,6 +25,7 @@ const MAX_REPLICAS: u64 = 1000;
 #[derive(Debug)]
 pub struct Offline {
     cluster: Cluster,
+    source: Seeded,
     locals: Vec<LocalEndpoint>,
     slots: Vec<EndpointSlot>,
     table: PolicyTable,
@@ -38,30 +39,38 @@ impl Offline {
     /// takes the earlier one's place.
     pub fn new(objects: Vec<Object>) -> Result<Offline, Refusal> {
         let mut source = Seeded::new(0);
-        let cluster = Cluster::new(&mut source);
-        let mut transaction = cluster.begin(&mut source);
-        // Namespaces first, whatever the files' order.
-        let (namespaces, rest): (Vec<_>, Vec<_>) = objects
-            .into_iter()
-            .partition(|object| object.kind().kind == "Namespace");
-        for object in namespaces {
-            put(&mut transaction, object)?;
-        }
-        for object in rest {
-            declare_namespace(&mut transaction, object.namespace())?;
-            expand(&mut transaction, &object)?;
-            let status = object.value()["status"].clone();
-            let stored = put(&mut transaction, object)?;
-            if stored.as_pod().is_some() && status.is_object() {
-                transaction.update_status(stored.key(), None, status)?;
-            }
-        }
-        assign_addresses(&mut transaction)?;
-        let commit = transaction.commit();
-        Offline::compile(commit.cluster, commit.warnings)
+        let mut offline = Offline {
+            cluster: Cluster::new(&mut source),
+            source,
+            locals: Vec::new(),
+            slots: Vec::new(),
+            table: PolicyTable::default(),
+            ids: PolicyIds::new(),
+            warnings: Vec::new(),
+        };
+        offline.change(|transaction| put_all(transaction, objects))?;
+        Ok(offline)
     }
 
-    fn compile(cluster: Cluster, warnings: Vec<String>) -> Result<Offline, Refusal> {
+    /// Changes what is there, in one transaction. Refused, nothing has changed.
+    pub fn change(
+        &mut self,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let mut transaction = self.cluster.begin(&mut self.source);
+        work(&mut transaction)?;
+        assign_addresses(&mut transaction)?;
+        let commit = transaction.commit();
+        self.compile(commit.cluster)?;
+        for warning in commit.warnings {
+            if !self.warnings.contains(&warning) {
+                self.warnings.push(warning);
+            }
+        }
+        Ok(())
+    }
+
+    fn compile(&mut self, cluster: Cluster) -> Result<(), Refusal> {
         let mut locals = Vec::new();
         for object in cluster.list_of::<Pod>() {
             let Some(pod) = object.as_pod() else { continue };
@@ -81,20 +90,17 @@ impl Offline {
             let message = format!("{} pods: at most {} fit", locals.len(), u16::MAX);
             Refusal::new(Reason::RequestEntityTooLarge, message)
         })?;
-        let mut ids = PolicyIds::new();
+        let mut ids = self.ids.clone();
         let lowered = lower::lower(&cluster, &locals, &mut ids)
             .map_err(|error| Refusal::new(Reason::RequestEntityTooLarge, error.to_string()))?;
         let slots: Vec<EndpointSlot> = (0..last).map(EndpointSlot).collect();
         let pairs: Vec<_> = slots.iter().copied().zip(&lowered.policies).collect();
-        let table = PolicyTable::compile(&pairs);
-        Ok(Offline {
-            cluster,
-            locals,
-            slots,
-            table,
-            ids,
-            warnings,
-        })
+        self.table = PolicyTable::compile(&pairs);
+        self.cluster = cluster;
+        self.locals = locals;
+        self.slots = slots;
+        self.ids = ids;
+        Ok(())
     }
 
     /// For questions.
@@ -108,6 +114,28 @@ impl Offline {
             generation: 0,
         }
     }
+}
+
+/// Stores objects, each in place of one of the same name; namespaces that nobody declares are made,
+/// workloads stand for their pods.
+pub fn put_all(transaction: &mut Transaction<'_>, objects: Vec<Object>) -> Result<(), Refusal> {
+    // Namespaces first, whatever the files' order.
+    let (namespaces, rest): (Vec<_>, Vec<_>) = objects
+        .into_iter()
+        .partition(|object| object.kind().kind == "Namespace");
+    for object in namespaces {
+        put(transaction, object)?;
+    }
+    for object in rest {
+        declare_namespace(transaction, object.namespace())?;
+        expand(transaction, &object)?;
+        let status = object.value()["status"].clone();
+        let stored = put(transaction, object)?;
+        if stored.as_pod().is_some() && status.is_object() {
+            transaction.update_status(stored.key(), None, status)?;
+        }
+    }
+    Ok(())
 }
 
 /// Stores an object, in place of one of the same name. Not by `apply`, whose annotation bounds the

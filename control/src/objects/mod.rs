@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 pub mod decode;
 pub mod go_json;
 pub mod kinds;
-mod yaml;
+pub(crate) mod yaml;
 
 pub use decode::{
     DecodeError, DecodeOptions, Decoded, FieldValidation, UnknownKinds, decode_documents,

@@ -7,7 +7,7 @@ use serde_yaml_ng::Value as Yaml;
 
 /// Every document of `text`, empty ones left out. Errors are in kubectl's form:
 /// `error converting YAML to JSON: yaml: line 3: mapping values are not allowed in this context`.
-pub(super) fn documents(text: &str) -> Result<Vec<Value>, String> {
+pub(crate) fn documents(text: &str) -> Result<Vec<Value>, String> {
     if text.trim_start().starts_with('{')
         && let Ok(values) = serde_json::Deserializer::from_str(text)
             .into_iter::<Value>()
