@@ -60,6 +60,12 @@ pub const OBJECTS: u32 = 100_000;
 /// Range of `limits.objects`.
 pub const OBJECTS_RANGE: RangeInclusive<u32> = 100..=1_000_000;
 
+/// Counters of rule hits, each 16 bytes for every worker. At the bound further rules count together,
+/// under no name.
+pub const RULE_COUNTERS: u32 = 1 << 16;
+/// Range of `limits.rule_counters`.
+pub const RULE_COUNTERS_RANGE: RangeInclusive<u32> = 1..=1 << 24;
+
 /// Bytes of one denial log file before it is rotated.
 pub const LOG_FILE_BYTES: u64 = 10 << 20;
 /// Range of `log.file_bytes`.

@@ -223,6 +223,8 @@ pub struct Limits {
     pub half_message_s: u32,
     /// Objects in the store.
     pub objects: u32,
+    /// Counters of rule hits.
+    pub rule_counters: u32,
 }
 
 impl Default for Config {
@@ -349,6 +351,7 @@ impl Default for Limits {
             output_bytes: limits::OUTPUT_BYTES,
             half_message_s: limits::HALF_MESSAGE_S,
             objects: limits::OBJECTS,
+            rule_counters: limits::RULE_COUNTERS,
         }
     }
 }
@@ -418,7 +421,12 @@ impl Config {
             self.limits.half_message_s,
             limits::HALF_MESSAGE_RANGE_S,
         )?;
-        range("limits.objects", self.limits.objects, limits::OBJECTS_RANGE)
+        range("limits.objects", self.limits.objects, limits::OBJECTS_RANGE)?;
+        range(
+            "limits.rule_counters",
+            self.limits.rule_counters,
+            limits::RULE_COUNTERS_RANGE,
+        )
     }
 
     fn check_names(&self) -> Result<(), ConfigError> {

@@ -1,4 +1,4 @@
-//! Counters: one shard per worker, summed when somebody asks.
+//! Counters, those of rules too: one shard per worker, summed when somebody asks.
 //!
 //! A shard has one writer, its worker, so that counting is a load, an add and a store, all relaxed:
 //! no read-modify-write on the packet path, no shared cache line. Readers sum the shards; a sum is
@@ -65,6 +65,12 @@ counters! {
     MssClamped = "mss_clamped";
     /// Checksums completed in software.
     ChecksumsCompleted = "checksums_completed";
+    /// Decisions of flows that the policies in audit mode would have decided otherwise.
+    FlowsAudited = "flows_audited";
+    /// New flows chosen for the self-check, those that did not fit the queue too.
+    FlowsSampled = "flows_sampled";
+    /// Of those, the ones that did not fit the queue.
+    SamplesLost = "samples_lost";
     /// Events that did not fit the queue.
     EventsLost = "events_lost";
     /// Bursts processed.
@@ -90,12 +96,53 @@ pub struct PortTotals {
 
 const PORT_COUNTERS: usize = 5;
 
+/// A rule's counter, or that of a policy's default denials: an index into every worker's counters,
+/// given by control.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct CounterId(pub u32);
+
+impl CounterId {
+    /// What has no counter of its own: defaults that no policy made, and rules beyond the counters
+    /// there are.
+    pub const NONE: CounterId = CounterId(0);
+    /// The largest number, so that two of them fit a connection's word.
+    pub const MAX: u32 = (1 << 24) - 1;
+}
+
+/// The counters of what decided a flow: its source's egress and its destination's ingress.
+/// [`CounterId::NONE`] where a direction had no say.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct RuleCounters {
+    /// Of the source's egress.
+    pub egress: CounterId,
+    /// Of the destination's ingress.
+    pub ingress: CounterId,
+}
+
+/// What a rule, or a policy's default denial, has decided so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RuleHits {
+    /// Connections: one when a connection is decided, and one when a later decision of a live
+    /// connection comes to this rule from another.
+    pub connections: u64,
+    /// Packets of these connections in either direction, the first ones and dropped ones too.
+    pub packets: u64,
+}
+
+/// A rule's two words: side by side, so that the first packet of a flow touches one cache line.
+#[derive(Debug, Default)]
+struct RuleWords {
+    connections: AtomicU64,
+    packets: AtomicU64,
+}
+
 /// One worker's counters.
 #[derive(Debug)]
 pub struct CounterShard {
     counters: Box<[AtomicU64]>,
     drops: Box<[AtomicU64]>,
     ports: Box<[AtomicU64]>,
+    rules: Box<[RuleWords]>,
 }
 
 fn zeroes(count: usize) -> Box<[AtomicU64]> {
@@ -111,12 +158,16 @@ fn bump(word: &AtomicU64, amount: u64) {
 }
 
 impl CounterShard {
-    /// Counters at zero for ports numbered below `ports_max`.
-    pub fn new(ports_max: u16) -> CounterShard {
+    /// Counters at zero for ports numbered below `ports_max` and rules whose [`CounterId`] is below
+    /// `rules_max`; hits of other rules count into [`CounterId::NONE`], which there always is.
+    pub fn new(ports_max: u16, rules_max: u32) -> CounterShard {
         CounterShard {
             counters: zeroes(Counter::ALL.len()),
             drops: zeroes(DropReason::COUNT),
             ports: zeroes(usize::from(ports_max) * PORT_COUNTERS),
+            rules: (0..rules_max.clamp(1, CounterId::MAX + 1))
+                .map(|_| RuleWords::default())
+                .collect(),
         }
     }
 
@@ -145,6 +196,24 @@ impl CounterShard {
     pub fn dropped(&self, port: PortId, reason: DropReason) {
         bump(&self.drops[reason as usize], 1);
         self.add_port(port, 4, 1);
+    }
+
+    /// Counts a packet for what decided its flow.
+    pub fn rule_packet(&self, counters: RuleCounters) {
+        for counter in [counters.egress, counters.ingress] {
+            bump(&self.rule(counter).packets, 1);
+        }
+    }
+
+    /// Counts a connection for a rule that decided it.
+    pub fn rule_connection(&self, counter: CounterId) {
+        bump(&self.rule(counter).connections, 1);
+    }
+
+    fn rule(&self, counter: CounterId) -> &RuleWords {
+        let index = counter.0 as usize;
+        // The slice is never empty.
+        &self.rules[if index < self.rules.len() { index } else { 0 }]
     }
 
     fn add_port(&self, port: PortId, which: usize, amount: u64) {
@@ -248,11 +317,11 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// A shard for each of `workers`, for ports numbered below `ports_max`.
-    pub fn new(workers: usize, ports_max: u16) -> Counters {
+    /// A shard for each of `workers`, see [`CounterShard::new`].
+    pub fn new(workers: usize, ports_max: u16, rules_max: u32) -> Counters {
         Counters {
             shards: (0..workers)
-                .map(|_| CachePadded::new(CounterShard::new(ports_max)))
+                .map(|_| CachePadded::new(CounterShard::new(ports_max, rules_max)))
                 .collect(),
         }
     }
@@ -265,5 +334,24 @@ impl Counters {
     /// The sum over all workers.
     pub fn totals(&self) -> Totals {
         Totals::of(self.shards.iter().map(|shard| &**shard))
+    }
+
+    /// Writes the hits of the rules numbered below `hits.len()` into `hits`, summed over all
+    /// workers; what is beyond the counters there are becomes zero. Allocates nothing, and reads 16
+    /// bytes a rule and worker.
+    pub fn rule_hits(&self, hits: &mut [RuleHits]) {
+        hits.fill(RuleHits::default());
+        for shard in &self.shards {
+            for (sum, words) in hits.iter_mut().zip(&shard.rules) {
+                sum.connections += words.connections.load(Ordering::Relaxed);
+                sum.packets += words.packets.load(Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Rule counters there are, [`CounterId::NONE`] among them.
+    pub fn rules_max(&self) -> u32 {
+        let rules = self.shards.first().map_or(1, |shard| shard.rules.len());
+        rules as u32
     }
 }

@@ -24,7 +24,7 @@ use ipnet::IpNet;
 pub use self::memory::{ConnectionTable, TableMemory};
 use self::ports::PortRegister;
 use crate::conntrack::Timeouts;
-use crate::counters::{Counters, Totals};
+use crate::counters::{CounterId, Counters, RuleHits, Totals};
 use crate::events::{Event, EventQueue};
 use crate::snapshot::{
     Generation, Incarnation, NotAcknowledged, PortId, Role, Snapshot, SnapshotCell,
@@ -48,6 +48,9 @@ pub struct Options {
     pub pin_dir: PathBuf,
     /// The connection table.
     pub conntrack: ConntrackOptions,
+    /// Counters of rules, 1 to [`CounterId::MAX`] + 1: 16 bytes each for every worker. Rules whose
+    /// [`CounterId`] is not below it count into [`CounterId::NONE`].
+    pub rule_counters: u32,
     /// Events that one worker can have waiting.
     pub events_max: usize,
     /// How long [`Engine::publish`] waits for the workers.
@@ -212,7 +215,7 @@ impl Engine {
         let events = (0..workers)
             .map(|_| EventQueue::new(options.events_max))
             .collect();
-        let counters = Counters::new(workers, options.ports_max);
+        let counters = Counters::new(workers, options.ports_max, options.rule_counters);
         let shared = Arc::new(Shared {
             conntrack: opened.table,
             counters,
@@ -370,6 +373,17 @@ impl Engine {
         self.shared.counters.totals()
     }
 
+    /// Writes the hits of the rules numbered below `hits.len()` into `hits`, summed over the
+    /// workers: as [`Counters::rule_hits`].
+    pub fn rule_hits(&self, hits: &mut [RuleHits]) {
+        self.shared.counters.rule_hits(hits);
+    }
+
+    /// Counters of rules there are, [`CounterId::NONE`] among them: [`Options::rule_counters`].
+    pub fn rule_counters(&self) -> u32 {
+        self.shared.counters.rules_max()
+    }
+
     /// Hands at most `limit` events to `each`, oldest first per worker; how many there were.
     pub fn drain_events(&self, limit: usize, mut each: impl FnMut(&Event)) -> usize {
         let mut drained = 0;
@@ -384,7 +398,16 @@ impl Engine {
         drained
     }
 
-    /// Events that workers could not queue, since the start.
+    /// Samples for the self-check that workers could not queue, since the start.
+    pub fn samples_lost(&self) -> u64 {
+        self.shared
+            .events
+            .iter()
+            .map(EventQueue::samples_lost)
+            .sum()
+    }
+
+    /// Events that workers could not queue, since the start; samples are not among them.
     pub fn events_lost(&self) -> u64 {
         self.shared.events.iter().map(EventQueue::lost).sum()
     }
@@ -469,6 +492,13 @@ fn check(options: &Options) -> Result<(), EngineError> {
     }
     if options.ports_max <= PortId::FIRST_FREE.0 {
         return refuse(format!("max_ports must be above {}", PortId::FIRST_FREE.0));
+    }
+    if !(1..=CounterId::MAX + 1).contains(&options.rule_counters) {
+        let counters = options.rule_counters;
+        return refuse(format!(
+            "{counters} rule counters are out of range 1 to {}",
+            CounterId::MAX + 1
+        ));
     }
     if !(1..=100).contains(&options.conntrack.quota_percent) {
         let percent = options.conntrack.quota_percent;

@@ -3,13 +3,14 @@
 //! One bounded queue per worker, of fixed-size records. Nothing waits: what does not fit is counted
 //! ([`EventQueue::lost`]). First denials of a flow and next hops to resolve may use the whole queue;
 //! repeated denials and the rest only its first half, so that a flood of drops cannot push out the
-//! news.
+//! news. Samples for the self-check use its first quarter only and are counted apart
+//! ([`EventQueue::samples_lost`]): to skip some of them loses nothing that happened.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_queue::ArrayQueue;
 
-use crate::snapshot::{Generation, Incarnation, PortId};
+use crate::snapshot::{Generation, Incarnation, PortId, Role};
 use crate::{Address, DropReason, FlowKey, Time, Verdict};
 
 /// Something that happened to a packet.
@@ -23,6 +24,8 @@ pub struct Event {
     pub key: FlowKey,
     /// Where the packet came in.
     pub ingress: PortId,
+    /// What stands behind that port: the port may be gone when the event is read.
+    pub ingress_role: Role,
     /// The local endpoint that `key.source` is, if any.
     pub source: Incarnation,
     /// The local endpoint that `key.destination` is, if any.
@@ -46,6 +49,18 @@ pub enum EventKind {
     Denied(Verdict),
     /// Another packet of a denied flow.
     DeniedAgain(Verdict),
+    /// A flow was decided, for the first time or again, and the policies in audit mode would have
+    /// decided otherwise. Told once for each decision; what happened to the flow is `enforced`.
+    Audited {
+        /// What was decided.
+        enforced: Verdict,
+        /// What would have been decided, had the audited policies been enforced too.
+        would: Verdict,
+    },
+    /// One of [`Settings::sample_one_in`] new flows, for the self-check, with what was decided.
+    ///
+    /// [`Settings::sample_one_in`]: crate::snapshot::Settings::sample_one_in
+    Sampled(Verdict),
     /// Dropped for a reason other than policy.
     Dropped(DropReason),
     /// A packet was dropped because the Ethernet address of this next hop, on this port, is not in
@@ -63,6 +78,7 @@ pub enum EventKind {
 pub struct EventQueue {
     queue: ArrayQueue<Event>,
     lost: AtomicU64,
+    samples_lost: AtomicU64,
 }
 
 impl EventQueue {
@@ -71,6 +87,7 @@ impl EventQueue {
         EventQueue {
             queue: ArrayQueue::new(capacity.max(2)),
             lost: AtomicU64::new(0),
+            samples_lost: AtomicU64::new(0),
         }
     }
 
@@ -92,14 +109,30 @@ impl EventQueue {
         self.push_first(event)
     }
 
+    /// Adds a sample: it may use a quarter of the queue. False if it is lost, which does not count
+    /// as an event lost.
+    pub fn push_sample(&self, event: Event) -> bool {
+        let has_room = self.queue.len() < self.queue.capacity() / 4;
+        let kept = has_room && self.queue.push(event).is_ok();
+        if !kept {
+            self.samples_lost.fetch_add(1, Ordering::Relaxed);
+        }
+        kept
+    }
+
     /// Takes the oldest event.
     pub fn pop(&self) -> Option<Event> {
         self.queue.pop()
     }
 
-    /// Events that did not fit, since the start.
+    /// Events that did not fit, since the start; samples are not among them.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Samples that did not fit, since the start.
+    pub fn samples_lost(&self) -> u64 {
+        self.samples_lost.load(Ordering::Relaxed)
     }
 }
 
@@ -113,6 +146,7 @@ mod tests {
             kind: EventKind::Dropped(DropReason::NoRoute),
             key: FlowKey::default(),
             ingress: PortId(0),
+            ingress_role: Role::Uplink,
             source: Incarnation::NONE,
             destination: Incarnation::NONE,
             generation: Generation(1),
@@ -132,5 +166,14 @@ mod tests {
             .map(|e| e.time.0)
             .collect();
         assert_eq!(times, [0, 1, 2, 3, 10, 11, 12, 13]);
+    }
+
+    #[test]
+    fn samples_leave_room_for_all_else_and_are_counted_apart() {
+        let queue = EventQueue::new(8);
+        let kept = (0..5).filter(|n| queue.push_sample(event(*n))).count();
+        assert_eq!((kept, queue.lost(), queue.samples_lost()), (2, 0, 3));
+        let kept = (5..10).filter(|n| queue.push_repeated(event(*n))).count();
+        assert_eq!((kept, queue.lost(), queue.samples_lost()), (2, 3, 3));
     }
 }

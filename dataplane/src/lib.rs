@@ -39,6 +39,7 @@ pub mod xdp;
 pub mod xsk;
 
 pub use address::{Address, Mac};
+pub use counters::CounterId;
 pub use drop_reason::DropReason;
 pub use flow::{FlowKey, Protocol};
 pub use snapshot::{Generation, Snapshot};

@@ -178,6 +178,9 @@ pub struct Settings {
     pub node_egress: NodeEgress,
     /// Whether accepted flows make events too (the denial log at debug, `observe`).
     pub accept_events: bool,
+    /// One of so many new flows makes an event for the self-check
+    /// ([`EventKind::Sampled`](crate::events::EventKind::Sampled)); 0 is none.
+    pub sample_one_in: u32,
     /// ICMP errors that one worker forwards or makes in a second, each; bursts of a tenth of that.
     pub icmp_errors_per_second: u32,
 }
@@ -188,6 +191,7 @@ impl Default for Settings {
             existing_connections: ExistingConnections::Redecide,
             node_egress: NodeEgress::Policy,
             accept_events: false,
+            sample_one_in: 0,
             icmp_errors_per_second: 1000,
         }
     }

@@ -179,7 +179,7 @@ impl World {
             snapshot: Snapshot::build(parts).map_err(|error| setup(&error))?,
             conntrack: Table::new(conntrack::heap(words), settings)
                 .map_err(|error| setup(&error))?,
-            counters: Counters::new(1, PODS as u16),
+            counters: Counters::new(1, PODS as u16, 4096),
             events: EventQueue::new(4096),
             started: Instant::now(),
             windows: vec![vec![0; WINDOW]; BURST_MAX],

@@ -29,7 +29,7 @@ impl<P: Plane> Daemon<P> {
                     let entry = self.drop_entry(&event, reason);
                     self.log.record(entry, 1, now);
                 }
-                EventKind::Dropped(_) => {}
+                EventKind::Dropped(_) | EventKind::Audited { .. } | EventKind::Sampled(_) => {}
             }
         }
         let lost = self.plane.events_lost();

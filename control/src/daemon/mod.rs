@@ -217,6 +217,7 @@ fn options(config: &Config) -> Result<Options, DaemonError> {
             boot: boot_id()?,
             timeouts: timeouts(&conntrack.timeouts),
         },
+        rule_counters: config.limits.rule_counters,
         events_max: EVENTS,
         publish_patience: Duration::from_millis(limits::PUBLISH_WAIT_MS),
     })

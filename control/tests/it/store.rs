@@ -615,6 +615,7 @@ fn a_denied_echo_is_logged_with_its_identifier_as_source_port() {
             protocol: Protocol::ICMP,
         },
         ingress: PortId(3),
+        ingress_role: Role::Pod,
         source: Incarnation::NONE,
         destination: Incarnation::NONE,
         generation: Generation(1),

@@ -365,6 +365,7 @@ fn options(cores: Vec<usize>, pin_dir: PathBuf) -> Options {
             timeouts: Timeouts::default(),
             adoption_window_s: 0,
         },
+        rule_counters: 1024,
         events_max: 1024,
         publish_patience: Duration::from_secs(2),
     }

@@ -232,7 +232,7 @@ impl World {
             policies: vec![EndpointPolicy::default(); PODS],
             snapshot: Snapshot::default(),
             conntrack: Table::new(conntrack::heap(words), settings).unwrap(),
-            counters: Counters::new(1, 128),
+            counters: Counters::new(1, 128, 64),
             events: EventQueue::new(4096),
             now: Time(1000 * SECOND),
             offload: true,
