@@ -1,18 +1,20 @@
 //! Everything the control thread tells the workers: immutable, numbered, adopted per burst.
 //!
 //! Control fills in [`Parts`] and calls [`Snapshot::build`], which checks that they agree with each
-//! other; [`SnapshotCell`] publishes the result. Lookups on the packet path neither allocate nor
+//! other, or derives a snapshot from the last one where only policy has changed
+//! ([`Snapshot::with_policy`]); [`SnapshotCell`] publishes the result. Lookups on the packet path neither allocate nor
 //! lock: ports and endpoints are arrays indexed by their numbers, addresses and neighbours hash
 //! maps.
 
 mod cell;
+mod topology;
 
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use hashbrown::{HashMap, HashSet};
 
 pub use cell::{NotAcknowledged, SnapshotCell, SnapshotReader};
+use topology::Topology;
 
 pub use crate::policy::EndpointSlot;
 use crate::policy::PolicyTable;
@@ -123,8 +125,6 @@ pub struct Endpoint {
     pub slot: EndpointSlot,
     /// Its identity; never [`Incarnation::NONE`].
     pub incarnation: Incarnation,
-    /// When its compiled policy last changed; never [`Epoch::NONE`].
-    pub epoch: Epoch,
     /// The port it stands behind.
     pub port: PortId,
     /// The Ethernet address of its interface.
@@ -206,6 +206,9 @@ pub struct Parts {
     pub ports: Vec<Port>,
     /// The local endpoints.
     pub endpoints: Vec<Endpoint>,
+    /// By slot, when each endpoint's compiled policy last changed; never [`Epoch::NONE`] for one
+    /// that there is.
+    pub epochs: Vec<Epoch>,
     /// Next hops with their Ethernet addresses.
     pub neighbours: Vec<Neighbour>,
     /// All addresses of the node itself.
@@ -252,15 +255,15 @@ pub enum SnapshotError {
 }
 
 /// Everything the workers need to decide and to forward: immutable.
+///
+/// What seldom changes is shared between snapshots, so that one that changes policy only
+/// ([`Snapshot::with_policy`]) costs a copy of the epochs.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     generation: Generation,
-    ports: Vec<Option<Port>>,
-    endpoints: Vec<Option<Endpoint>>,
-    by_address: HashMap<Address, EndpointSlot>,
-    neighbours: HashMap<(PortId, Address), Mac>,
-    node_addresses: HashSet<Address>,
-    gateways: HashSet<Address>,
+    topology: Arc<Topology>,
+    /// By slot; [`Epoch::NONE`] where there is no endpoint.
+    epochs: Vec<Epoch>,
     routes: Arc<RouteTable>,
     policy: Arc<PolicyTable>,
     settings: Settings,
@@ -272,85 +275,54 @@ impl Snapshot {
     /// # Errors
     /// See [`SnapshotError`].
     pub fn build(parts: Parts) -> Result<Snapshot, SnapshotError> {
-        let mut snapshot = Snapshot {
+        let topology = Topology::build(&parts.neighbours, &parts.node_addresses, &parts.gateways);
+        let topology = topology.with_ends(parts.ports, parts.endpoints)?;
+        for endpoint in topology.endpoints() {
+            let epoch = parts.epochs.get(usize::from(endpoint.slot.0));
+            if epoch.is_none_or(|epoch| *epoch == Epoch::NONE) {
+                return Err(SnapshotError::NoIdentity(endpoint.slot));
+            }
+        }
+        Ok(Snapshot {
             generation: parts.generation,
-            neighbours: parts
-                .neighbours
-                .iter()
-                .map(|n| ((n.port, n.address), n.mac))
-                .collect(),
-            node_addresses: parts.node_addresses.iter().copied().collect(),
-            gateways: parts.gateways.iter().copied().collect(),
+            topology: Arc::new(topology),
+            epochs: parts.epochs,
             routes: parts.routes,
             policy: parts.policy,
             settings: parts.settings,
-            ..Snapshot::default()
-        };
-        for port in parts.ports {
-            snapshot.insert_port(port)?;
-        }
-        for endpoint in parts.endpoints {
-            snapshot.insert_endpoint(endpoint)?;
-        }
-        snapshot.check_pairs()?;
-        Ok(snapshot)
+        })
     }
 
-    fn insert_port(&mut self, port: Port) -> Result<(), SnapshotError> {
-        if port.endpoint.is_some() != (port.role == Role::Pod) {
-            return Err(SnapshotError::WrongRole(port.id));
+    /// This snapshot with other policies: the endpoints in `changed` get the epoch of `generation`,
+    /// so that their connections are decided again. All else stays and is shared, whatever its
+    /// size; the cost is a copy of four bytes for each endpoint.
+    ///
+    /// # Errors
+    /// [`SnapshotError::NoIdentity`] if one of `changed` is no endpoint of this snapshot, or the
+    /// generation makes no epoch.
+    pub fn with_policy(
+        &self,
+        generation: Generation,
+        policy: Arc<PolicyTable>,
+        changed: impl IntoIterator<Item = EndpointSlot>,
+    ) -> Result<Snapshot, SnapshotError> {
+        let epoch = Epoch::from(generation);
+        let mut epochs = self.epochs.clone();
+        for slot in changed {
+            let is_known = self.topology.endpoint(slot).is_some() && epoch != Epoch::NONE;
+            let known = epochs.get_mut(usize::from(slot.0));
+            *known
+                .filter(|_| is_known)
+                .ok_or(SnapshotError::NoIdentity(slot))? = epoch;
         }
-        let index = usize::from(port.id.0);
-        if self.ports.len() <= index {
-            self.ports.resize(index + 1, None);
-        }
-        if self.ports[index].is_some() {
-            return Err(SnapshotError::PortTwice(port.id));
-        }
-        self.ports[index] = Some(port);
-        Ok(())
-    }
-
-    fn insert_endpoint(&mut self, endpoint: Endpoint) -> Result<(), SnapshotError> {
-        let slot = endpoint.slot;
-        if endpoint.incarnation == Incarnation::NONE || endpoint.epoch == Epoch::NONE {
-            return Err(SnapshotError::NoIdentity(slot));
-        }
-        let index = usize::from(slot.0);
-        if self.endpoints.len() <= index {
-            self.endpoints.resize(index + 1, None);
-        }
-        if self.endpoints[index].is_some() {
-            return Err(SnapshotError::SlotTwice(slot));
-        }
-        for address in &endpoint.addresses {
-            let taken = self.node_addresses.contains(address) || self.gateways.contains(address);
-            if taken || self.by_address.insert(*address, slot).is_some() {
-                return Err(SnapshotError::AddressTwice(*address));
-            }
-        }
-        self.endpoints[index] = Some(endpoint);
-        Ok(())
-    }
-
-    /// Every port's endpoint exists and names the port; an endpoint may be without its port.
-    fn check_pairs(&self) -> Result<(), SnapshotError> {
-        for port in self.ports.iter().flatten() {
-            let Some(slot) = port.endpoint else { continue };
-            if self.endpoint(slot).is_none_or(|e| e.port != port.id) {
-                return Err(SnapshotError::Unpaired {
-                    port: port.id,
-                    slot,
-                });
-            }
-        }
-        for endpoint in self.endpoints.iter().flatten() {
-            let (port, slot) = (endpoint.port, endpoint.slot);
-            if self.port(port).is_some_and(|p| p.endpoint != Some(slot)) {
-                return Err(SnapshotError::Unpaired { port, slot });
-            }
-        }
-        Ok(())
+        Ok(Snapshot {
+            generation,
+            topology: Arc::clone(&self.topology),
+            epochs,
+            routes: Arc::clone(&self.routes),
+            policy,
+            settings: self.settings,
+        })
     }
 
     /// Its number.
@@ -358,44 +330,51 @@ impl Snapshot {
         self.generation
     }
 
+    /// When the compiled policy of the endpoint in `slot` last changed; [`Epoch::NONE`] if there is
+    /// no such endpoint.
+    pub fn epoch(&self, slot: EndpointSlot) -> Epoch {
+        let epoch = self.epochs.get(usize::from(slot.0));
+        epoch.copied().unwrap_or(Epoch::NONE)
+    }
+
     /// A port that may pass packets.
     pub fn port(&self, id: PortId) -> Option<&Port> {
-        self.ports.get(usize::from(id.0))?.as_ref()
+        self.topology.port(id)
     }
 
     /// The endpoint in `slot`.
     pub fn endpoint(&self, slot: EndpointSlot) -> Option<&Endpoint> {
-        self.endpoints.get(usize::from(slot.0))?.as_ref()
+        self.topology.endpoint(slot)
     }
 
     /// The local endpoint that has `address`.
     pub fn endpoint_at(&self, address: Address) -> Option<&Endpoint> {
-        self.endpoint(*self.by_address.get(&address)?)
+        self.topology.endpoint_at(address)
     }
 
     /// All endpoints.
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.endpoints.iter().flatten()
+        self.topology.endpoints()
     }
 
     /// All ports.
     pub fn ports(&self) -> impl Iterator<Item = &Port> {
-        self.ports.iter().flatten()
+        self.topology.ports()
     }
 
     /// The Ethernet address of a next hop on `port`.
     pub fn neighbour(&self, port: PortId, address: Address) -> Option<Mac> {
-        self.neighbours.get(&(port, address)).copied()
+        self.topology.neighbour(port, address)
     }
 
     /// Whether `address` is one of the node's own.
     pub fn is_node_address(&self, address: Address) -> bool {
-        self.node_addresses.contains(&address)
+        self.topology.is_node_address(address)
     }
 
     /// Whether `address` is a gateway that we answer for.
     pub fn is_gateway(&self, address: Address) -> bool {
-        self.gateways.contains(&address)
+        self.topology.is_gateway(address)
     }
 
     /// The routes.
@@ -416,3 +395,72 @@ impl Snapshot {
 
 /// A snapshot as it is shared.
 pub type SharedSnapshot = Arc<Snapshot>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENDPOINTS: u16 = 250;
+
+    fn parts() -> Parts {
+        let port = |slot: u16| Port {
+            id: PortId(PortId::FIRST_FREE.0 + slot),
+            role: Role::Pod,
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+            is_virtual: true,
+            icmp_source_v4: None,
+            icmp_source_v6: None,
+            endpoint: Some(EndpointSlot(slot)),
+            peer_mac: None,
+        };
+        let endpoint = |slot: u16| Endpoint {
+            slot: EndpointSlot(slot),
+            incarnation: Incarnation(1 + u32::from(slot)),
+            port: PortId(PortId::FIRST_FREE.0 + slot),
+            mac: Mac([2, 0, 0, 0, 0, 2]),
+            addresses: [Address::v4(0x0a00_0001 + u32::from(slot))]
+                .into_iter()
+                .collect(),
+        };
+        Parts {
+            generation: Generation(7),
+            ports: (0..ENDPOINTS).map(port).collect(),
+            endpoints: (0..ENDPOINTS).map(endpoint).collect(),
+            epochs: vec![Epoch(7); usize::from(ENDPOINTS)],
+            ..Parts::default()
+        }
+    }
+
+    #[test]
+    fn a_snapshot_of_other_policy_shares_everything_else() {
+        let first = Snapshot::build(parts()).unwrap();
+        let policy = Arc::new(PolicyTable::default());
+        let derive = || first.with_policy(Generation(9), Arc::clone(&policy), [EndpointSlot(3)]);
+        let allocated = allocation_counter::measure(|| drop(derive()));
+        assert_eq!(allocated.count_total, 1, "the epochs");
+        let next = derive().unwrap();
+        assert!(Arc::ptr_eq(&first.topology, &next.topology));
+        assert!(Arc::ptr_eq(&next.policy, &policy));
+        assert_eq!(next.generation(), Generation(9));
+        let epochs = |snapshot: &Snapshot| [2, 3].map(|slot| snapshot.epoch(EndpointSlot(slot)).0);
+        assert_eq!((epochs(&first), epochs(&next)), ([7, 7], [7, 9]));
+    }
+
+    #[test]
+    fn an_endpoint_that_is_not_there_has_no_epoch_and_gets_none() {
+        let first = Snapshot::build(parts()).unwrap();
+        let stranger = EndpointSlot(ENDPOINTS);
+        assert_eq!(first.epoch(stranger), Epoch::NONE);
+        let policy = Arc::new(PolicyTable::default());
+        for (generation, slot) in [(9, stranger), (1 << 32, EndpointSlot(0))] {
+            let refused = first.with_policy(Generation(generation), Arc::clone(&policy), [slot]);
+            assert_eq!(refused.unwrap_err(), SnapshotError::NoIdentity(slot));
+        }
+        let mut without = parts();
+        without.epochs.pop();
+        let refused = Snapshot::build(without).unwrap_err();
+        let last = EndpointSlot(ENDPOINTS - 1);
+        assert_eq!(refused, SnapshotError::NoIdentity(last));
+    }
+}

@@ -114,7 +114,6 @@ fn pod(index: u32) -> (Port, Endpoint) {
     let endpoint = Endpoint {
         slot,
         incarnation: Incarnation(1 + index),
-        epoch: Epoch(1),
         port,
         mac: mac(index, false),
         addresses: addresses.into_iter().collect(),
@@ -171,6 +170,7 @@ impl World {
             generation: Generation(1),
             ports,
             endpoints,
+            epochs: vec![Epoch(1); PODS as usize],
             policy: Arc::clone(policy),
             ..Parts::default()
         };

@@ -317,10 +317,11 @@ impl<P: Plane> Daemon<P> {
             let mut port = endpoint.interface.port(endpoint.port, &gateways);
             port.endpoint = Some(slot);
             parts.ports.push(port);
+            let epoch = self.epoch(endpoint, compiled, generation);
+            parts.epochs.push(epoch);
             parts.endpoints.push(PlaneEndpoint {
                 slot,
                 incarnation: endpoint.incarnation(),
-                epoch: self.epoch(endpoint, compiled, generation),
                 port: endpoint.port,
                 mac: endpoint.mac(),
                 addresses: endpoint
@@ -337,7 +338,7 @@ impl<P: Plane> Daemon<P> {
         let generation = snapshot.generation();
         let epochs: BTreeMap<u32, Epoch> = snapshot
             .endpoints()
-            .map(|end| (end.incarnation.0, end.epoch))
+            .map(|end| (end.incarnation.0, snapshot.epoch(end.slot)))
             .collect();
         let published = self.plane.publish(snapshot);
         if let Err(EngineError::StaleGeneration { .. }) = published {

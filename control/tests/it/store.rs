@@ -461,11 +461,8 @@ fn an_epoch_moves_only_with_the_endpoints_own_policy() {
         let snapshot = scene.snapshot();
         [2, 3]
             .map(|last| {
-                snapshot
-                    .endpoint_at(Address::v4(0x0a00_0000 + last))
-                    .unwrap()
-                    .epoch
-                    .0
+                let endpoint = snapshot.endpoint_at(Address::v4(0x0a00_0000 + last));
+                snapshot.epoch(endpoint.unwrap().slot).0
             })
             .to_vec()
     };

@@ -7,7 +7,7 @@ use crate::conntrack::{
 };
 use crate::counters::Counter;
 use crate::events::EventKind;
-use crate::snapshot::{Endpoint, Epoch, ExistingConnections, Role};
+use crate::snapshot::{Endpoint, Epoch, ExistingConnections, Role, Snapshot};
 use crate::wire::{self, Icmp, Transport};
 use crate::{DropReason, Verdict};
 
@@ -30,8 +30,15 @@ enum Followed {
     Gone,
 }
 
-fn epoch(endpoint: Option<&Endpoint>) -> Epoch {
-    endpoint.map_or(Epoch::NONE, |endpoint| endpoint.epoch)
+/// The epochs of a packet's ends, in the packet's orientation.
+fn epochs(snapshot: &Snapshot, view: &View<'_>) -> Epochs {
+    let epoch = |endpoint: Option<&Endpoint>| {
+        endpoint.map_or(Epoch::NONE, |endpoint| snapshot.epoch(endpoint.slot))
+    };
+    Epochs {
+        source: epoch(view.source),
+        destination: epoch(view.destination),
+    }
 }
 
 impl<S: Storage> Stage<'_, '_, S> {
@@ -105,10 +112,7 @@ impl<S: Storage> Stage<'_, '_, S> {
     /// The connection of a hit in its initiator's orientation, under the snapshot in force.
     fn orient<'v>(&self, view: &View<'v>, hit: &Hit) -> Decided<'v> {
         let flow = view.flow();
-        let epochs = Epochs {
-            source: epoch(view.source),
-            destination: epoch(view.destination),
-        };
+        let epochs = epochs(self.snapshot, view);
         if hit.original_direction {
             return Decided { flow, epochs };
         }
@@ -183,10 +187,7 @@ impl<S: Storage> Stage<'_, '_, S> {
             key: view.key,
             ends: view.ends(),
             verdict,
-            epochs: Epochs {
-                source: epoch(view.source),
-                destination: epoch(view.destination),
-            },
+            epochs: epochs(self.snapshot, view),
             facts: view.facts,
         };
         let inserted = self.tables.conntrack.insert(&entry, self.now);

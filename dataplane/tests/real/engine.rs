@@ -238,10 +238,10 @@ impl Lab {
             self.parts
                 .ports
                 .push(port(id, Role::Pod, port_mac(pod), Some(slot)));
+            self.parts.epochs.push(Epoch(1));
             self.parts.endpoints.push(Endpoint {
                 slot,
                 incarnation: Incarnation(pod as u32 + 1),
-                epoch: Epoch(1),
                 port: id,
                 mac: pod_mac(pod),
                 addresses: [true, false]
@@ -305,7 +305,7 @@ impl Lab {
 
     fn set_policy(&mut self, pod: usize, policy: EndpointPolicy) {
         self.policies[pod] = policy;
-        self.parts.endpoints[pod].epoch = Epoch::from(Generation(self.parts.generation.0 + 1));
+        self.parts.epochs[pod] = Epoch::from(Generation(self.parts.generation.0 + 1));
         self.publish();
     }
 

@@ -310,7 +310,7 @@ fn a_new_pod_with_an_old_address_inherits_nothing() {
     assert_passes(&world.send(B, A, true, tcp(80, 4000, SYN_ACK)), A);
     let next = Generation(world.parts.generation.0 + 1);
     world.parts.endpoints[1].incarnation = Incarnation(77);
-    world.parts.endpoints[1].epoch = Epoch::from(next);
+    world.parts.epochs[1] = Epoch::from(next);
     world.parts.settings.existing_connections = ExistingConnections::Keep;
     world.policies[1] = deny_all();
     world.publish();

@@ -152,7 +152,6 @@ fn pod(index: usize) -> (Port, Endpoint) {
     let endpoint = Endpoint {
         slot,
         incarnation: Incarnation(1 + index as u32),
-        epoch: Epoch(1),
         port: pod_port(index),
         mac: pod_mac(index),
         addresses: [pod_address(index, true), pod_address(index, false)]
@@ -207,6 +206,7 @@ fn parts() -> Parts {
         generation: Generation(1),
         ports,
         endpoints,
+        epochs: vec![Epoch(1); PODS],
         neighbours: vec![neighbour("198.51.100.1"), neighbour("2001:db8:1::1")],
         node_addresses: vec![node(true), node(false)],
         gateways: vec![address("169.254.1.1"), address("fe80::1")],
@@ -260,7 +260,7 @@ impl World {
         let next = Generation(self.parts.generation.0 + 1);
         for pod in pods {
             self.policies[*pod] = policy.clone();
-            self.parts.endpoints[*pod].epoch = Epoch::from(next);
+            self.parts.epochs[*pod] = Epoch::from(next);
         }
         self.publish();
     }
