@@ -13,6 +13,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiext
 use serde_json::Value;
 
 use super::go_json::{self, TypeError};
+use super::policy_api::{admin, cluster, groups};
 
 /// What an object of a kind does here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -162,7 +163,7 @@ pub static KINDS: &[Kind] = &[
     kind!("v1" "ResourceQuota" "resourcequotas" ["quota"] namespaced Stored plain
         core::ResourceQuota),
     kind!("v1" "Secret" "secrets" [] namespaced Workload plain core::Secret),
-    kind!("v1" "ServiceAccount" "serviceaccounts" ["sa"] namespaced Stored plain
+    kind!("v1" "ServiceAccount" "serviceaccounts" ["sa"] namespaced Enforced plain
         core::ServiceAccount),
     kind!("v1" "Service" "services" ["svc"] namespaced Enforced plain core::Service),
     kind!("admissionregistration.k8s.io/v1" "MutatingWebhookConfiguration"
@@ -194,6 +195,13 @@ pub static KINDS: &[Kind] = &[
         counted networking::NetworkPolicy),
     kind!("policy/v1" "PodDisruptionBudget" "poddisruptionbudgets" ["pdb"] namespaced Stored counted
         policy::PodDisruptionBudget),
+    kind!("policy.networking.k8s.io/v1alpha1" "AdminNetworkPolicy" "adminnetworkpolicies" ["anp"]
+        cluster Enforced counted admin::AdminNetworkPolicy),
+    kind!("policy.networking.k8s.io/v1alpha1" "BaselineAdminNetworkPolicy"
+        "baselineadminnetworkpolicies" ["banp"] cluster Enforced counted
+        admin::BaselineAdminNetworkPolicy),
+    kind!("policy.networking.k8s.io/v1alpha2" "ClusterNetworkPolicy" "clusternetworkpolicies"
+        ["cnp"] cluster Enforced counted cluster::ClusterNetworkPolicy),
     kind!("rbac.authorization.k8s.io/v1" "ClusterRoleBinding" "clusterrolebindings" [] cluster
         Stored plain rbac::ClusterRoleBinding),
     kind!("rbac.authorization.k8s.io/v1" "ClusterRole" "clusterroles" [] cluster Stored plain
@@ -205,6 +213,10 @@ pub static KINDS: &[Kind] = &[
         scheduling::PriorityClass),
     kind!("storage.k8s.io/v1" "StorageClass" "storageclasses" ["sc"] cluster Stored plain
         storage::StorageClass),
+    kind!("vpcresources.k8s.aws/v1beta1" "SecurityGroupPolicy" "securitygrouppolicies" ["sgp"]
+        namespaced Enforced counted groups::SecurityGroupPolicy),
+    kind!("weir.dev/v1alpha1" "SecurityGroup" "securitygroups" ["sg"] cluster Enforced counted
+        groups::SecurityGroup),
 ];
 
 /// The kind called `kind` in `api_version`.
@@ -241,7 +253,8 @@ pub fn of<T: k8s_openapi::Resource>() -> Option<&'static Kind> {
     find(T::API_VERSION, T::KIND)
 }
 
-/// Groups whose policies other implementations enforce, and we do not.
+/// Groups whose policies other implementations enforce, and we do not; of the groups that we know,
+/// other versions and kinds.
 const FOREIGN_POLICY_GROUPS: &[&str] = &[
     "cilium.io",
     "crd.projectcalico.org",
@@ -251,6 +264,8 @@ const FOREIGN_POLICY_GROUPS: &[&str] = &[
     "security.istio.io",
     "k8s.ovn.org",
     "policy.networking.k8s.io",
+    "networking.k8s.aws",
+    "vpcresources.k8s.aws",
     "policy.karmada.io",
     "policy.linkerd.io",
     "kuma.io",

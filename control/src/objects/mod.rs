@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 pub mod decode;
 pub mod go_json;
 pub mod kinds;
+pub mod policy_api;
 pub(crate) mod yaml;
 
 pub use decode::{
@@ -20,6 +21,11 @@ pub use decode::{
     decode_documents_with, decode_value,
 };
 pub use kinds::{Category, Kind};
+
+use policy_api::{
+    AdminNetworkPolicy, BaselineAdminNetworkPolicy, ClusterNetworkPolicy, SecurityGroup,
+    SecurityGroupPolicy,
+};
 
 /// What names an object in a cluster. The parts stay apart: names may hold dots, and joined
 /// strings collide.
@@ -59,16 +65,64 @@ pub struct Object {
     view: View,
 }
 
-/// Typed views of the kinds that packets or names depend on.
-#[derive(Clone, Debug)]
-enum View {
-    Namespace(Arc<Namespace>),
-    Pod(Arc<Pod>),
-    Service(Arc<Service>),
-    Node(Arc<Node>),
-    EndpointSlice(Arc<EndpointSlice>),
-    NetworkPolicy(Arc<NetworkPolicy>),
-    Other,
+/// Declares [`View`], with one variant for each kind whose objects are read as their type, and how
+/// an object becomes one or gives one.
+macro_rules! views {
+    ($($api:literal $name:literal => $kind:ident $as:ident $article:literal,)*) => {
+        /// Typed views of the kinds that packets or names depend on.
+        #[derive(Clone, Debug)]
+        enum View {
+            $($kind(Arc<$kind>),)*
+            Other,
+        }
+
+        impl View {
+            /// `value` read as its kind, and the paths of its unknown fields.
+            fn read(
+                kind: &'static Kind,
+                value: &Value,
+            ) -> Result<(View, Vec<String>), go_json::TypeError> {
+                match (kind.api_version, kind.kind) {
+                    $(($api, $name) => {
+                        let (typed, unknown) = go_json::decode(value)?;
+                        Ok((View::$kind(Arc::new(typed)), unknown))
+                    })*
+                    _ => Ok((View::Other, (kind.check)(value)?)),
+                }
+            }
+        }
+
+        impl Object {
+            $(
+                #[doc = concat!("Typed, if it is ", $article, " ", $name, ".")]
+                pub fn $as(&self) -> Option<&$kind> {
+                    match &self.view {
+                        View::$kind(typed) => Some(typed),
+                        _ => None,
+                    }
+                }
+            )*
+        }
+    };
+}
+
+views! {
+    "v1" "Namespace" => Namespace as_namespace "a",
+    "v1" "Pod" => Pod as_pod "a",
+    "v1" "Service" => Service as_service "a",
+    "v1" "ServiceAccount" => ServiceAccount as_service_account "a",
+    "v1" "Node" => Node as_node "a",
+    "discovery.k8s.io/v1" "EndpointSlice" => EndpointSlice as_endpoint_slice "an",
+    "networking.k8s.io/v1" "NetworkPolicy" => NetworkPolicy as_network_policy "a",
+    "policy.networking.k8s.io/v1alpha2" "ClusterNetworkPolicy" =>
+        ClusterNetworkPolicy as_cluster_network_policy "a",
+    "policy.networking.k8s.io/v1alpha1" "AdminNetworkPolicy" =>
+        AdminNetworkPolicy as_admin_network_policy "an",
+    "policy.networking.k8s.io/v1alpha1" "BaselineAdminNetworkPolicy" =>
+        BaselineAdminNetworkPolicy as_baseline_admin_network_policy "a",
+    "vpcresources.k8s.aws/v1beta1" "SecurityGroupPolicy" =>
+        SecurityGroupPolicy as_security_group_policy "a",
+    "weir.dev/v1alpha1" "SecurityGroup" => SecurityGroup as_security_group "a",
 }
 
 impl PartialEq for Object {
@@ -92,44 +146,8 @@ impl Object {
         kind: &'static Kind,
         value: Value,
     ) -> Result<(Object, Vec<String>), DecodeError> {
-        let mistyped = |error| DecodeError::mistyped(kind, error);
-        let unknown;
-        let view = match (kind.api_version, kind.kind) {
-            ("v1", "Namespace") => {
-                let (typed, u) = go_json::decode(&value).map_err(mistyped)?;
-                unknown = u;
-                View::Namespace(Arc::new(typed))
-            }
-            ("v1", "Pod") => {
-                let (typed, u) = go_json::decode(&value).map_err(mistyped)?;
-                unknown = u;
-                View::Pod(Arc::new(typed))
-            }
-            ("v1", "Service") => {
-                let (typed, u) = go_json::decode(&value).map_err(mistyped)?;
-                unknown = u;
-                View::Service(Arc::new(typed))
-            }
-            ("v1", "Node") => {
-                let (typed, u) = go_json::decode(&value).map_err(mistyped)?;
-                unknown = u;
-                View::Node(Arc::new(typed))
-            }
-            ("discovery.k8s.io/v1", "EndpointSlice") => {
-                let (typed, u) = go_json::decode(&value).map_err(mistyped)?;
-                unknown = u;
-                View::EndpointSlice(Arc::new(typed))
-            }
-            ("networking.k8s.io/v1", "NetworkPolicy") => {
-                let (typed, u) = go_json::decode(&value).map_err(mistyped)?;
-                unknown = u;
-                View::NetworkPolicy(Arc::new(typed))
-            }
-            _ => {
-                unknown = (kind.check)(&value).map_err(mistyped)?;
-                View::Other
-            }
-        };
+        let (view, unknown) =
+            View::read(kind, &value).map_err(|error| DecodeError::mistyped(kind, error))?;
         let meta = &value["metadata"];
         let text = |field: &str| meta[field].as_str().unwrap_or_default();
         let key = Key::new(kind, text("namespace"), text("name"));
@@ -239,54 +257,6 @@ impl Object {
             return None;
         }
         go_json::decode(&self.value).ok().map(|(typed, _)| typed)
-    }
-
-    /// Typed, if it is a Namespace.
-    pub fn as_namespace(&self) -> Option<&Namespace> {
-        match &self.view {
-            View::Namespace(typed) => Some(typed),
-            _ => None,
-        }
-    }
-
-    /// Typed, if it is a Pod.
-    pub fn as_pod(&self) -> Option<&Pod> {
-        match &self.view {
-            View::Pod(typed) => Some(typed),
-            _ => None,
-        }
-    }
-
-    /// Typed, if it is a Service.
-    pub fn as_service(&self) -> Option<&Service> {
-        match &self.view {
-            View::Service(typed) => Some(typed),
-            _ => None,
-        }
-    }
-
-    /// Typed, if it is a Node.
-    pub fn as_node(&self) -> Option<&Node> {
-        match &self.view {
-            View::Node(typed) => Some(typed),
-            _ => None,
-        }
-    }
-
-    /// Typed, if it is an EndpointSlice.
-    pub fn as_endpoint_slice(&self) -> Option<&EndpointSlice> {
-        match &self.view {
-            View::EndpointSlice(typed) => Some(typed),
-            _ => None,
-        }
-    }
-
-    /// Typed, if it is a NetworkPolicy.
-    pub fn as_network_policy(&self) -> Option<&NetworkPolicy> {
-        match &self.view {
-            View::NetworkPolicy(typed) => Some(typed),
-            _ => None,
-        }
     }
 
     /// `metadata`, typed, read as Go reads it.
