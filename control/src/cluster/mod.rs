@@ -2,9 +2,10 @@
 //! delete, status; UIDs, resource versions and generations; namespaces' lives, owners' deaths.
 //!
 //! A [`Cluster`] is plain data and never changes under its reader's hands. Changes are made in a
-//! [`Transaction`], a copy (cheap: only the touched kinds' maps are copied) that is committed whole
-//! or dropped, and that tells every change as an [`Event`], for the journal and for watchers.
-//! Clock and chance come from the caller ([`Source`]).
+//! [`Transaction`], a copy that is committed whole or dropped, and that tells every change as an
+//! [`Event`], for the journal and for watchers. Copies share all but what differs (persistent
+//! ordered maps, [`shelf`]), so that neither a copy nor one change among many objects costs more
+//! for their number. Clock and chance come from the caller ([`Source`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,12 +17,16 @@ use thiserror::Error;
 use crate::objects::{DecodeError, Key, Kind, Object, kinds};
 pub use crate::protocol::{OperationKind, Reason};
 
+mod fields;
 pub mod patch;
+mod shelf;
 mod source;
 mod transaction;
 
 pub use source::{Seeded, Source, System};
 pub use transaction::{DeleteOptions, Outcome, Transaction};
+
+use shelf::{KeysByUid, Shelf};
 
 /// Namespaces that always exist and cannot be deleted.
 pub const SYSTEM_NAMESPACES: [&str; 4] =
@@ -103,13 +108,14 @@ pub struct Commit {
     pub warnings: Vec<String>,
 }
 
-/// Objects of one kind by namespace and name.
-type Shelf = BTreeMap<(Arc<str>, Arc<str>), Arc<Object>>;
-
-/// The objects of a cluster. Cheap to clone.
+/// The objects of a cluster. Cheap to clone, however many there are; clones are independent.
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
-    shelves: BTreeMap<&'static Kind, Arc<Shelf>>,
+    shelves: BTreeMap<&'static Kind, Shelf>,
+    /// Objects by their own UID.
+    stored: KeysByUid,
+    /// Objects by the UIDs of their owners.
+    owned: KeysByUid,
     resource_version: u64,
 }
 
@@ -154,13 +160,12 @@ impl Cluster {
 
     /// The object called so.
     pub fn get(&self, key: &Key) -> Option<&Arc<Object>> {
-        let shelf = self.shelves.get(key.kind)?;
-        shelf.get(&(key.namespace.clone(), key.name.clone()))
+        self.shelves.get(key.kind)?.get(key)
     }
 
     /// Objects of a kind by namespace and name.
     pub fn list(&self, kind: &'static Kind) -> impl Iterator<Item = &Arc<Object>> {
-        self.shelves.get(kind).into_iter().flat_map(|s| s.values())
+        self.shelves.get(kind).into_iter().flat_map(Shelf::iter)
     }
 
     /// Objects of a kind in one namespace by name.
@@ -169,12 +174,24 @@ impl Cluster {
         kind: &'static Kind,
         namespace: &'a str,
     ) -> impl Iterator<Item = &'a Arc<Object>> {
-        let from = (Arc::<str>::from(namespace), Arc::<str>::from(""));
         let shelf = self.shelves.get(kind).into_iter();
-        shelf
-            .flat_map(move |s| s.range(from.clone()..))
-            .take_while(move |((ns, _), _)| &**ns == namespace)
-            .map(|(_, object)| object)
+        shelf.flat_map(move |shelf| shelf.iter_in(namespace))
+    }
+
+    /// Objects of every kind in one namespace, by kind and name; cluster-scoped ones in none (`""`).
+    pub fn content_of<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Object>> {
+        let shelves = self.shelves.values();
+        shelves.flat_map(move |shelf| shelf.iter_in(namespace))
+    }
+
+    /// Objects that the object with this UID owns (`metadata.ownerReferences`).
+    pub fn dependents<'a>(&'a self, owner: &'a str) -> impl Iterator<Item = &'a Arc<Object>> {
+        self.owned.keys(owner).filter_map(|key| self.get(key))
+    }
+
+    /// Whether there is an object with this UID.
+    pub fn is_stored(&self, uid: &str) -> bool {
+        self.stored.keys(uid).next().is_some()
     }
 
     /// Objects of the kind of `T`, for kinds that are known.
@@ -185,12 +202,19 @@ impl Cluster {
 
     /// Every object, by kind, namespace and name.
     pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
-        self.shelves.values().flat_map(|shelf| shelf.values())
+        self.shelves.values().flat_map(Shelf::iter)
     }
 
     /// How many objects there are.
     pub fn len(&self) -> usize {
-        self.shelves.values().map(|shelf| shelf.len()).sum()
+        self.shelves.values().map(Shelf::len).sum()
+    }
+
+    /// How many objects of each kind there are, for kinds that have any.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static Kind, usize)> {
+        let shelves = self.shelves.iter();
+        let counts = shelves.map(|(kind, shelf)| (*kind, shelf.len()));
+        counts.filter(|(_, count)| *count > 0)
     }
 
     /// Whether there is none.
@@ -229,17 +253,36 @@ impl Cluster {
     }
 
     fn put(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
-        let key = object.key();
-        let place = (key.namespace.clone(), key.name.clone());
-        let shelf = self.shelves.entry(key.kind).or_default();
-        Arc::make_mut(shelf).insert(place, object)
+        let shelf = self.shelves.entry(object.kind()).or_default();
+        let old = shelf.put(object.clone());
+        if old.as_ref().is_none_or(|old| old.uid() != object.uid()) {
+            if let Some(old) = &old {
+                self.stored.remove(old.uid(), old.key());
+            }
+            self.stored.insert(object.uid(), object.key());
+        }
+        if let Some(old) = &old {
+            // Most changes leave the owners as they are.
+            if old.owners().eq(object.owners()) {
+                return Some(old.clone());
+            }
+            for owner in old.owners() {
+                self.owned.remove(owner, old.key());
+            }
+        }
+        for owner in object.owners() {
+            self.owned.insert(owner, object.key());
+        }
+        old
     }
 
     fn take(&mut self, key: &Key) -> Option<Arc<Object>> {
-        let shelf = self.shelves.get_mut(key.kind)?;
-        let place = (key.namespace.clone(), key.name.clone());
-        shelf.contains_key(&place).then_some(())?;
-        Arc::make_mut(shelf).remove(&place)
+        let old = self.shelves.get_mut(key.kind)?.take(key)?;
+        self.stored.remove(old.uid(), key);
+        for owner in old.owners() {
+            self.owned.remove(owner, key);
+        }
+        Some(old)
     }
 }
 
@@ -251,3 +294,6 @@ pub fn timestamp(at: SystemTime) -> String {
     let moment = k8s_openapi::jiff::Timestamp::from_second(seconds as i64).unwrap_or_default();
     moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
+
+#[cfg(test)]
+mod tests;

@@ -199,10 +199,17 @@ fn without_directives(value: &Value) -> Value {
 /// applied now (`wanted`) and as it is there (`live`): what `wanted` says, without what only
 /// `original` said, and else as it is.
 pub fn three_way(original: &Value, wanted: &Value, live: &Value) -> Value {
-    let (Value::Object(wanted), Value::Object(live)) = (wanted, live) else {
-        return wanted.clone();
-    };
     let mut merged = live.clone();
+    merge_three_ways(original, wanted, &mut merged);
+    merged
+}
+
+/// [`three_way`] in place: `live` becomes what is merged.
+fn merge_three_ways(original: &Value, wanted: &Value, live: &mut Value) {
+    let (Value::Object(wanted), Value::Object(merged)) = (wanted, &mut *live) else {
+        *live = wanted.clone();
+        return;
+    };
     if let Value::Object(original) = original {
         for key in original.keys() {
             if !wanted.contains_key(key) {
@@ -212,26 +219,25 @@ pub fn three_way(original: &Value, wanted: &Value, live: &Value) -> Value {
     }
     for (key, value) in wanted {
         let before = original.get(key).unwrap_or(&Value::Null);
-        if value.is_null() {
-            merged.shift_remove(key);
-            continue;
-        }
-        let joined = match (value, live.get(key)) {
-            (Value::Array(items), Some(Value::Array(old))) => {
-                three_way_list(key, before, items, old)
+        match (value, merged.get_mut(key)) {
+            (Value::Null, _) => {
+                merged.shift_remove(key);
             }
-            (Value::Object(_), Some(Value::Object(_))) => three_way(before, value, &live[key]),
-            _ => value.clone(),
-        };
-        merged.insert(key.clone(), joined);
+            (Value::Array(items), Some(Value::Array(old))) => {
+                *old = three_way_list(key, before, items, old);
+            }
+            (_, Some(old)) => merge_three_ways(before, value, old),
+            (_, None) => {
+                merged.insert(key.clone(), value.clone());
+            }
+        }
     }
-    Value::Object(merged)
 }
 
-fn three_way_list(field: &str, original: &Value, wanted: &[Value], live: &[Value]) -> Value {
+fn three_way_list(field: &str, original: &Value, wanted: &[Value], live: &[Value]) -> Vec<Value> {
     let before = original.as_array().map(Vec::as_slice).unwrap_or_default();
     let sample = if wanted.is_empty() { before } else { wanted };
-    let merged = match list_merge(field, sample) {
+    match list_merge(field, sample) {
         ListMerge::Atomic => wanted.to_vec(),
         ListMerge::Set => {
             let kept = live
@@ -253,8 +259,7 @@ fn three_way_list(field: &str, original: &Value, wanted: &[Value], live: &[Value
                 .filter(|item| find(wanted, item).is_null() && find(before, item).is_null());
             named.chain(kept.cloned()).collect()
         }
-    };
-    Value::Array(merged)
+    }
 }
 
 /// RFC 6902. Errors in the words of the library that the API server uses.

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
+use super::fields::{
+    SERVER_FIELDS, annotate_last_applied, differs_in_spec, has_finalizers, keep_server_fields, key,
+    metadata, suffix, uuid,
+};
 use super::{
     Cluster, Commit, Event, EventKind, LAST_APPLIED, OperationKind, Reason, Refusal,
     SYSTEM_NAMESPACES, Source, patch, timestamp,
 };
-use crate::objects::{
-    Category, DecodeOptions, Decoded, FieldValidation, Key, Object, decode_value,
-};
+use crate::objects::{Category, FieldValidation, Key, Kind, Object, decode};
 use crate::protocol::PatchType;
 use crate::{defaults, validate};
 
@@ -83,65 +85,67 @@ impl<'a> Transaction<'a> {
     /// Stores a new object.
     pub fn create(&mut self, object: Object) -> Result<Outcome, Refusal> {
         let kind = object.kind();
-        let mut value = object.to_value();
+        self.create_value(kind, object.into_value())
+    }
+
+    fn create_value(&mut self, kind: &'static Kind, mut value: Value) -> Result<Outcome, Refusal> {
         let meta = metadata(&mut value);
         for field in SERVER_FIELDS {
             meta.shift_remove(field);
         }
-        if object.name().is_empty()
+        let named = meta.get("name").and_then(Value::as_str);
+        if named.is_none_or(str::is_empty)
             && let Some(prefix) = meta.get("generateName").and_then(Value::as_str)
         {
             let name = format!("{prefix}{}", suffix(self.source.random()));
             meta.insert("name".to_owned(), Value::from(name));
         }
-        let stored = Object::with_kind(kind, value)?.0;
-        if self.cluster.get(stored.key()).is_some() {
+        let key = key(kind, &value);
+        if self.cluster.get(&key).is_some() {
             let resource = kind.qualified_plural();
-            let message = format!("{resource} {:?} already exists", stored.name());
+            let message = format!("{resource} {:?} already exists", &*key.name);
             return Err(Refusal::new(Reason::AlreadyExists, message));
         }
-        self.check_namespace(&stored)?;
-        let mut value = stored.to_value();
+        self.check_namespace(&key)?;
         defaults::on_create(kind, &mut value, &self.cluster);
-        self.validate(kind, &value, None)?;
+        let meta = metadata(&mut value);
         let uid = uuid(self.source.random());
         let now = timestamp(self.source.now());
-        let meta = metadata(&mut value);
         meta.insert("uid".to_owned(), Value::from(uid));
         meta.insert("creationTimestamp".to_owned(), Value::from(now));
         if kind.counts_generation {
             meta.insert("generation".to_owned(), Value::from(1));
         }
+        let object = self.next_version(kind, value)?;
+        self.validate(&object, None)?;
         if kind.category == Category::Stored {
             self.warn(format!(
                 "{} is stored but has no effect here",
                 kind.qualified_plural()
             ));
         }
-        let object = self.store(kind, value, EventKind::Added)?;
         Ok(Outcome {
             operation: OperationKind::Created,
-            object,
+            object: self.put(object, EventKind::Added),
         })
     }
 
     /// Does what `kubectl apply` does: creates the object, or merges three ways what was applied
     /// before ([`LAST_APPLIED`]), what is applied now and what is there.
     pub fn apply(&mut self, object: Object) -> Result<Outcome, Refusal> {
-        let mut wanted = object.to_value();
-        let applied = last_applied(&wanted);
-        annotate(&mut wanted, LAST_APPLIED, &applied);
-        let object = Object::with_kind(object.kind(), wanted.clone())?.0;
-        if object.name().is_empty() {
+        let (key, uid) = (object.key().clone(), object.uid().to_owned());
+        let mut wanted = object.into_value();
+        annotate_last_applied(&mut wanted);
+        if key.name.is_empty() {
             return Err(Refusal::new(
                 Reason::BadRequest,
                 "resource name may not be empty",
             ));
         }
-        let Some(live) = self.cluster.get(object.key()).cloned() else {
-            return self.create(object);
+        let Some(live) = self.cluster.get(&key).cloned() else {
+            return self.create_value(key.kind, wanted);
         };
-        check_uid(&live, object.uid())?;
+        check_uid(&live, &uid)?;
         let original = match live.annotation(LAST_APPLIED) {
             Some(text) => serde_json::from_str(text).unwrap_or(Value::Null),
             None => {
@@ -157,14 +161,14 @@ impl<'a> Transaction<'a> {
             }
         };
         let merged = patch::three_way(&original, &wanted, live.value());
-        self.update(&live, merged, OperationKind::Configured, false)
+        self.update(&live, merged, OperationKind::Configured)
     }
 
     /// Puts `object` in the place of the one stored; its `resourceVersion`, if it has one, must be
     /// the current one.
     pub fn replace(&mut self, object: Object) -> Result<Outcome, Refusal> {
         let live = self.existing(object.key())?;
-        self.update(&live, object.to_value(), OperationKind::Replaced, false)
+        self.update(&live, object.into_value(), OperationKind::Replaced)
     }
 
     /// Patches an object. `fields` says what to do with fields that its kind does not have.
@@ -184,16 +188,14 @@ impl<'a> Transaction<'a> {
             PatchType::Json => patch::json(&mut value, with)
                 .map_err(|message| Refusal::new(Reason::Invalid, message))?,
         }
-        let options = DecodeOptions {
-            fields,
-            ..DecodeOptions::default()
-        };
-        let mut decoded = Decoded::default();
-        decode_value(value.clone(), &options, &mut decoded)?;
-        for warning in decoded.warnings {
+        if decode::kind_of(&value)? != key.kind {
+            let message = "the API version and the kind of an object may not change";
+            return Err(Refusal::new(Reason::BadRequest, message));
+        }
+        for warning in decode::check(key.kind, &value, fields)? {
             self.warn(warning);
         }
-        self.update(&live, value, OperationKind::Patched, false)
+        self.update(&live, value, OperationKind::Patched)
     }
 
     /// Replaces an object's `status`; `uid`, if given, must be the object's.
@@ -205,9 +207,20 @@ impl<'a> Transaction<'a> {
     ) -> Result<Outcome, Refusal> {
         let live = self.existing(key)?;
         check_uid(&live, uid.unwrap_or_default())?;
+        if live.value().get("status").unwrap_or(&Value::Null) == &status {
+            return Ok(Outcome {
+                operation: OperationKind::Patched,
+                object: live,
+            });
+        }
         let mut value = live.to_value();
         value["status"] = status;
-        self.update(&live, value, OperationKind::Patched, true)
+        let object = self.store(live.kind(), value, EventKind::Modified)?;
+        self.settle(&object)?;
+        Ok(Outcome {
+            operation: OperationKind::Patched,
+            object,
+        })
     }
 
     /// Deletes an object, and what it owns or (a namespace) holds.
@@ -240,9 +253,7 @@ impl<'a> Transaction<'a> {
         grace_period_s: Option<u32>,
     ) -> Result<Outcome, Refusal> {
         let grace_s = grace_period(live, grace_period_s);
-        let finalizers = live.value()["metadata"]["finalizers"].as_array();
-        let held = finalizers.is_some_and(|list| !list.is_empty());
-        if grace_s == 0 && !held {
+        if grace_s == 0 && !has_finalizers(live) {
             return self.remove(live);
         }
         if live.is_terminating() {
@@ -282,11 +293,8 @@ impl<'a> Transaction<'a> {
                 value["status"]["phase"] = Value::from("Terminating");
             })?;
         }
-        let content = |cluster: &Cluster| -> Vec<Arc<Object>> {
-            let of = |object: &&Arc<Object>| object.namespace() == live.name();
-            cluster.objects().filter(of).cloned().collect()
-        };
-        for object in content(&self.cluster) {
+        let content: Vec<Arc<Object>> = self.cluster.content_of(live.name()).cloned().collect();
+        for object in content {
             // A cascade may have taken it already.
             if let Some(current) = self.cluster.get(object.key()).cloned() {
                 self.delete_object(&current, None)?;
@@ -319,7 +327,7 @@ impl<'a> Transaction<'a> {
             old: Some(live.clone()),
         });
         for dependent in self.dependents(live) {
-            let orphaned = dependent.owners().all(|uid| !self.is_stored(uid));
+            let orphaned = dependent.owners().all(|uid| !self.cluster.is_stored(uid));
             if orphaned && let Some(current) = self.cluster.get(dependent.key()).cloned() {
                 self.delete_object(&current, None)?;
             }
@@ -332,12 +340,7 @@ impl<'a> Transaction<'a> {
     }
 
     fn dependents(&self, owner: &Object) -> Vec<Arc<Object>> {
-        let owned = |object: &&Arc<Object>| object.owners().any(|uid| uid == owner.uid());
-        self.cluster.objects().filter(owned).cloned().collect()
-    }
-
-    fn is_stored(&self, uid: &str) -> bool {
-        self.cluster.objects().any(|object| object.uid() == uid)
+        self.cluster.dependents(owner.uid()).cloned().collect()
     }
 
     /// Removes `owner` from its dependents' owners.
@@ -357,10 +360,11 @@ impl<'a> Transaction<'a> {
         let Some(namespace) = self.cluster.namespace(name).cloned() else {
             return Ok(());
         };
-        let finalizers = namespace.value()["metadata"]["finalizers"].as_array();
-        let held = finalizers.is_some_and(|list| !list.is_empty());
-        let empty = || self.cluster.objects().all(|o| o.namespace() != name);
-        if namespace.is_terminating() && !held && !name.is_empty() && empty() {
+        if namespace.is_terminating()
+            && !has_finalizers(&namespace)
+            && !name.is_empty()
+            && self.cluster.content_of(name).next().is_none()
+        {
             self.remove(&namespace)?;
         }
         Ok(())
@@ -371,11 +375,11 @@ impl<'a> Transaction<'a> {
         found.ok_or_else(|| Refusal::not_found(key))
     }
 
-    fn check_namespace(&self, object: &Object) -> Result<(), Refusal> {
-        if !object.kind().namespaced {
+    fn check_namespace(&self, key: &Key) -> Result<(), Refusal> {
+        if !key.kind.namespaced {
             return Ok(());
         }
-        let name = object.namespace();
+        let name = &*key.namespace;
         match self.cluster.namespace(name) {
             None => Err(Refusal::new(
                 Reason::NotFound,
@@ -386,49 +390,41 @@ impl<'a> Transaction<'a> {
                 format!(
                     "{} {:?} is forbidden: unable to create new content in namespace {name} \
                      because it is being terminated",
-                    object.kind().qualified_plural(),
-                    object.name()
+                    key.kind.qualified_plural(),
+                    &*key.name
                 ),
             )),
             Some(_) => Ok(()),
         }
     }
 
-    fn validate(
-        &mut self,
-        kind: &'static crate::objects::Kind,
-        value: &Value,
-        old: Option<&Object>,
-    ) -> Result<(), Refusal> {
-        let object = Object::with_kind(kind, value.clone())?.0;
-        let findings = validate::validate(&object, old);
+    fn validate(&mut self, object: &Object, old: Option<&Object>) -> Result<(), Refusal> {
+        let findings = validate::validate(object, old);
         for warning in findings.warnings {
             self.warn(warning);
         }
         if findings.errors.is_empty() {
             return Ok(());
         }
-        let message = validate::invalid(kind.kind, object.name(), &findings.errors);
+        let message = validate::invalid(object.kind().kind, object.name(), &findings.errors);
         Err(Refusal::new(Reason::Invalid, message))
     }
 
-    /// Stores a changed object. Of `status` only a change by `updateStatus` counts, of everything
-    /// else only changes by the others.
+    /// Stores a changed object, all but its `status`. The value fits its kind's type.
     fn update(
         &mut self,
         live: &Arc<Object>,
         mut value: Value,
         operation: OperationKind,
-        status: bool,
     ) -> Result<Outcome, Refusal> {
         let kind = live.kind();
-        let given = Object::with_kind(kind, value.clone())?.0;
-        if given.key() != live.key() {
+        if key(kind, &value) != *live.key() {
             let message = "the name and namespace of an object may not change";
             return Err(Refusal::new(Reason::BadRequest, message));
         }
-        check_uid(live, given.uid())?;
-        let version = given.resource_version();
+        let text = |field: &str| value["metadata"][field].as_str().unwrap_or_default();
+        check_uid(live, text("uid"))?;
+        let version = text("resourceVersion");
         if !version.is_empty() && version != live.resource_version() {
             return Err(Refusal::new(
                 Reason::Conflict,
@@ -440,12 +436,10 @@ impl<'a> Transaction<'a> {
                 ),
             ));
         }
-        keep_server_fields(&mut value, live, status);
-        if !status {
-            defaults::on_update(kind, &mut value, live, &self.cluster);
-            self.validate(kind, &value, Some(live))?;
-        }
+        keep_server_fields(&mut value, live);
+        defaults::on_update(kind, &mut value, live, &self.cluster);
         if value == *live.value() {
+            self.validate(live, Some(live))?;
             let operation = match operation {
                 OperationKind::Configured => OperationKind::Unchanged,
                 other => other,
@@ -453,17 +447,23 @@ impl<'a> Transaction<'a> {
             let object = live.clone();
             return Ok(Outcome { operation, object });
         }
-        if kind.counts_generation && !status && differs_in_spec(&value, live.value()) {
+        if kind.counts_generation && differs_in_spec(&value, live.value()) {
             let next = live.generation() + 1;
             metadata(&mut value).insert("generation".to_owned(), Value::from(next));
         }
-        let object = self.store(kind, value, EventKind::Modified)?;
-        let finalizers = object.value()["metadata"]["finalizers"].as_array();
-        let held = finalizers.is_some_and(|list| !list.is_empty());
-        if object.is_terminating() && !held {
-            self.release(&object)?;
-        }
+        let object = self.next_version(kind, value)?;
+        self.validate(&object, Some(live))?;
+        let object = self.put(object, EventKind::Modified);
+        self.settle(&object)?;
         Ok(Outcome { operation, object })
+    }
+
+    /// Lets go of an object that waited for its last finalizer only.
+    fn settle(&mut self, object: &Arc<Object>) -> Result<(), Refusal> {
+        if object.is_terminating() && !has_finalizers(object) {
+            self.release(object)?;
+        }
+        Ok(())
     }
 
     /// An object whose last finalizer has gone goes too, unless a runner still has to end it.
@@ -479,92 +479,32 @@ impl<'a> Transaction<'a> {
 
     fn store(
         &mut self,
-        kind: &'static crate::objects::Kind,
-        mut value: Value,
+        kind: &'static Kind,
+        value: Value,
         event: EventKind,
     ) -> Result<Arc<Object>, Refusal> {
-        let version = self.cluster.resource_version + 1;
-        let meta = metadata(&mut value);
-        meta.insert("resourceVersion".to_owned(), json!(version.to_string()));
-        let object = Arc::new(Object::with_kind(kind, value)?.0);
-        self.cluster.resource_version = version;
+        let object = self.next_version(kind, value)?;
+        Ok(self.put(object, event))
+    }
+
+    /// The object that `value` is with the version of the next change.
+    fn next_version(&self, kind: &'static Kind, mut value: Value) -> Result<Object, Refusal> {
+        let version = (self.cluster.resource_version + 1).to_string();
+        metadata(&mut value).insert("resourceVersion".to_owned(), Value::from(version));
+        Ok(Object::with_kind(kind, value)?.0)
+    }
+
+    fn put(&mut self, object: Object, event: EventKind) -> Arc<Object> {
+        let object = Arc::new(object);
+        self.cluster.resource_version += 1;
         let old = self.cluster.put(object.clone());
         self.events.push(Event {
             kind: event,
             object: object.clone(),
             old,
         });
-        Ok(object)
+        object
     }
-}
-
-/// What only the server writes.
-const SERVER_FIELDS: [&str; 8] = [
-    "uid",
-    "resourceVersion",
-    "generation",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "managedFields",
-    "selfLink",
-];
-
-/// `metadata` as a map; made if it lacks.
-fn metadata(value: &mut Value) -> &mut Map<String, Value> {
-    static EMPTY: fn() -> Value = || Value::Object(Map::new());
-    if !value.is_object() {
-        *value = EMPTY();
-    }
-    if !value["metadata"].is_object() {
-        value["metadata"] = EMPTY();
-    }
-    match &mut value["metadata"] {
-        Value::Object(map) => map,
-        _ => unreachable!("metadata was made an object above"),
-    }
-}
-
-/// Server-written fields and the other half (`status`, or all but `status`) stay as they are.
-fn keep_server_fields(value: &mut Value, live: &Object, status: bool) {
-    let old = live.value();
-    if status {
-        let new_status = value["status"].take();
-        *value = old.clone();
-        value["status"] = new_status;
-        return;
-    }
-    for field in SERVER_FIELDS {
-        match old["metadata"].get(field) {
-            Some(kept) => {
-                metadata(value).insert(field.to_owned(), kept.clone());
-            }
-            None => {
-                metadata(value).shift_remove(field);
-            }
-        }
-    }
-    if let Some(map) = value.as_object_mut() {
-        match old.get("status") {
-            Some(kept) => {
-                map.insert("status".to_owned(), kept.clone());
-            }
-            None => {
-                map.shift_remove("status");
-            }
-        }
-    }
-}
-
-fn differs_in_spec(new: &Value, old: &Value) -> bool {
-    let bare = |value: &Value| -> Map<String, Value> {
-        let entries = value.as_object().into_iter().flatten();
-        entries
-            .filter(|(key, _)| *key != "metadata" && *key != "status")
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
-    };
-    bare(new) != bare(old)
 }
 
 fn check_uid(live: &Object, wanted: &str) -> Result<(), Refusal> {
@@ -604,51 +544,4 @@ fn grace_period(object: &Object, wanted_s: Option<u32>) -> u64 {
         Some(wanted) => u64::from(wanted),
         None => own.map_or(30, |own| u64::try_from(own).unwrap_or(1)),
     }
-}
-
-/// What `kubectl apply` writes into [`LAST_APPLIED`]: the object without that annotation.
-fn last_applied(value: &Value) -> String {
-    let mut bare = value.clone();
-    match &mut bare["metadata"]["annotations"] {
-        Value::Object(annotations) => {
-            annotations.shift_remove(LAST_APPLIED);
-        }
-        // kubectl makes an empty map where there was none.
-        other => *other = Value::Object(Map::new()),
-    }
-    format!("{bare}\n")
-}
-
-fn annotate(value: &mut Value, key: &str, text: &str) {
-    let meta = metadata(value);
-    if !meta.get("annotations").is_some_and(Value::is_object) {
-        meta.insert("annotations".to_owned(), Value::Object(Map::new()));
-    }
-    meta["annotations"][key] = Value::from(text);
-}
-
-/// A version 4 UUID (RFC 9562, section 5.4) of these bits.
-fn uuid(bits: u128) -> String {
-    let bits = bits & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
-    let hex = format!("{bits:032x}");
-    format!(
-        "{}-{}-{}-{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..]
-    )
-}
-
-/// Five characters behind `generateName`, from Kubernetes' alphabet
-/// (apimachinery `pkg/util/rand`): no vowels, so no words.
-fn suffix(mut bits: u128) -> String {
-    const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut text = String::with_capacity(5);
-    for _ in 0..5 {
-        text.push(char::from(ALPHABET[(bits % 27) as usize]));
-        bits /= 27;
-    }
-    text
 }

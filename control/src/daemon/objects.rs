@@ -333,10 +333,9 @@ fn parse_fields(text: &str) -> Result<Vec<FieldTerm>, String> {
 impl<P: Plane> Daemon<P> {
     /// Objects by resource, for `status`.
     pub(super) fn object_counts(&self) -> std::collections::BTreeMap<String, usize> {
-        let mut counts = std::collections::BTreeMap::new();
-        for object in self.cluster.objects() {
-            *counts.entry(object.kind().qualified_plural()).or_insert(0) += 1;
-        }
+        let counts = self.cluster.counts();
         counts
+            .map(|(kind, count)| (kind.qualified_plural(), count))
+            .collect()
     }
 }

@@ -204,7 +204,8 @@ fn decode_nested(
     };
     place(&mut value, known, options.namespace.unwrap_or("default"))?;
     let (object, unknown) = Object::with_kind(known, value)?;
-    report(known, unknown, options.fields, decoded)?;
+    let warnings = report(known, unknown, options.fields)?;
+    decoded.warnings.extend(warnings);
     decoded.objects.push(object);
     Ok(())
 }
@@ -255,18 +256,28 @@ fn place(value: &mut Value, kind: &'static Kind, namespace: &str) -> Result<(), 
     Ok(())
 }
 
+/// Whether `value` fits its kind; the warnings.
+pub(crate) fn check(
+    kind: &'static Kind,
+    value: &Value,
+    fields: FieldValidation,
+) -> Result<Vec<String>, DecodeError> {
+    let unknown = (kind.check)(value).map_err(|error| DecodeError::mistyped(kind, error))?;
+    report(kind, unknown, fields)
+}
+
 /// The API server's strict decoding error, or warnings.
 fn report(
     kind: &'static Kind,
     unknown: Vec<String>,
     fields: FieldValidation,
-    decoded: &mut Decoded,
-) -> Result<(), DecodeError> {
+) -> Result<Vec<String>, DecodeError> {
     match fields {
+        FieldValidation::Warn => {
+            let warnings = unknown.iter().map(|path| format!("unknown field {path:?}"));
+            return Ok(warnings.collect());
+        }
         FieldValidation::Ignore => {}
-        FieldValidation::Warn => decoded
-            .warnings
-            .extend(unknown.iter().map(|path| format!("unknown field {path:?}"))),
         FieldValidation::Strict if unknown.is_empty() => {}
         FieldValidation::Strict => {
             let list: Vec<String> = unknown
@@ -280,7 +291,7 @@ fn report(
             });
         }
     }
-    Ok(())
+    Ok(Vec::new())
 }
 
 fn name_of(value: &Value) -> String {

@@ -189,6 +189,11 @@ impl Object {
         (*self.value).clone()
     }
 
+    /// The whole object as JSON, which is copied only if the object has clones.
+    pub fn into_value(self) -> Value {
+        Arc::unwrap_or_clone(self.value)
+    }
+
     /// `metadata.FIELD`, if it is text.
     fn meta(&self, field: &str) -> Option<&str> {
         self.value["metadata"][field].as_str()
