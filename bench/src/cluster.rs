@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use dataplane::policy::ir::{Action, Block, Chain, EndpointPolicy, Peers, PortRange, Ports, Rule};
-use dataplane::{Address, PolicyId, Protocol, Tier};
+use dataplane::policy::ir::{
+    Action, Block, Chain, EndpointPolicy, Isolation, Peers, PortRange, Ports, Rule,
+};
+use dataplane::{Address, CounterId, PolicyId, Protocol, Tier};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// How large a cluster is.
@@ -92,22 +94,22 @@ fn policy(size: &Size, id: u32, numbers: &mut Numbers) -> [Vec<Arc<Rule>>; 2] {
     let first = numbers.below(size.pods);
     let stride = 1 + numbers.below(7);
     let pods = (0..selected).map(|i| (first + i * stride) % size.pods);
-    let from = pods
+    let from: Vec<Block> = pods
         .flat_map(|pod| [true, false].map(|v4| prefix(pod_address(pod, v4), 32, 128)))
         .collect();
     let share = size.cidrs / size.policies;
-    let to = (0..share)
+    let to: Vec<Block> = (0..share)
         .map(|i| prefix(cidr_address(id * share + i, i % 2 == 0), 24, 56))
         .collect();
     [(to, numbers.below(1000)), (from, numbers.below(1000))]
-        .map(|(blocks, port)| vec![rule(id, Peers::Set(blocks), port as u16)])
+        .map(|(blocks, port)| vec![rule(id, Peers::blocks(blocks), port as u16)])
 }
 
 /// `0.0.0.0/0` without one /24, a different one in each policy.
 fn all_but_one(id: u32) -> [Vec<Arc<Rule>>; 2] {
     let mut block = prefix(Address::v4(0), 0, 0);
     block.except = vec![prefix(cidr_address(id, true), 24, 56).prefix];
-    let rule = rule(id, Peers::Set([block].into()), id as u16);
+    let rule = rule(id, Peers::blocks([block]), id as u16);
     [vec![rule], Vec::new()]
 }
 
@@ -118,6 +120,7 @@ fn rule(policy: u32, peers: Peers, port: u16) -> Arc<Rule> {
         tier: Tier::NetworkPolicy,
         action: Action::Accept,
         peers,
+        counter: CounterId::NONE,
         ports: Ports::List(
             [PortRange {
                 protocol: Protocol::TCP,
@@ -127,6 +130,14 @@ fn rule(policy: u32, peers: Peers, port: u16) -> Arc<Rule> {
             .into(),
         ),
     })
+}
+
+/// Isolated by a policy that is not counted.
+fn isolation(id: u32) -> Isolation {
+    Isolation {
+        policy: PolicyId(id),
+        counter: CounterId::NONE,
+    }
 }
 
 fn endpoint(
@@ -144,7 +155,8 @@ fn endpoint(
     selecting.sort_unstable();
     selecting.dedup();
     let chain = |direction: usize| Chain {
-        isolating: selecting.iter().copied().map(PolicyId).collect(),
+        bound: Vec::new(),
+        isolating: selecting.iter().map(|&id| isolation(id)).collect(),
         rules: selecting
             .iter()
             .flat_map(|&id| policies[id as usize][direction].iter().cloned())

@@ -178,11 +178,11 @@ fn time_decisions(table: &PolicyTable, size: &Size, numbers: &mut Numbers) -> (D
     let pick = |i: u32| addresses[(i.wrapping_mul(0x9e37_79b1) >> 16) as usize];
     let start = Instant::now();
     for i in 0..DECISIONS {
-        black_box(table.classify(pick(i)));
+        black_box(table.peer(pick(i)));
     }
     let classify = start.elapsed();
 
-    let classes: Vec<_> = addresses.iter().map(|&a| table.classify(a)).collect();
+    let classes: Vec<_> = addresses.iter().map(|&a| table.peer(a)).collect();
     let start = Instant::now();
     for i in 0..DECISIONS {
         let random = i.wrapping_mul(0x9e37_79b1);
@@ -193,7 +193,7 @@ fn time_decisions(table: &PolicyTable, size: &Size, numbers: &mut Numbers) -> (D
             } else {
                 Direction::Ingress
             },
-            classes[(random >> 16) as usize],
+            &classes[(random >> 16) as usize],
             Protocol::TCP,
             Some(random as u16),
         ));

@@ -249,6 +249,7 @@ fn protocol_name(protocol: Protocol) -> String {
 
 fn tier_name(tier: Option<Tier>) -> &'static str {
     match tier {
+        Some(Tier::SecurityGroup) => "SECURITY_GROUP",
         Some(Tier::Admin) => "ADMIN",
         Some(Tier::NetworkPolicy) => "NETWORK_POLICY",
         Some(Tier::Baseline) => "BASELINE",

@@ -11,8 +11,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use dataplane::policy::ir::{Action, Block, Chain, EndpointPolicy, Peers, PortRange, Ports, Rule};
-use dataplane::{PolicyId, Protocol, Tier};
+use dataplane::policy::ir::{
+    Action, Block, Chain, EndpointPolicy, Isolation, Peers, PortRange, Ports, Rule,
+};
+use dataplane::{CounterId, PolicyId, Protocol, Tier};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::{
@@ -145,12 +147,21 @@ pub fn lower(
 /// Isolated by a policy that has no number of its own, with no rule.
 fn closed() -> EndpointPolicy {
     let chain = Chain {
-        isolating: vec![PolicyId(PolicyId::MAX)],
+        isolating: vec![isolation(PolicyId(PolicyId::MAX))],
+        bound: Vec::new(),
         rules: Vec::new(),
     };
     EndpointPolicy {
         ingress: chain.clone(),
         egress: chain,
+    }
+}
+
+/// Isolated by a policy that is not counted.
+fn isolation(policy: PolicyId) -> Isolation {
+    Isolation {
+        policy,
+        counter: CounterId::NONE,
     }
 }
 
@@ -417,14 +428,14 @@ fn endpoint_policy(scene: &mut Scene, pod: PodIndex, candidates: &[Policy]) -> E
             continue;
         }
         if candidate.ingress {
-            policy.ingress.isolating.push(candidate.id);
+            policy.ingress.isolating.push(isolation(candidate.id));
             policy
                 .ingress
                 .rules
                 .extend(rules(scene, candidate, true, pod));
         }
         if candidate.egress {
-            policy.egress.isolating.push(candidate.id);
+            policy.egress.isolating.push(isolation(candidate.id));
             policy
                 .egress
                 .rules
@@ -495,6 +506,7 @@ fn push(rules: &mut Vec<Arc<Rule>>, policy: PolicyId, index: usize, peers: Peers
         action: Action::Accept,
         peers,
         ports,
+        counter: CounterId::NONE,
     }));
 }
 
@@ -550,7 +562,7 @@ fn peers(scene: &mut Scene, namespace: &str, peers: Option<&[NetworkPolicyPeer]>
     blocks.sort_unstable();
     blocks.dedup();
     LoweredPeers {
-        all: Peers::Set(blocks.into()),
+        all: Peers::blocks(blocks),
         pods: pods.into_iter().collect(),
     }
 }
@@ -691,7 +703,7 @@ fn egress_rule(
             rules,
             policy,
             index,
-            Peers::Set(blocks.into()),
+            Peers::blocks(blocks),
             Ports::List(ranges.into()),
         );
     }

@@ -491,6 +491,7 @@ fn way(direction: Direction) -> &'static str {
 
 fn tier(tier: Tier) -> &'static str {
     match tier {
+        Tier::SecurityGroup => "securityGroup",
         Tier::Admin => "admin",
         Tier::NetworkPolicy => "networkPolicy",
         Tier::Baseline => "baseline",

@@ -14,14 +14,40 @@ pub enum Direction {
 /// The tiers, in the order in which they decide.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Tier {
+    /// Security groups that the endpoint is bound to. They only deny: what a group lets pass the
+    /// next tiers decide.
+    SecurityGroup = 0,
     /// ClusterNetworkPolicy's `Admin`.
-    Admin = 0,
+    Admin = 1,
     /// `networking.k8s.io` NetworkPolicy.
-    NetworkPolicy = 1,
+    NetworkPolicy = 2,
     /// ClusterNetworkPolicy's `Baseline`.
-    Baseline = 2,
+    Baseline = 3,
     /// No policy decided: accept.
-    Default = 3,
+    Default = 4,
+}
+
+impl Tier {
+    /// Two bits. [`Tier::Default`] never has a policy and [`Tier::SecurityGroup`] always does, so
+    /// they share a number.
+    const fn to_bits(self) -> u64 {
+        match self {
+            Tier::Admin => 0,
+            Tier::NetworkPolicy => 1,
+            Tier::Baseline => 2,
+            Tier::SecurityGroup | Tier::Default => 3,
+        }
+    }
+
+    const fn from_bits(bits: u64, has_policy: bool) -> Tier {
+        match (bits & 3, has_policy) {
+            (0, _) => Tier::Admin,
+            (1, _) => Tier::NetworkPolicy,
+            (2, _) => Tier::Baseline,
+            (_, true) => Tier::SecurityGroup,
+            (_, false) => Tier::Default,
+        }
+    }
 }
 
 /// A policy's number: given by the control thread, never used for another policy.
@@ -42,7 +68,8 @@ pub struct Provenance {
     pub direction: Direction,
     /// The tier that decided.
     pub tier: Tier,
-    /// The policy that decided; for a NetworkPolicy default denial the first that isolates.
+    /// The policy that decided; for a default denial the first that isolates the endpoint, or
+    /// binds it to security groups. Always there but in [`Tier::Default`], where it never is.
     pub policy: Option<PolicyId>,
     /// The rule's index in the policy's list for that direction; none where a default decided.
     pub rule: Option<u16>,
@@ -75,7 +102,8 @@ impl Verdict {
     }
 
     /// The verdict in the low [`Verdict::BITS`] bits of a word:
-    /// accept 1, direction 1, tier 2, has-policy 1, policy 24, has-rule 1, rule 16.
+    /// accept 1, direction 1, tier 2, has-policy 1, policy 24, has-rule 1, rule 16. The tiers are
+    /// five: number 3 is [`Tier::SecurityGroup`] with a policy and [`Tier::Default`] without.
     pub const fn to_bits(self) -> u64 {
         let p = self.provenance;
         let (has_policy, policy) = match p.policy {
@@ -88,7 +116,7 @@ impl Verdict {
         };
         self.accept as u64
             | (p.direction as u64) << 1
-            | (p.tier as u64) << 2
+            | p.tier.to_bits() << 2
             | has_policy << 4
             | policy << 5
             | has_rule << 29
@@ -106,12 +134,7 @@ impl Verdict {
                 } else {
                     Direction::Ingress
                 },
-                tier: match bits >> 2 & 3 {
-                    0 => Tier::Admin,
-                    1 => Tier::NetworkPolicy,
-                    2 => Tier::Baseline,
-                    _ => Tier::Default,
-                },
+                tier: Tier::from_bits(bits >> 2, bits & 1 << 4 != 0),
                 policy: if bits & 1 << 4 != 0 {
                     Some(policy)
                 } else {
@@ -150,13 +173,15 @@ mod tests {
     fn bits_round_trip_at_the_edges() {
         for accept in [false, true] {
             for direction in [Direction::Egress, Direction::Ingress] {
-                for tier in [
-                    Tier::Admin,
-                    Tier::NetworkPolicy,
-                    Tier::Baseline,
-                    Tier::Default,
+                let (least, most) = (Some(PolicyId(0)), Some(PolicyId(PolicyId::MAX)));
+                for (tier, policies) in [
+                    (Tier::SecurityGroup, &[least, most][..]),
+                    (Tier::Admin, &[least, most]),
+                    (Tier::NetworkPolicy, &[least, most]),
+                    (Tier::Baseline, &[least, most]),
+                    (Tier::Default, &[None]),
                 ] {
-                    for policy in [None, Some(PolicyId(0)), Some(PolicyId(PolicyId::MAX))] {
+                    for &policy in policies {
                         for rule in [None, Some(0), Some(u16::MAX)] {
                             let verdict = Verdict {
                                 accept,

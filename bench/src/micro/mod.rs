@@ -12,7 +12,7 @@ use clap::Args;
 use dataplane::checksum::Sum;
 use dataplane::conntrack::Ends;
 use dataplane::pipeline::BURST_MAX;
-use dataplane::policy::{EndpointSlot, PolicyTable};
+use dataplane::policy::{EndpointSlot, Peer, PolicyTable};
 use dataplane::snapshot::{Incarnation, PortId};
 use dataplane::wire::{self, Offload};
 use dataplane::{Direction, FlowKey, Protocol};
@@ -198,9 +198,9 @@ fn decide(arguments: &Arguments, policy: &PolicyTable) -> Result<Measured, Bench
         let start = Instant::now();
         let every = questions.iter().cycle().take(arguments.packets as usize);
         for (slots, addresses, to) in black_box(every) {
-            let [source, destination] = addresses.map(|address| policy.classify(address));
-            let decide = |slot, direction, peer| {
-                black_box(policy.decide(slot, direction, peer, Protocol::TCP, *to))
+            let [source, destination] = addresses.map(|address| policy.peer(address));
+            let decide = |slot, direction, peer: Peer| {
+                black_box(policy.decide(slot, direction, &peer, Protocol::TCP, *to))
             };
             decide(slots[0], Direction::Egress, destination);
             decide(slots[1], Direction::Ingress, source);

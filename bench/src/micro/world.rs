@@ -8,12 +8,14 @@ use dataplane::conntrack::{self, AtomicU64, Table, Timeouts};
 use dataplane::counters::Counters;
 use dataplane::events::EventQueue;
 use dataplane::pipeline::{BURST_MAX, Inbound, Outcome, Tables, process};
-use dataplane::policy::ir::{Action, Block, EndpointPolicy, Peers, PortRange, Ports, Rule};
+use dataplane::policy::ir::{
+    Action, Block, EndpointPolicy, Isolation, Peers, PortRange, Ports, Rule,
+};
 use dataplane::policy::{EndpointSlot, PolicyTable};
 use dataplane::snapshot::{
     Endpoint, Epoch, Generation, Incarnation, Parts, Port, PortId, Role, Snapshot,
 };
-use dataplane::{Address, FlowKey, Mac, PolicyId, Protocol, Tier, Time};
+use dataplane::{Address, CounterId, FlowKey, Mac, PolicyId, Protocol, Tier, Time};
 
 use super::packets::{self, OPEN_PORT, Segment};
 use crate::cluster::{self, Numbers, Size, pod_address};
@@ -85,7 +87,8 @@ fn open(endpoint: &mut EndpointPolicy, id: u32) {
         index: 0,
         tier: Tier::NetworkPolicy,
         action: Action::Accept,
-        peers: Peers::Set(blocks.into()),
+        peers: Peers::blocks(blocks),
+        counter: CounterId::NONE,
         ports: Ports::List(Arc::from([PortRange {
             protocol: Protocol::TCP,
             first: OPEN_PORT,
@@ -93,7 +96,10 @@ fn open(endpoint: &mut EndpointPolicy, id: u32) {
         }])),
     });
     for chain in [&mut endpoint.ingress, &mut endpoint.egress] {
-        chain.isolating.push(PolicyId(id));
+        chain.isolating.push(Isolation {
+            policy: PolicyId(id),
+            counter: CounterId::NONE,
+        });
         chain.rules.push(Arc::clone(&rule));
     }
 }

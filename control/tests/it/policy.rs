@@ -355,13 +355,15 @@ fn check(bytes: &[u8], odd: bool) -> Result<u64, TestCaseError> {
         let pod = pod.unwrap();
         for direction in [Direction::Ingress, Direction::Egress] {
             for &peer in &peers {
-                let class = table.classify(Address::from(peer));
+                let known = table.peer(Address::from(peer));
                 for protocol in protocols {
                     // One port of each protocol by chance, and one that no world names.
                     for port in [c.one(&NUMBERS), 82] {
                         let port = protocol.has_ports().then_some(port);
                         let slot = EndpointSlot(at as u16);
-                        let found = table.decide(slot, direction, class, protocol, port);
+                        let found = table
+                            .decide(slot, direction, &known, protocol, port)
+                            .verdict;
                         let traffic = Traffic {
                             peer,
                             protocol,

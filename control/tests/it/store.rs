@@ -302,10 +302,11 @@ impl Scene {
         let snapshot = self.snapshot();
         let address: std::net::IpAddr = address.parse().unwrap();
         let slot: EndpointSlot = snapshot.endpoint_at(address.into()).unwrap().slot;
-        let peer = snapshot.policy().classify(Address::v4(0x0808_0808));
+        let peer = snapshot.policy().peer(Address::v4(0x0808_0808));
         let policy = snapshot.policy();
         policy
-            .decide(slot, Direction::Ingress, peer, Protocol::TCP, Some(80))
+            .decide(slot, Direction::Ingress, &peer, Protocol::TCP, Some(80))
+            .verdict
             .accept
     }
 }
@@ -682,10 +683,10 @@ fn an_address_is_of_the_pod_behind_its_interface_whatever_anothers_status_says()
     let passes = |scene: &Scene| {
         let snapshot = scene.snapshot();
         let slot = snapshot.endpoint_at(Address::v4(0x0a00_0002)).unwrap().slot;
-        let peer = snapshot.policy().classify(Address::v4(0x0a00_0009));
+        let peer = snapshot.policy().peer(Address::v4(0x0a00_0009));
         let policy = snapshot.policy();
-        let verdict = policy.decide(slot, Direction::Ingress, peer, Protocol::TCP, Some(80));
-        verdict.accept
+        let decided = policy.decide(slot, Direction::Ingress, &peer, Protocol::TCP, Some(80));
+        decided.verdict.accept
     };
     assert!(passes(&scene), "another node's pod");
     scene.add("thief", &uid(2), "10.0.0.9").unwrap();

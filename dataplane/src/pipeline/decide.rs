@@ -89,12 +89,13 @@ impl Judgement<'_> {
             Direction::Egress => key.destination,
             Direction::Ingress => key.source,
         };
-        policy.decide(
+        let decision = policy.decide(
             self.endpoint.slot,
             self.direction,
-            policy.classify(peer),
+            &policy.peer(peer),
             key.protocol,
             key.protocol.has_ports().then_some(key.destination_port),
-        )
+        );
+        decision.verdict
     }
 }

@@ -14,41 +14,32 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
+use super::Slot;
 use super::classes::Classes;
-use super::ir::{Action, Block, Chain, EndpointPolicy, Peers, Ports, Rule};
+use super::ir::{Action, Block, Chain, Peers, Ports, Rule};
 use super::ports::{self, PortMap, PortMapsBuilder};
 use super::row::Row;
 use super::spans::{self, Span};
 use super::table::{Compiled, PolicyTable};
-use super::{EndpointSlot, naive};
-use crate::{Direction, PolicyId, Tier, Verdict};
+use crate::{CounterId, Direction, PolicyId, Tier};
 
-/// Compiles; see [`PolicyTable::compile`].
-pub(super) fn compile(endpoints: &[(EndpointSlot, &EndpointPolicy)]) -> PolicyTable {
+/// Compiles; see [`PolicyTable::compile`]. The chains' rules name no sets.
+pub(super) fn compile(chains: &[(Direction, &Chain)], slots: Vec<Option<Slot>>) -> PolicyTable {
     let mut interned = Interned::default();
-    let mut chains = Chains::default();
-    let mut slots: Vec<Option<[u32; 2]>> = Vec::new();
-    let mut given = Vec::new();
-    for &(EndpointSlot(slot), policy) in endpoints {
-        let slot = usize::from(slot);
-        if slots.len() <= slot {
-            slots.resize(slot + 1, None);
-            given.resize(slot + 1, false);
-        }
-        let pair = [Direction::Egress, Direction::Ingress]
-            .map(|direction| chains.intern(direction, policy, &mut interned));
-        // Given twice: nobody can say which was meant, so the slot has none.
-        slots[slot] = (!given[slot]).then_some(pair);
-        given[slot] = true;
-    }
-
+    let distinct: Vec<DistinctChain<'_>> = chains
+        .iter()
+        .map(|&(direction, chain)| DistinctChain {
+            direction,
+            chain,
+            rules: chain.rules.iter().map(|rule| interned.rule(rule)).collect(),
+        })
+        .collect();
     let classes = Classes::around(interned.sets.iter().flatten().copied());
     let in_classes = |set: &Vec<Span>| set.iter().map(|&span| classes.within(span)).collect();
     let sets: Vec<Vec<(u32, u32)>> = interned.sets.iter().map(in_classes).collect();
     let mut maps = PortMapsBuilder::default();
-    let compiled = chains
-        .distinct
-        .into_iter()
+    let compiled = distinct
+        .iter()
         .map(|chain| chain.compile(&sets, &mut maps))
         .collect();
     PolicyTable::new(classes, maps.finish(), compiled, slots)
@@ -69,6 +60,7 @@ struct RuleKey<'a> {
     index: u16,
     tier: Tier,
     action: Action,
+    counter: CounterId,
     peers: PeerSet,
     ports: &'a Ports,
 }
@@ -92,13 +84,14 @@ impl<'a> Interned<'a> {
         }
         let peers = match &rule.peers {
             Peers::Any => PeerSet::Any,
-            Peers::Set(blocks) => PeerSet::Set(self.set(blocks)),
+            Peers::Of { blocks, .. } => PeerSet::Set(self.set(blocks)),
         };
         let key = RuleKey {
             policy: rule.policy,
             index: rule.index,
             tier: rule.tier,
             action: rule.action,
+            counter: rule.counter,
             peers,
             ports: &rule.ports,
         };
@@ -127,45 +120,6 @@ impl<'a> Interned<'a> {
     }
 }
 
-/// What makes two chains equal: direction, isolating policies, rules by number.
-type ChainKey<'a> = (Direction, &'a [PolicyId], Vec<u32>);
-
-/// The distinct chains.
-#[derive(Default)]
-struct Chains<'a> {
-    by_content: HashMap<ChainKey<'a>, u32>,
-    distinct: Vec<DistinctChain<'a>>,
-}
-
-impl<'a> Chains<'a> {
-    /// The number of an endpoint's chain.
-    fn intern(
-        &mut self,
-        direction: Direction,
-        policy: &'a EndpointPolicy,
-        interned: &mut Interned<'a>,
-    ) -> u32 {
-        let chain = naive::chain(policy, direction);
-        let rules: Vec<_> = chain.rules.iter().map(|rule| interned.rule(rule)).collect();
-        let numbers = rules.iter().map(|&(number, _)| number).collect();
-        let next = self.distinct.len() as u32;
-        match self
-            .by_content
-            .entry((direction, &chain.isolating, numbers))
-        {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(new) => {
-                self.distinct.push(DistinctChain {
-                    direction,
-                    chain,
-                    rules,
-                });
-                *new.insert(next)
-            }
-        }
-    }
-}
-
 /// A chain to compile.
 struct DistinctChain<'a> {
     direction: Direction,
@@ -185,12 +139,13 @@ struct Effective<'a> {
 impl DistinctChain<'_> {
     /// Sweeps over the classes. `sets` holds each set's classes: firsts and one after the lasts.
     fn compile(&self, sets: &[Vec<(u32, u32)>], maps: &mut PortMapsBuilder) -> Compiled {
+        maps.begin();
         let rules = self.effective();
         let (mut sweep, edges) = Sweep::new(&rules, sets);
-        let mut runs = vec![(0, sweep.port_map(maps))];
+        let mut runs = vec![(0, sweep.port_map(self, maps))];
         for at in edges.chunk_by(|a, b| a.class() == b.class()) {
             sweep.cross(at);
-            let (class, map) = (at[0].class(), sweep.port_map(maps));
+            let (class, map) = (at[0].class(), sweep.port_map(self, maps));
             match runs.last_mut() {
                 Some(last) if last.0 == class => last.1 = map,
                 Some(last) if last.1 == map => {}
@@ -198,21 +153,11 @@ impl DistinctChain<'_> {
             }
         }
         let row = Row::new(&runs);
-        let otherwise = self.otherwise();
-        let may_deny = row.maps().any(|map| maps.maps().may_deny(map, otherwise));
+        let may_deny = row.maps().any(|map| maps.maps().may_deny(map));
         Compiled {
             row,
-            otherwise,
             may_deny,
             source: self.chain.clone(),
-        }
-    }
-
-    /// The verdict where no rule decides.
-    fn otherwise(&self) -> Verdict {
-        match self.chain.isolating.first() {
-            Some(&policy) => naive::isolated(self.direction, policy),
-            None => Verdict::default_accept(self.direction),
         }
     }
 
@@ -221,6 +166,7 @@ impl DistinctChain<'_> {
     fn effective(&self) -> Vec<Effective<'_>> {
         let isolated = !self.chain.isolating.is_empty();
         let counts = |rule: &Rule| match rule.tier {
+            Tier::SecurityGroup => !self.chain.bound.is_empty(),
             Tier::Admin => true,
             Tier::NetworkPolicy => isolated,
             Tier::Baseline => !isolated,
@@ -341,10 +287,10 @@ impl<'a> Sweep<'a> {
     }
 
     /// The port map of the current class.
-    fn port_map(&mut self, maps: &mut PortMapsBuilder) -> PortMap {
+    fn port_map(&mut self, chain: &DistinctChain<'_>, maps: &mut PortMapsBuilder) -> PortMap {
         self.find_reachable();
         let rules = self.positions.iter().map(|&p| self.rules[p as usize].rule);
-        maps.build(&self.reachable, rules)
+        maps.build(chain.direction, chain.chain, &self.reachable, rules)
     }
 
     /// Finds the rules that hold and are not behind one that takes all that reaches it: a rule for

@@ -19,6 +19,9 @@ pub struct Explanation {
     pub verdict: Verdict,
     /// The policies consulted, in order of evaluation.
     ///
+    /// In the SecurityGroup tier every policy that binds the endpoint is here, without rules, and
+    /// every group that has rules for this direction.
+    ///
     /// Tiers after the deciding one are absent, and in the Admin and Baseline tiers policies
     /// after the deciding one too. In the NetworkPolicy tier every policy that isolates the
     /// endpoint is here: any of them could have accepted.
@@ -135,6 +138,19 @@ pub(super) fn explain(
     let consulted = &mut explanation.consulted;
     let of_tier = |tier| chain.rules.iter().filter(move |rule| rule.tier == tier);
 
+    if !chain.bound.is_empty() {
+        consulted.extend(chain.bound.iter().map(|binding| Consulted {
+            tier: Tier::SecurityGroup,
+            policy: binding.policy,
+            rules: Vec::new(),
+        }));
+        for rule in of_tier(Tier::SecurityGroup) {
+            note(consulted, rule, compare(rule, peer, protocol, port));
+        }
+        if verdict.provenance.tier == Tier::SecurityGroup {
+            return explanation;
+        }
+    }
     for rule in of_tier(Tier::Admin) {
         let compared = compare(rule, peer, protocol, port);
         let matched = compared.matched();
@@ -147,9 +163,9 @@ pub(super) fn explain(
         }
     }
     if !chain.isolating.is_empty() {
-        consulted.extend(chain.isolating.iter().map(|&policy| Consulted {
+        consulted.extend(chain.isolating.iter().map(|isolating| Consulted {
             tier: Tier::NetworkPolicy,
-            policy,
+            policy: isolating.policy,
             rules: Vec::new(),
         }));
         for rule in of_tier(Tier::NetworkPolicy) {
@@ -184,10 +200,10 @@ fn compare(rule: &Rule, peer: Address, protocol: Protocol, port: Option<u16>) ->
 
 /// How `peers` compares with `peer`.
 fn compare_peer(peers: &Peers, peer: Address) -> PeerMatch {
-    let Peers::Set(blocks) = peers else {
+    let Peers::Of { blocks, .. } = peers else {
         return PeerMatch::Matched;
     };
-    if naive::matches_peer(peers, peer) {
+    if naive::matches_peer(peers, peer, |_| false) {
         return PeerMatch::Matched;
     }
     if blocks.is_empty() {

@@ -16,6 +16,7 @@
 
 mod classes;
 mod compile;
+mod compiler;
 pub mod explain;
 pub mod ir;
 pub mod naive;
@@ -26,16 +27,44 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use compiler::Compiler;
 pub use explain::{Consulted, Explanation, PeerMatch, PortMatch, RuleMatch};
 pub use table::{Footprint, PolicyTable};
+
+use crate::{CounterId, Verdict};
 
 /// A local endpoint's place in the tables of one snapshot: small and dense, so that tables are
 /// arrays.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct EndpointSlot(pub u16);
 
-/// What a [`PolicyTable`] knows of an address: which peers of which rules hold it.
+/// What a [`PolicyTable`] knows of an address.
 ///
-/// Means something only to the table whose [`PolicyTable::classify`] made it.
+/// Means something only to the table whose [`PolicyTable::peer`] made it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct PeerClass(u32);
+pub struct Peer {
+    class: u32,
+}
+
+/// A verdict, and who counts it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Decision {
+    /// What becomes of the flow.
+    pub verdict: Verdict,
+    /// The counter of the rule that decided, or of the policy that denied by default;
+    /// [`CounterId::NONE`] where nobody decided.
+    pub counter: CounterId,
+}
+
+/// A [`Compiler`]'s number of a chain.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ChainId(u32);
+
+/// The chains of one local endpoint, each pair by [`Direction`](crate::Direction): egress, ingress.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Slot {
+    /// What is enforced.
+    pub enforced: [ChainId; 2],
+    /// What would be if policies in audit mode were enforced too, where that differs.
+    pub audit: Option<[ChainId; 2]>,
+}

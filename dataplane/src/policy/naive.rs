@@ -4,10 +4,17 @@
 //! [`PolicyTable`](super::PolicyTable) equal to it, and [`explain`](super::explain) asks it rule
 //! by rule.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::ir::{Action, Block, Chain, EndpointPolicy, Peers, PortRange, Ports, Rule};
-use crate::{Address, Direction, PolicyId, Protocol, Provenance, Tier, Verdict};
+use super::Decision;
+use super::ir::{
+    Action, Block, Chain, EndpointPolicy, Isolation, PeerSetId, Peers, PortRange, Ports, Rule,
+};
+use crate::{Address, CounterId, Direction, Protocol, Provenance, Tier, Verdict};
+
+/// Who is in the sets that rules name. A set that is not here is empty.
+pub type PeerSets = BTreeMap<PeerSetId, BTreeSet<Address>>;
 
 /// What `policy` says of traffic of its endpoint in `direction`.
 ///
@@ -16,18 +23,22 @@ use crate::{Address, Direction, PolicyId, Protocol, Provenance, Tier, Verdict};
 /// read) only rules for any port match.
 pub fn decide(
     policy: &EndpointPolicy,
+    sets: &PeerSets,
     direction: Direction,
     peer: Address,
     protocol: Protocol,
     destination_port: Option<u16>,
-) -> Verdict {
+) -> Decision {
     let chain = chain(policy, direction);
     let first_match = |tier: Tier| {
-        let of_tier = chain.rules.iter().filter(move |rule| rule.tier == tier);
-        of_tier
-            .into_iter()
-            .find(|rule| matches(rule, peer, protocol, destination_port))
+        let mut of_tier = chain.rules.iter().filter(move |rule| rule.tier == tier);
+        of_tier.find(|rule| matches(rule, sets, peer, protocol, destination_port))
     };
+    if let Some(&binding) = chain.bound.first()
+        && first_match(Tier::SecurityGroup).is_none()
+    {
+        return by_default(binding, Tier::SecurityGroup, direction);
+    }
     if let Some(rule) = first_match(Tier::Admin)
         && rule.action != Action::Pass
     {
@@ -36,12 +47,12 @@ pub fn decide(
     if let Some(&isolating) = chain.isolating.first() {
         return match first_match(Tier::NetworkPolicy) {
             Some(rule) => by_rule(rule, direction),
-            None => isolated(direction, isolating),
+            None => by_default(isolating, Tier::NetworkPolicy, direction),
         };
     }
     match first_match(Tier::Baseline) {
         Some(rule) if rule.action != Action::Pass => by_rule(rule, direction),
-        _ => Verdict::default_accept(direction),
+        _ => accepted(direction),
     }
 }
 
@@ -53,16 +64,19 @@ pub const fn chain(policy: &EndpointPolicy, direction: Direction) -> &Chain {
     }
 }
 
-/// The verdict of a rule that decided.
-pub const fn by_rule(rule: &Rule, direction: Direction) -> Verdict {
-    Verdict {
-        accept: accepts(rule),
-        provenance: Provenance {
-            direction,
-            tier: rule.tier,
-            policy: Some(rule.policy),
-            rule: Some(rule.index),
+/// The decision of a rule that decides.
+pub const fn by_rule(rule: &Rule, direction: Direction) -> Decision {
+    Decision {
+        verdict: Verdict {
+            accept: accepts(rule),
+            provenance: Provenance {
+                direction,
+                tier: rule.tier,
+                policy: Some(rule.policy),
+                rule: Some(rule.index),
+            },
         },
+        counter: rule.counter,
     }
 }
 
@@ -72,37 +86,57 @@ pub const fn accepts(rule: &Rule) -> bool {
     matches!(rule.tier, Tier::NetworkPolicy) || !matches!(rule.action, Action::Deny)
 }
 
-/// The verdict for what no NetworkPolicy rule accepts, where `first` is the first policy that
-/// isolates the endpoint.
-pub const fn isolated(direction: Direction, first: PolicyId) -> Verdict {
-    Verdict {
-        accept: false,
-        provenance: Provenance {
-            direction,
-            tier: Tier::NetworkPolicy,
-            policy: Some(first),
-            rule: None,
+/// The decision for what no rule of `tier` lets pass, where `first` is the first policy that
+/// isolates the endpoint, or binds it to security groups.
+pub const fn by_default(first: Isolation, tier: Tier, direction: Direction) -> Decision {
+    Decision {
+        verdict: Verdict {
+            accept: false,
+            provenance: Provenance {
+                direction,
+                tier,
+                policy: Some(first.policy),
+                rule: None,
+            },
         },
+        counter: first.counter,
+    }
+}
+
+/// The decision where nobody decides.
+pub const fn accepted(direction: Direction) -> Decision {
+    Decision {
+        verdict: Verdict::default_accept(direction),
+        counter: CounterId::NONE,
     }
 }
 
 /// Whether `rule` matches: its peers and its ports.
 pub fn matches(
     rule: &Rule,
+    sets: &PeerSets,
     peer: Address,
     protocol: Protocol,
     destination_port: Option<u16>,
 ) -> bool {
-    matches_peer(&rule.peers, peer) && matches_port(&rule.ports, protocol, destination_port)
+    let is_member = |set: PeerSetId| {
+        let members = sets.get(&set);
+        members.is_some_and(|members| members.contains(&peer))
+    };
+    matches_peer(&rule.peers, peer, is_member)
+        && matches_port(&rule.ports, protocol, destination_port)
 }
 
-/// Whether `peers` holds `peer`.
-pub fn matches_peer(peers: &Peers, peer: Address) -> bool {
+/// Whether `peers` holds `peer`, which is in the sets that `is_member` says.
+pub fn matches_peer(peers: &Peers, peer: Address, is_member: impl Fn(PeerSetId) -> bool) -> bool {
     match peers {
         Peers::Any => true,
-        Peers::Set(blocks) => blocks
-            .iter()
-            .any(|block| matches_block(block, peer.to_ip())),
+        Peers::Of { sets, blocks } => {
+            sets.iter().any(|&set| is_member(set))
+                || blocks
+                    .iter()
+                    .any(|block| matches_block(block, peer.to_ip()))
+        }
     }
 }
 

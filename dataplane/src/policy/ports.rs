@@ -8,9 +8,10 @@
 
 use hashbrown::HashMap;
 
-use super::ir::{Action, PortRange, Ports, Rule};
+use super::Decision;
+use super::ir::{Action, Chain, PortRange, Ports, Rule};
 use super::naive;
-use crate::{Direction, PolicyId, Protocol, Provenance, Tier, Verdict};
+use crate::{Direction, Protocol, Tier};
 
 /// The protocols with ports, in the order of their stretches.
 const WITH_PORTS: [Protocol; 3] = [Protocol::TCP, Protocol::UDP, Protocol::SCTP];
@@ -55,41 +56,6 @@ pub(super) fn is_empty(ports: &Ports) -> bool {
     }
 }
 
-/// What a rule decided.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Decision {
-    accept: bool,
-    tier: Tier,
-    index: u16,
-    policy: PolicyId,
-}
-
-impl Decision {
-    /// What `rule` decides when it matches; none if it passes.
-    fn by(rule: &Rule) -> Option<Decision> {
-        let pass = rule.action == Action::Pass && rule.tier != Tier::NetworkPolicy;
-        (!pass).then_some(Decision {
-            accept: naive::accepts(rule),
-            tier: rule.tier,
-            index: rule.index,
-            policy: rule.policy,
-        })
-    }
-
-    /// The decision as a verdict for one direction.
-    pub(super) const fn verdict(self, direction: Direction) -> Verdict {
-        Verdict {
-            accept: self.accept,
-            provenance: Provenance {
-                direction,
-                tier: self.tier,
-                policy: Some(self.policy),
-                rule: Some(self.index),
-            },
-        }
-    }
-}
-
 /// The number of a line in [`PortMaps`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct PortMap(pub(super) u32);
@@ -101,19 +67,18 @@ pub(super) struct PortMaps {
     lines: Vec<u32>,
     /// The place where a stretch starts; a line's first is 0.
     starts: Vec<u32>,
-    /// The stretch's decision; none where no rule decides.
-    decisions: Vec<Option<Decision>>,
+    /// The stretch's decision.
+    decisions: Vec<Decision>,
 }
 
 impl PortMaps {
-    /// The decision at one place of one line, if a rule decides there; an outer none for a line
-    /// that does not exist.
+    /// The decision at one place of one line; none for a line that does not exist.
     pub(super) fn decision(
         &self,
         map: PortMap,
         protocol: Protocol,
         port: Option<u16>,
-    ) -> Option<Option<Decision>> {
+    ) -> Option<Decision> {
         let line = map.0 as usize;
         let first = *self.lines.get(line)? as usize;
         let end = *self.lines.get(line + 1)? as usize;
@@ -122,12 +87,11 @@ impl PortMaps {
         self.decisions.get(first + stretch).copied()
     }
 
-    /// Whether some place of the line drops, where `otherwise` is what becomes of the undecided.
-    pub(super) fn may_deny(&self, map: PortMap, otherwise: Verdict) -> bool {
+    /// Whether some place of the line drops.
+    pub(super) fn may_deny(&self, map: PortMap) -> bool {
         let line = map.0 as usize;
         let (first, end) = (self.lines[line] as usize, self.lines[line + 1] as usize);
-        let denies = |d: &Option<Decision>| !d.map_or(otherwise.accept, |d| d.accept);
-        self.decisions[first..end].iter().any(denies)
+        self.decisions[first..end].iter().any(|d| !d.verdict.accept)
     }
 
     /// How many lines there are.
@@ -138,12 +102,12 @@ impl PortMaps {
     /// Bytes on the heap.
     pub(super) fn bytes(&self) -> usize {
         (self.lines.len() + self.starts.len()) * size_of::<u32>()
-            + self.decisions.len() * size_of::<Option<Decision>>()
+            + self.decisions.len() * size_of::<Decision>()
     }
 }
 
 /// A line by its stretches: where each starts and who decides.
-type Line = Box<[(u32, Option<Decision>)]>;
+type Line = Box<[(u32, Decision)]>;
 
 /// Builds [`PortMaps`].
 #[derive(Default)]
@@ -158,10 +122,18 @@ pub(super) struct PortMapsBuilder {
 }
 
 impl PortMapsBuilder {
-    /// The line for the rules that match a peer, in order of evaluation: their numbers, equal for
-    /// equal rules only, and the rule of each.
+    /// Begins another chain: what was remembered for the last one does not hold for it.
+    pub(super) fn begin(&mut self) {
+        self.by_rules.clear();
+        self.remembered = 0;
+    }
+
+    /// The line for the rules of `chain` that match a peer, in order of evaluation: their numbers,
+    /// equal for equal rules only, and the rule of each.
     pub(super) fn build<'a>(
         &mut self,
+        direction: Direction,
+        chain: &Chain,
         numbers: &[u32],
         rules: impl Iterator<Item = &'a Rule>,
     ) -> PortMap {
@@ -169,7 +141,7 @@ impl PortMapsBuilder {
             return map;
         }
         let rules: Vec<&Rule> = rules.collect();
-        let map = self.intern(Paint::new(&rules).finish(&rules));
+        let map = self.intern(Paint::new(&rules).finish(direction, chain, &rules));
         self.remembered += numbers.len();
         if self.remembered > REMEMBERED_NUMBERS {
             self.by_rules.clear();
@@ -237,29 +209,46 @@ impl Paint {
         }
     }
 
-    /// Paints tier after tier.
-    fn finish(mut self, rules: &[&Rule]) -> Line {
-        for tier in rules.chunk_by(|a, b| a.tier == b.tier) {
-            self.paint_tier(tier);
+    /// Paints tier after tier, and behind each what its tier does by default.
+    fn finish(mut self, direction: Direction, chain: &Chain, rules: &[&Rule]) -> Line {
+        let defaults = [
+            (Tier::SecurityGroup, chain.bound.first()),
+            (Tier::Admin, None),
+            (Tier::NetworkPolicy, chain.isolating.first()),
+            (Tier::Baseline, None),
+        ];
+        for (tier, default) in defaults {
+            self.open_undecided();
+            for rule in rules.iter().filter(|rule| rule.tier == tier) {
+                self.paint_rule(rule, direction);
+            }
+            if let Some(&first) = default {
+                self.paint(0, END, Some(naive::by_default(first, tier, direction)));
+            }
         }
+        let accepted = naive::accepted(direction);
         let pieces = self.cuts.iter().copied().zip(self.decisions);
-        let mut line: Vec<_> = pieces.collect();
+        let mut line: Vec<_> = pieces
+            .map(|(start, decision)| (start, decision.unwrap_or(accepted)))
+            .collect();
         line.dedup_by(|next, kept| next.1 == kept.1);
         line.into_boxed_slice()
     }
 
-    /// Paints the rules of one tier, the earlier over the later. A pass closes a piece for this
-    /// tier and leaves it undecided for the next.
-    fn paint_tier(&mut self, rules: &[&Rule]) {
-        self.open_undecided();
-        for rule in rules {
-            let decision = Decision::by(rule);
-            match &rule.ports {
-                Ports::Any => self.paint(0, END, decision),
-                Ports::List(ranges) => {
-                    for (first, end) in ranges.iter().filter_map(places) {
-                        self.paint(first, end, decision);
-                    }
+    /// Paints a rule under the earlier ones of its tier. A pass closes a piece for this tier and
+    /// leaves it undecided for the next, and so does a match in a security group.
+    fn paint_rule(&mut self, rule: &Rule, direction: Direction) {
+        let passes = match rule.tier {
+            Tier::SecurityGroup => true,
+            Tier::NetworkPolicy => false,
+            _ => rule.action == Action::Pass,
+        };
+        let decision = (!passes).then_some(naive::by_rule(rule, direction));
+        match &rule.ports {
+            Ports::Any => self.paint(0, END, decision),
+            Ports::List(ranges) => {
+                for (first, end) in ranges.iter().filter_map(places) {
+                    self.paint(first, end, decision);
                 }
             }
         }

@@ -3,10 +3,11 @@
 use super::classes::Classes;
 use super::explain::{self, Explanation};
 use super::ir::{Chain, EndpointPolicy};
+use super::naive::PeerSets;
 use super::ports::PortMaps;
 use super::row::Row;
-use super::{EndpointSlot, PeerClass, compile};
-use crate::{Address, Direction, Protocol, Provenance, Tier, Verdict};
+use super::{Compiler, Decision, EndpointSlot, Peer, Slot, naive};
+use crate::{Address, CounterId, Direction, Protocol, Provenance, Tier, Verdict};
 
 /// The policies of all local endpoints, compiled, immutable.
 ///
@@ -19,16 +20,13 @@ pub struct PolicyTable {
     classes: Classes,
     maps: PortMaps,
     chains: Vec<Compiled>,
-    /// Each endpoint's chains, by [`Direction`].
-    slots: Vec<Option<[u32; 2]>>,
+    slots: Vec<Option<Slot>>,
 }
 
 /// One distinct chain.
 #[derive(Debug)]
 pub(super) struct Compiled {
     pub(super) row: Row,
-    /// The verdict where no rule decides.
-    pub(super) otherwise: Verdict,
     pub(super) may_deny: bool,
     /// What it was compiled from, for [`PolicyTable::explain`]; the rules are shared.
     pub(super) source: Chain,
@@ -49,19 +47,43 @@ pub struct Footprint {
 }
 
 impl PolicyTable {
-    /// Compiles the policies of all local endpoints.
+    /// Compiles the policies of all local endpoints at once, whose rules name no sets that have
+    /// members. A table that changes comes from a [`Compiler`].
     ///
     /// Each slot is given once. A slot given twice accepts nothing: nobody can say which policy
     /// was meant.
     pub fn compile(endpoints: &[(EndpointSlot, &EndpointPolicy)]) -> PolicyTable {
-        compile::compile(endpoints)
+        PolicyTable::compile_with(&PeerSets::new(), endpoints)
+    }
+
+    /// The same for rules that name these sets.
+    pub fn compile_with(
+        sets: &PeerSets,
+        endpoints: &[(EndpointSlot, &EndpointPolicy)],
+    ) -> PolicyTable {
+        let mut compiler = Compiler::new();
+        for (&set, members) in sets {
+            for &member in members {
+                compiler.add_member(set, member);
+            }
+        }
+        let slots: Vec<(EndpointSlot, Slot)> = endpoints
+            .iter()
+            .map(|&(slot, policy)| {
+                let chain = |direction| compiler.chain(direction, naive::chain(policy, direction));
+                let enforced = [Direction::Egress, Direction::Ingress].map(chain);
+                let audit = None;
+                (slot, Slot { enforced, audit })
+            })
+            .collect();
+        compiler.table(slots.into_iter())
     }
 
     pub(super) const fn new(
         classes: Classes,
         maps: PortMaps,
         chains: Vec<Compiled>,
-        slots: Vec<Option<[u32; 2]>>,
+        slots: Vec<Option<Slot>>,
     ) -> PolicyTable {
         PolicyTable {
             classes,
@@ -76,14 +98,16 @@ impl PolicyTable {
         self.chain(slot, Direction::Ingress).is_some()
     }
 
-    /// The class of an address, for [`PolicyTable::decide`].
-    pub fn classify(&self, address: Address) -> PeerClass {
-        PeerClass(self.classes.of(address))
+    /// What the table knows of an address, for [`PolicyTable::decide`].
+    pub fn peer(&self, address: Address) -> Peer {
+        Peer {
+            class: self.classes.of(address),
+        }
     }
 
     /// What the endpoint's policy in one direction says of the first packet of a flow.
     ///
-    /// `peer` is the class of the other end: of the source for [`Direction::Ingress`], of the
+    /// `peer` is the other end: the source for [`Direction::Ingress`], the
     /// destination for [`Direction::Egress`]. `destination_port` counts for TCP, UDP and SCTP
     /// only; without one only rules for any port match (semantics D12).
     ///
@@ -92,17 +116,40 @@ impl PolicyTable {
         &self,
         slot: EndpointSlot,
         direction: Direction,
-        peer: PeerClass,
+        peer: &Peer,
         protocol: Protocol,
         destination_port: Option<u16>,
-    ) -> Verdict {
-        let decide = |chain: &Compiled| {
-            let map = chain.row.map(peer.0);
-            let decision = self.maps.decision(map, protocol, destination_port)?;
-            Some(decision.map_or(chain.otherwise, |decision| decision.verdict(direction)))
-        };
-        let verdict = self.chain(slot, direction).and_then(decide);
-        verdict.unwrap_or(unknown_endpoint(direction))
+    ) -> Decision {
+        let chain = self.chain(slot, direction);
+        let decision =
+            chain.and_then(|chain| self.by_chain(chain, peer, protocol, destination_port));
+        decision.unwrap_or(unknown_endpoint(direction))
+    }
+
+    /// What [`PolicyTable::decide`] would say if policies in audit mode were enforced; none where
+    /// that cannot differ.
+    pub fn audit(
+        &self,
+        slot: EndpointSlot,
+        direction: Direction,
+        peer: &Peer,
+        protocol: Protocol,
+        destination_port: Option<u16>,
+    ) -> Option<Decision> {
+        let chain = self.slot(slot)?.audit?[direction as usize];
+        let chain = self.chains.get(chain.0 as usize)?;
+        self.by_chain(chain, peer, protocol, destination_port)
+    }
+
+    fn by_chain(
+        &self,
+        chain: &Compiled,
+        peer: &Peer,
+        protocol: Protocol,
+        destination_port: Option<u16>,
+    ) -> Option<Decision> {
+        let map = chain.row.map(peer.class);
+        self.maps.decision(map, protocol, destination_port)
     }
 
     /// Whether policy drops some traffic of the endpoint in `direction`: what a full conntrack
@@ -126,8 +173,9 @@ impl PolicyTable {
         protocol: Protocol,
         destination_port: Option<u16>,
     ) -> Explanation {
-        let class = self.classify(peer);
-        let verdict = self.decide(slot, direction, class, protocol, destination_port);
+        let known = self.peer(peer);
+        let decision = self.decide(slot, direction, &known, protocol, destination_port);
+        let verdict = decision.verdict;
         match self.chain(slot, direction) {
             Some(chain) => {
                 explain::explain(&chain.source, verdict, peer, protocol, destination_port)
@@ -156,20 +204,27 @@ impl PolicyTable {
     }
 
     fn chain(&self, slot: EndpointSlot, direction: Direction) -> Option<&Compiled> {
-        let chains = self.slots.get(usize::from(slot.0))?.as_ref()?;
-        self.chains.get(chains[direction as usize] as usize)
+        let chain = self.slot(slot)?.enforced[direction as usize];
+        self.chains.get(chain.0 as usize)
+    }
+
+    fn slot(&self, slot: EndpointSlot) -> Option<&Slot> {
+        self.slots.get(usize::from(slot.0))?.as_ref()
     }
 }
 
-/// The verdict for an endpoint without compiled policy.
-const fn unknown_endpoint(direction: Direction) -> Verdict {
-    Verdict {
-        accept: false,
-        provenance: Provenance {
-            direction,
-            tier: Tier::Default,
-            policy: None,
-            rule: None,
+/// The decision for an endpoint without compiled policy.
+const fn unknown_endpoint(direction: Direction) -> Decision {
+    Decision {
+        verdict: Verdict {
+            accept: false,
+            provenance: Provenance {
+                direction,
+                tier: Tier::Default,
+                policy: None,
+                rule: None,
+            },
         },
+        counter: CounterId::NONE,
     }
 }

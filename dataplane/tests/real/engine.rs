@@ -19,7 +19,7 @@ use dataplane::route::{NextHop, Route, RouteTable, RouteTarget};
 use dataplane::snapshot::{
     Endpoint, Epoch, Generation, Incarnation, Neighbour, Parts, Port, PortId, Role, Snapshot,
 };
-use dataplane::{Address, Mac, PolicyId, Protocol, Tier};
+use dataplane::{Address, CounterId, Mac, PolicyId, Protocol, Tier};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 const PODS: usize = 3;
@@ -397,7 +397,8 @@ fn only(pod: usize, number: Option<(Protocol, u16)>) -> EndpointPolicy {
             index: 0,
             tier: Tier::NetworkPolicy,
             action: ir::Action::Accept,
-            peers: Peers::Set([block(true), block(false)].into()),
+            counter: CounterId::NONE,
+            peers: Peers::blocks([block(true), block(false)]),
             ports: Ports::List(
                 [PortRange {
                     protocol,
@@ -409,7 +410,11 @@ fn only(pod: usize, number: Option<(Protocol, u16)>) -> EndpointPolicy {
         })
     });
     let chain = Chain {
-        isolating: vec![PolicyId(5)],
+        bound: vec![],
+        isolating: vec![ir::Isolation {
+            policy: PolicyId(5),
+            counter: CounterId::NONE,
+        }],
         rules: rule.into_iter().collect(),
     };
     EndpointPolicy {

@@ -349,14 +349,15 @@ fn a_pod_of_the_same_name_is_not_the_same_pod() {
         (slots[0], &lowered.policies[0]),
         (slots[1], &lowered.policies[1]),
     ]);
-    let peer = table.classify(Address::from(
+    let peer = table.peer(Address::from(
         "192.0.2.1".parse::<std::net::IpAddr>().unwrap(),
     ));
     for direction in [Direction::Ingress, Direction::Egress] {
         // No object says what the old one may do, so it may do nothing.
         let accepts = |slot| {
             table
-                .decide(slot, direction, peer, Protocol::TCP, Some(80))
+                .decide(slot, direction, &peer, Protocol::TCP, Some(80))
+                .verdict
                 .accept
         };
         assert_eq!(slots.map(accepts), [false, true], "{direction:?}");

@@ -357,10 +357,11 @@ fn by_engine(view: View<'_>, from: &End, to: &End, text: &str) -> String {
         // A pod's own address is not policy's business, nor is an end that is no pod here.
         end.local.is_none_or(|_| from.address == to.address)
             || end.local.is_some_and(|at| {
-                let class = view.table.classify(Address::from(peer));
+                let peer = view.table.peer(Address::from(peer));
                 let slot = view.slots[at];
                 view.table
-                    .decide(slot, direction, class, protocol, port)
+                    .decide(slot, direction, &peer, protocol, port)
+                    .verdict
                     .accept
             })
     };

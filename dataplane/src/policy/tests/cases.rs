@@ -20,8 +20,9 @@ fn table(ingress: Chain) -> PolicyTable {
 }
 
 fn ingress(table: &PolicyTable, peer: &str, protocol: Protocol, port: Option<u16>) -> Verdict {
-    let class = table.classify(address(peer));
-    table.decide(EndpointSlot(0), Direction::Ingress, class, protocol, port)
+    let peer = table.peer(address(peer));
+    let decision = table.decide(EndpointSlot(0), Direction::Ingress, &peer, protocol, port);
+    decision.verdict
 }
 
 fn accepts(table: &PolicyTable, peer: &str, port: u16) -> bool {
@@ -50,8 +51,10 @@ fn a_slot_without_policy_drops() {
         (&PolicyTable::default(), 0),
     ] {
         let slot = EndpointSlot(slot);
-        let class = table.classify(address("10.0.0.1"));
-        let verdict = table.decide(slot, Direction::Egress, class, TCP, Some(80));
+        let peer = table.peer(address("10.0.0.1"));
+        let verdict = table
+            .decide(slot, Direction::Egress, &peer, TCP, Some(80))
+            .verdict;
         assert!(!verdict.accept);
         assert_eq!(verdict.provenance.tier, Tier::Default);
         assert_eq!(verdict.provenance.policy, None);
@@ -103,7 +106,7 @@ fn a_wide_prefix_keeps_its_ports_under_a_narrow_one() {
 #[test]
 fn an_exception_is_its_own_blocks_only() {
     // Bug 4.
-    let cut = Peers::Set([block("10.0.0.0/8", &["10.1.0.0/16"])].into());
+    let cut = Peers::blocks([block("10.0.0.0/8", &["10.1.0.0/16"])]);
     let again = allow(2, 0, peers(&["10.1.2.0/24"]), ports(&[(TCP, 80, 80)]));
     let table = table(chain(&[1, 2], &[allow(1, 0, cut, Ports::Any), again]));
     assert!(accepts(&table, "10.2.0.1", 1));
@@ -253,7 +256,7 @@ fn what_a_rule_passed_on_is_not_lost_behind_a_rule_for_everything() {
 
 #[test]
 fn explains_what_a_denial_lacked() {
-    let cut = Peers::Set([block("10.0.0.0/8", &["10.1.0.0/16"])].into());
+    let cut = Peers::blocks([block("10.0.0.0/8", &["10.1.0.0/16"])]);
     let rules = [
         allow(1, 0, peers(&["10.9.0.1/32"]), ports(&[(TCP, 80, 80)])),
         allow(1, 1, cut, Ports::Any),

@@ -6,8 +6,8 @@ mod scale;
 
 use std::sync::Arc;
 
-use super::ir::{Action, Block, Chain, Peers, PortRange, Ports, Rule};
-use crate::{PolicyId, Protocol, Tier};
+use super::ir::{Action, Block, Chain, Isolation, Peers, PortRange, Ports, Rule};
+use crate::{CounterId, PolicyId, Protocol, Tier};
 
 fn block(prefix: &str, except: &[&str]) -> Block {
     Block {
@@ -17,7 +17,12 @@ fn block(prefix: &str, except: &[&str]) -> Block {
 }
 
 fn peers(prefixes: &[&str]) -> Peers {
-    Peers::Set(prefixes.iter().map(|prefix| block(prefix, &[])).collect())
+    Peers::blocks(
+        prefixes
+            .iter()
+            .map(|prefix| block(prefix, &[]))
+            .collect::<Vec<_>>(),
+    )
 }
 
 fn ports(ranges: &[(Protocol, u16, u16)]) -> Ports {
@@ -37,6 +42,8 @@ fn rule(tier: Tier, action: Action, policy: u32, index: u16, of: (Peers, Ports))
         action,
         peers: of.0,
         ports: of.1,
+        // Every rule its own, and none like a policy's.
+        counter: CounterId(1000 + policy * 10 + u32::from(index)),
     })
 }
 
@@ -46,9 +53,18 @@ fn allow(policy: u32, index: u16, peers: Peers, ports: Ports) -> Arc<Rule> {
     rule(tier, Action::Accept, policy, index, (peers, ports))
 }
 
+/// What denies by default and is counted under the policy's number.
+fn isolation(policy: u32) -> Isolation {
+    Isolation {
+        policy: PolicyId(policy),
+        counter: CounterId(1 + policy),
+    }
+}
+
 fn chain(isolating: &[u32], rules: &[Arc<Rule>]) -> Chain {
     Chain {
-        isolating: isolating.iter().copied().map(PolicyId).collect(),
+        bound: Vec::new(),
+        isolating: isolating.iter().copied().map(isolation).collect(),
         rules: rules.to_vec(),
     }
 }

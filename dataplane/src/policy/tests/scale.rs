@@ -62,7 +62,7 @@ fn everything_but_one_prefix_by_a_thousand_policies() {
     let rules: Vec<_> = (0..1000)
         .map(|i| {
             let but = format!("10.{}.{}.0/24", i >> 8, i & 255);
-            let but = Peers::Set([block("0.0.0.0/0", &[&but])].into());
+            let but = Peers::blocks([block("0.0.0.0/0", &[&but])]);
             let port = 1000 + i as u16;
             allow(i, 0, but, ports(&[(Protocol::TCP, port, port)]))
         })
@@ -73,15 +73,17 @@ fn everything_but_one_prefix_by_a_thousand_policies() {
     };
     let table = compile(&[policy]);
     let accept = |peer: u32, port| -> Verdict {
-        let class = table.classify(Address::v4(peer));
+        let peer = table.peer(Address::v4(peer));
         let port = Some(port);
-        table.decide(
-            EndpointSlot(0),
-            Direction::Ingress,
-            class,
-            Protocol::TCP,
-            port,
-        )
+        table
+            .decide(
+                EndpointSlot(0),
+                Direction::Ingress,
+                &peer,
+                Protocol::TCP,
+                port,
+            )
+            .verdict
     };
     for i in 0..1000_u16 {
         let inside = 0x0a00_0000 + (u32::from(i) << 8);

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use dataplane::policy::ir::{Action, Block, Chain, EndpointPolicy, Peers, PortRange, Ports, Rule};
-use dataplane::{Address, PolicyId, Protocol, Tier};
+use dataplane::policy::ir::{
+    Action, Block, Chain, EndpointPolicy, Isolation, Peers, PortRange, Ports, Rule,
+};
+use dataplane::{Address, CounterId, PolicyId, Protocol, Tier};
 use ipnet::IpNet;
 
 /// Peers that are exactly these addresses.
@@ -12,7 +14,7 @@ pub fn addresses(addresses: &[Address]) -> Peers {
         prefix: IpNet::from(a.to_ip()),
         except: vec![],
     };
-    Peers::Set(addresses.iter().map(block).collect())
+    Peers::blocks(addresses.iter().map(block).collect::<Vec<_>>())
 }
 
 /// One port.
@@ -33,13 +35,23 @@ pub fn allow(policy: u32, peers: Peers, ports: Ports) -> Arc<Rule> {
         action: Action::Accept,
         peers,
         ports,
+        counter: CounterId::NONE,
     })
+}
+
+/// A policy that isolates and is not counted.
+pub fn isolation(policy: u32) -> Isolation {
+    Isolation {
+        policy: PolicyId(policy),
+        counter: CounterId::NONE,
+    }
 }
 
 /// A NetworkPolicy `policy` that isolates ingress and allows `rules`.
 pub fn ingress(policy: u32, rules: Vec<Arc<Rule>>) -> EndpointPolicy {
     let chain = Chain {
-        isolating: vec![PolicyId(policy)],
+        bound: vec![],
+        isolating: vec![isolation(policy)],
         rules,
     };
     EndpointPolicy {
@@ -51,7 +63,8 @@ pub fn ingress(policy: u32, rules: Vec<Arc<Rule>>) -> EndpointPolicy {
 /// The same for egress.
 pub fn egress(policy: u32, rules: Vec<Arc<Rule>>) -> EndpointPolicy {
     let chain = Chain {
-        isolating: vec![PolicyId(policy)],
+        bound: vec![],
+        isolating: vec![isolation(policy)],
         rules,
     };
     EndpointPolicy {

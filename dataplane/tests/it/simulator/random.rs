@@ -7,10 +7,10 @@ use std::sync::Arc;
 use dataplane::events::EventKind;
 use dataplane::policy::ir::{Action, Chain, EndpointPolicy, Peers, PortRange, Ports, Rule};
 use dataplane::policy::naive;
-use dataplane::{Direction, DropReason, FlowKey, PolicyId, Protocol, Tier};
+use dataplane::{CounterId, Direction, DropReason, FlowKey, PolicyId, Protocol, Tier};
 
 use super::packets::{SYN, SYN_ACK, Transport};
-use super::policies::addresses;
+use super::policies::{addresses, isolation};
 use super::world::{PODS, Place, World};
 
 /// A small generator (xorshift64*), so that a failing seed can be replayed.
@@ -49,7 +49,7 @@ const SERVER_PORTS: [u16; 3] = [53, 80, 81];
 fn random_chain(random: &mut Random) -> Chain {
     let mut chain = Chain::default();
     if random.below(2) == 0 {
-        chain.isolating.push(PolicyId(random.below(50) as u32));
+        chain.isolating.push(isolation(random.below(50) as u32));
     }
     for (tier, most) in [
         (Tier::Admin, 2),
@@ -103,6 +103,7 @@ fn random_rule(random: &mut Random, tier: Tier, index: u16) -> Rule {
         action,
         peers,
         ports,
+        counter: CounterId::NONE,
     }
 }
 
@@ -116,7 +117,16 @@ struct Model {
 fn accepts(world: &World, from: Place, to: Place, key: &FlowKey) -> bool {
     let port = key.protocol.has_ports().then_some(key.destination_port);
     let ask = |pod: usize, direction, peer| {
-        naive::decide(&world.policies[pod], direction, peer, key.protocol, port).accept
+        naive::decide(
+            &world.policies[pod],
+            &naive::PeerSets::new(),
+            direction,
+            peer,
+            key.protocol,
+            port,
+        )
+        .verdict
+        .accept
     };
     if from == to {
         return true;
