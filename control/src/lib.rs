@@ -15,6 +15,7 @@ pub mod matrix;
 pub mod netlink;
 pub mod objects;
 pub mod offline;
+pub mod policy_test;
 pub mod protocol;
 pub mod selector;
 pub mod specification;

@@ -8,9 +8,10 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use dataplane::policy::{
-    EndpointSlot, Explanation, PeerMatch, PolicyTable, PortMatch, RuleMatch, ir::PortRange,
+    EndpointSlot, Explanation, PeerMatch, PolicyTable, PortMatch, RuleMatch,
+    ir::{Action, PortRange},
 };
-use dataplane::{Address, Direction, PolicyId, Protocol, Tier};
+use dataplane::{Address, Direction, PolicyId, Protocol, Tier, Verdict};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Serialize;
@@ -67,9 +68,10 @@ pub enum TraceError {
 
 /// One end of a connection.
 #[derive(Clone, Debug)]
-pub(crate) struct End {
+pub struct End {
     /// `NS/POD`, or the address.
     pub name: String,
+    /// At least one, of an address itself.
     pub addresses: Vec<IpAddr>,
     /// Index into [`View::locals`].
     pub local: Option<usize>,
@@ -89,7 +91,7 @@ pub struct Step {
     pub policy: Option<String>,
     /// Index of the rule that matched.
     pub rule: Option<u16>,
-    /// `allow`, `deny` or `no match`.
+    /// `allow`, `deny`, `pass` or `no match`.
     pub result: &'static str,
     /// For a denial: the rule of this policy that missed by least, and by what.
     pub nearest_miss: Option<String>,
@@ -183,19 +185,13 @@ impl View<'_> {
             trace.reason = "a pod always reaches its own address".to_owned();
             return trace;
         }
-        let directions = [
-            (Direction::Egress, from, destination, to),
-            (Direction::Ingress, to, source, from),
-        ];
         let mut allowed = Vec::new();
-        for (direction, end, peer, other) in directions {
-            let Some(at) = end.local else {
-                continue;
+        let ends = (source, destination);
+        for (direction, explanation) in self.explanations(from, to, ends, protocol, port) {
+            let other = match direction {
+                Direction::Egress => to,
+                Direction::Ingress => from,
             };
-            let peer = Address::from(peer);
-            let explanation = self
-                .table
-                .explain(self.slots[at], direction, peer, protocol, port);
             trace
                 .steps
                 .extend(self.steps(direction, &explanation, &other.name));
@@ -214,8 +210,64 @@ impl View<'_> {
         trace
     }
 
-    fn policy_name(&self, id: PolicyId) -> String {
+    /// What the table says of a connection between two addresses: of egress at the sender, of
+    /// ingress at the receiver; none where that end is no pod here, or a pod speaks to itself.
+    pub(crate) fn verdicts(
+        &self,
+        from: &End,
+        to: &End,
+        (source, destination): (IpAddr, IpAddr),
+        protocol: Protocol,
+        port: Option<u16>,
+    ) -> [Option<Verdict>; 2] {
+        let decide = |direction, end: &End, peer: IpAddr| {
+            let at = end.local.filter(|_| source != destination)?;
+            let class = self.table.classify(Address::from(peer));
+            let slot = self.slots[at];
+            Some(self.table.decide(slot, direction, class, protocol, port))
+        };
+        [
+            decide(Direction::Egress, from, destination),
+            decide(Direction::Ingress, to, source),
+        ]
+    }
+
+    /// What led to [`View::verdicts`], for those directions that were asked: ingress only if
+    /// egress accepts.
+    pub(crate) fn explanations(
+        &self,
+        from: &End,
+        to: &End,
+        (source, destination): (IpAddr, IpAddr),
+        protocol: Protocol,
+        port: Option<u16>,
+    ) -> Vec<(Direction, Explanation)> {
+        let mut explanations = Vec::new();
+        if source == destination {
+            return explanations;
+        }
+        let directions = [
+            (Direction::Egress, from, destination),
+            (Direction::Ingress, to, source),
+        ];
+        for (direction, end, peer) in directions {
+            let Some(at) = end.local else { continue };
+            let peer = Address::from(peer);
+            let explanation = self
+                .table
+                .explain(self.slots[at], direction, peer, protocol, port);
+            let accept = explanation.verdict.accept;
+            explanations.push((direction, explanation));
+            if !accept {
+                break;
+            }
+        }
+        explanations
+    }
+
+    pub(crate) fn policy_name(&self, id: PolicyId) -> String {
         match self.ids.name(id) {
+            Some(name) if name.namespace.is_empty() => name.name.clone(),
             Some(name) => format!("{}/{}", name.namespace, name.name),
             None => "(the pod's object is gone)".to_owned(),
         }
@@ -251,11 +303,15 @@ impl View<'_> {
         for consulted in &explanation.consulted {
             let matched = consulted.rules.iter().find(|rule| rule.matched());
             let nearest = missed.iter().find(|(id, _)| *id == consulted.policy);
-            let result = match matched {
-                Some(_) if verdict.accept => "allow",
-                Some(_) => "deny",
-                None if verdict.accept => "no match",
-                None => "deny",
+            let by_default = !verdict.accept
+                && verdict.provenance.rule.is_none()
+                && consulted.tier == verdict.provenance.tier;
+            let result = match matched.map(|rule| rule.action) {
+                Some(Action::Accept) => "allow",
+                Some(Action::Deny) => "deny",
+                Some(Action::Pass) => "pass",
+                None if by_default => "deny",
+                None => "no match",
             };
             steps.push(Step {
                 direction: way(direction),
@@ -309,7 +365,8 @@ impl View<'_> {
         Ok(end)
     }
 
-    fn local_end(&self, at: usize) -> End {
+    /// The end of [`View::locals`] at this index.
+    pub(crate) fn local_end(&self, at: usize) -> End {
         let local = &self.locals[at];
         End {
             name: format!("{}/{}", local.namespace, local.name),
@@ -352,6 +409,20 @@ impl View<'_> {
         wanted: Option<&str>,
         protocol: Protocol,
     ) -> Result<(End, Option<u16>), TraceError> {
+        let backends = self.backends(text, object, wanted, protocol)?;
+        let first = backends.into_iter().next();
+        first.ok_or_else(|| TraceError::NoAddress(format!("Service {text}")))
+    }
+
+    /// The pods behind a Service, by name, and their ports; a pod that does not have the port by
+    /// the name that the Service wants is none of them. At least one.
+    pub(crate) fn backends(
+        &self,
+        text: &str,
+        object: &Object,
+        wanted: Option<&str>,
+        protocol: Protocol,
+    ) -> Result<Vec<(End, Option<u16>)>, TraceError> {
         let none = || TraceError::NoAddress(format!("Service {text}"));
         let spec = object
             .as_service()
@@ -369,18 +440,22 @@ impl View<'_> {
             },
         );
         let kind = kinds::find("v1", "Pod").ok_or_else(none)?;
-        let mut pods = self
+        let pods = self
             .cluster
             .list_in(kind, object.namespace())
             .filter(|pod| {
                 let ended = pod.as_pod().is_some_and(lower::has_ended);
                 !ended && selector.matches(|label| pod.label(label))
             });
-        let end = pods
-            .find_map(|pod| Some(self.pod_end(pod)).filter(|end| !end.addresses.is_empty()))
-            .ok_or_else(none)?;
+        let ends: Vec<End> = pods
+            .map(|pod| self.pod_end(pod))
+            .filter(|end| !end.addresses.is_empty())
+            .collect();
+        if ends.is_empty() {
+            return Err(none());
+        }
         if !protocol.has_ports() {
-            return Ok((end, None));
+            return Ok(ends.into_iter().map(|end| (end, None)).collect());
         }
         let ports = spec.ports.as_deref().unwrap_or_default();
         let named = |name: &Option<String>, word: &str| name.as_deref() == Some(word);
@@ -400,12 +475,30 @@ impl View<'_> {
             Some(IntOrString::Int(number)) => number.to_string(),
             Some(IntOrString::String(name)) => name.clone(),
         };
-        let number = resolve_port(&end, Some(&target), protocol)?;
-        Ok((end, number))
+        let mut unnamed = None;
+        let mut backends = Vec::new();
+        for end in ends {
+            match resolve_port(&end, Some(&target), protocol) {
+                Ok(number) => backends.push((end, number)),
+                Err(error) => unnamed = Some(error),
+            }
+        }
+        match unnamed {
+            Some(error) if backends.is_empty() => Err(error),
+            _ => Ok(backends),
+        }
     }
 }
 
 impl Trace {
+    /// The policies that decided: of a denial by default all that isolate, of an allowed
+    /// connection those of both directions.
+    pub fn deciders(&self) -> Vec<&str> {
+        let decided = |step: &&Step| step.result == self.verdict;
+        let steps = self.steps.iter().filter(decided);
+        steps.filter_map(|step| step.policy.as_deref()).collect()
+    }
+
     /// For a person, several lines.
     pub fn text(&self) -> String {
         let port = self.port.map_or(String::new(), |port| format!(" {port}"));

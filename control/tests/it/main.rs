@@ -4,4 +4,5 @@ mod cases;
 mod hostile;
 mod objects;
 mod policy;
+mod policy_test;
 mod store;

@@ -8,6 +8,7 @@ pub mod mutate;
 pub mod pods;
 pub mod questions;
 pub mod status;
+pub mod test;
 
 use serde_json::Value;
 
