@@ -222,9 +222,10 @@ impl View<'_> {
     ) -> [Option<Verdict>; 2] {
         let decide = |direction, end: &End, peer: IpAddr| {
             let at = end.local.filter(|_| source != destination)?;
-            let class = self.table.classify(Address::from(peer));
+            let peer = self.table.peer(Address::from(peer));
             let slot = self.slots[at];
-            Some(self.table.decide(slot, direction, class, protocol, port))
+            let decision = self.table.decide(slot, direction, &peer, protocol, port);
+            Some(decision.verdict)
         };
         [
             decide(Direction::Egress, from, destination),
@@ -307,6 +308,8 @@ impl View<'_> {
                 && verdict.provenance.rule.is_none()
                 && consulted.tier == verdict.provenance.tier;
             let result = match matched.map(|rule| rule.action) {
+                // Security groups only deny: what one lets pass the other tiers decide.
+                Some(Action::Accept) if consulted.tier == Tier::SecurityGroup => "pass",
                 Some(Action::Accept) => "allow",
                 Some(Action::Deny) => "deny",
                 Some(Action::Pass) => "pass",

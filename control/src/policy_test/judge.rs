@@ -96,7 +96,8 @@ pub(super) fn touched(view: View<'_>, ends: &Ends, flow: &Flow, into: &mut BTree
     let (from, to) = (ends.get(flow.from), ends.get(flow.to));
     for (_, explanation) in view.explanations(from, to, pair, flow.protocol(), flow.port) {
         for consulted in &explanation.consulted {
-            let isolates = consulted.tier == Tier::NetworkPolicy;
+            // In these tiers a policy without a matching rule counts too: it isolates.
+            let isolates = matches!(consulted.tier, Tier::SecurityGroup | Tier::NetworkPolicy);
             if !isolates && !consulted.rules.iter().any(|rule| rule.matched()) {
                 continue;
             }
