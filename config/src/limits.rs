@@ -83,6 +83,12 @@ pub const LOG_AGGREGATION_RANGE_S: RangeInclusive<u32> = 1..=3600;
 /// Lines a second that the denial log writes at most; what is beyond it is counted as lost.
 pub const LOG_LINES_PER_SECOND: u32 = 10_000;
 
+/// Flows of the recent past that `weir observe --last` can show; the oldest go.
+pub const OBSERVED_FLOWS: usize = 4096;
+/// Flows a second that observers are told of at most; what is beyond it is counted, and they are
+/// told how many.
+pub const OBSERVED_FLOWS_PER_SECOND: u32 = 20_000;
+
 /// Bytes of the journal after which the store is written as a whole and the journal begins anew.
 pub const JOURNAL_BYTES: u64 = 16 << 20;
 

@@ -11,8 +11,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::protocol::{
-    ErrorObject, JSONRPC, LOG_NOTIFICATION, LogLine, Notification, Reason, Request, Response,
-    WATCH_NOTIFICATION, WatchEvent, WatchParams, WatchReply,
+    ErrorObject, JSONRPC, LOG_NOTIFICATION, LogLine, Notification, OBSERVE_NOTIFICATION,
+    ObserveEvent, ObserveParams, ObserveReply, Reason, Request, Response, WATCH_NOTIFICATION,
+    WatchEvent, WatchParams, WatchReply,
 };
 
 /// Bytes of a reply that the client takes; more is an error.
@@ -176,6 +177,16 @@ impl Client {
     /// The next line of a `log.follow` of this connection.
     pub fn next_log_line(&mut self) -> Result<LogLine, ClientError> {
         self.next_of(LOG_NOTIFICATION)
+    }
+
+    /// Asks for flows; if it follows, more come from [`Client::next_flow`].
+    pub fn observe(&mut self, params: &ObserveParams) -> Result<ObserveReply, ClientError> {
+        self.call("observe", params)
+    }
+
+    /// The next flow of an `observe` of this connection, or what is lost of it.
+    pub fn next_flow(&mut self) -> Result<ObserveEvent, ClientError> {
+        self.next_of(OBSERVE_NOTIFICATION)
     }
 
     fn next_of<T: DeserializeOwned>(&mut self, method: &str) -> Result<T, ClientError> {

@@ -1,4 +1,5 @@
-//! The denial log: a line per denied flow, in the AWS network policy agent's form.
+//! The denial log: a line per denied flow, in the AWS network policy agent's form, and one per flow
+//! of which a policy in audit mode thinks otherwise (`PolicyVerdict: AUDIT`).
 //!
 //! The form is that agent's `Node: …;SIP: …;…;PolicyVerdict: DENY`, with more fields behind, so
 //! that parsers of its log go on working. The first denial of a flow is written at once; further
@@ -18,6 +19,8 @@ use config::limits::{LOG_FLOWS, LOG_LINES_PER_SECOND};
 use dataplane::{Direction, Protocol, Tier};
 use serde_json::json;
 
+use crate::flow::protocol_name;
+
 /// How the log is kept.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -35,6 +38,38 @@ pub struct Settings {
     pub node: String,
 }
 
+/// What became of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LogVerdict {
+    /// It passed.
+    Accept,
+    /// It was dropped.
+    Deny,
+    /// It was dropped; the policies in audit mode would let it pass. The entry's policy is theirs.
+    WouldAccept,
+    /// It passed; the policies in audit mode would drop it. The entry's policy is theirs.
+    WouldDeny,
+}
+
+impl LogVerdict {
+    const fn name(self) -> &'static str {
+        match self {
+            LogVerdict::Accept => "ACCEPT",
+            LogVerdict::Deny => "DENY",
+            LogVerdict::WouldAccept | LogVerdict::WouldDeny => "AUDIT",
+        }
+    }
+
+    /// What the policies in audit mode would do.
+    const fn would(self) -> Option<&'static str> {
+        match self {
+            LogVerdict::WouldAccept => Some("ACCEPT"),
+            LogVerdict::WouldDeny => Some("DENY"),
+            LogVerdict::Accept | LogVerdict::Deny => None,
+        }
+    }
+}
+
 /// What names a flow and what became of it: equal ones are aggregated.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
@@ -48,8 +83,8 @@ pub struct Entry {
     pub destination_port: u16,
     /// Protocol.
     pub protocol: Protocol,
-    /// Whether it was accepted.
-    pub accept: bool,
+    /// What became of it.
+    pub verdict: LogVerdict,
     /// The tier that decided; none where the drop has nothing to do with policy.
     pub tier: Option<Tier>,
     /// The direction that decided.
@@ -236,17 +271,6 @@ fn open_file(path: &Path) -> io::Result<(File, u64)> {
     Ok((file, bytes))
 }
 
-fn protocol_name(protocol: Protocol) -> String {
-    match protocol {
-        Protocol::TCP => "TCP".into(),
-        Protocol::UDP => "UDP".into(),
-        Protocol::SCTP => "SCTP".into(),
-        Protocol::ICMP => "ICMP".into(),
-        Protocol::ICMPV6 => "ICMPV6".into(),
-        Protocol(other) => other.to_string(),
-    }
-}
-
 fn tier_name(tier: Option<Tier>) -> &'static str {
     match tier {
         Some(Tier::SecurityGroup) => "SECURITY_GROUP",
@@ -266,10 +290,6 @@ fn direction_name(direction: Option<Direction>) -> &'static str {
     }
 }
 
-fn verdict_name(entry: &Entry) -> &'static str {
-    if entry.accept { "ACCEPT" } else { "DENY" }
-}
-
 /// One line of text. Absent names are `-`, so that a value is never empty.
 fn text_line(node: &str, entry: &Entry, repeated: u64) -> String {
     let name = |name: &Option<String>| name.clone().unwrap_or_else(|| "-".into());
@@ -281,7 +301,7 @@ fn text_line(node: &str, entry: &Entry, repeated: u64) -> String {
         entry.destination,
         entry.destination_port,
         protocol_name(entry.protocol),
-        verdict_name(entry),
+        entry.verdict.name(),
         tier_name(entry.tier),
         direction_name(entry.direction),
         name(&entry.source_pod),
@@ -290,6 +310,9 @@ fn text_line(node: &str, entry: &Entry, repeated: u64) -> String {
         entry.reason,
         entry.generation,
     );
+    if let Some(would) = entry.verdict.would() {
+        line.push_str(&format!(";Would: {would}"));
+    }
     if repeated > 0 {
         line.push_str(&format!(";Repeated: {repeated}"));
     }
@@ -306,7 +329,7 @@ fn json_line(node: &str, entry: &Entry, repeated: u64, now: SystemTime) -> Strin
         "destinationIP": entry.destination,
         "destinationPort": entry.destination_port,
         "protocol": protocol_name(entry.protocol),
-        "verdict": verdict_name(entry),
+        "verdict": entry.verdict.name(),
         "tier": tier_name(entry.tier),
         "direction": direction_name(entry.direction),
         "source": entry.source_pod,
@@ -314,6 +337,7 @@ fn json_line(node: &str, entry: &Entry, repeated: u64, now: SystemTime) -> Strin
         "policy": entry.policy,
         "reason": entry.reason,
         "generation": entry.generation,
+        "would": entry.verdict.would(),
         "repeated": repeated,
     })
     .to_string()
@@ -330,7 +354,7 @@ mod tests {
             destination: "10.0.2.30".parse().unwrap(),
             destination_port: 3306,
             protocol: Protocol::TCP,
-            accept: false,
+            verdict: LogVerdict::Deny,
             tier: Some(Tier::NetworkPolicy),
             direction: Some(Direction::Ingress),
             source_pod: Some("orders/orders-0".into()),
@@ -364,6 +388,24 @@ mod tests {
              PolicyVerdict: DENY;Tier: NETWORK_POLICY;Direction: INGRESS;Source: orders/orders-0;\
              Destination: catalog/catalog-mysql-0;Policy: catalog/allow-catalog-ingress-db;\
              Reason: no rule matches peer;Generation: 42"
+        );
+    }
+
+    #[test]
+    fn a_policy_in_audit_mode_says_at_the_end_what_it_would_do() {
+        let audited = Entry {
+            verdict: LogVerdict::WouldDeny,
+            reason: "would be denied: no rule matches".into(),
+            ..entry(1)
+        };
+        let line = text_line("n1", &audited, 3);
+        assert!(
+            line.contains(";PolicyVerdict: AUDIT;Tier: NETWORK_POLICY;"),
+            "{line}"
+        );
+        assert!(
+            line.ends_with(";Generation: 42;Would: DENY;Repeated: 3"),
+            "{line}"
         );
     }
 

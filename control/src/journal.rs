@@ -190,6 +190,11 @@ impl Journal {
         Ok(())
     }
 
+    /// Its length in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Whether the file has grown so much that [`Journal::compact`] is worth while.
     pub fn is_long(&self) -> bool {
         self.bytes > JOURNAL_BYTES.max(self.base_bytes * 2)

@@ -21,11 +21,16 @@
 //! | `counters` | `{}` | [`CountersReply`] |
 //! | `conntrack.list` | [`ConntrackListParams`] | [`ConntrackListReply`] |
 //! | `log.follow` | `{}` | [`WatchReply`], then [`LogLine`] notifications |
+//! | `observe` | [`ObserveParams`] | [`ObserveReply`], then [`ObserveEvent`] notifications |
+//! | `metrics` | `{}` | [`MetricsReply`] |
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::flow::Flow;
+use crate::flow::filter::FlowFilter;
 
 /// The protocol's version, in every message.
 pub const JSONRPC: &str = "2.0";
@@ -33,6 +38,8 @@ pub const JSONRPC: &str = "2.0";
 pub const WATCH_NOTIFICATION: &str = "watch";
 /// Method name of a log follower's notifications; their params are a [`LogLine`].
 pub const LOG_NOTIFICATION: &str = "log";
+/// Method name of an observer's notifications; their params are an [`ObserveEvent`].
+pub const OBSERVE_NOTIFICATION: &str = "observe";
 
 /// A call.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -68,7 +75,7 @@ pub struct Response {
 pub struct Notification {
     /// [`JSONRPC`].
     pub jsonrpc: String,
-    /// [`WATCH_NOTIFICATION`] or [`LOG_NOTIFICATION`].
+    /// [`WATCH_NOTIFICATION`], [`LOG_NOTIFICATION`] or [`OBSERVE_NOTIFICATION`].
     pub method: String,
     /// What it says.
     pub params: Value,
@@ -401,7 +408,7 @@ pub struct WatchParams {
     pub namespace: Option<String>,
 }
 
-/// Reply of `watch` and `log.follow`, parameter of `unwatch`.
+/// Reply of `watch` and `log.follow`, parameter of `unwatch`, which ends an `observe` too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchReply {
     /// Number of this subscription on this connection.
@@ -680,4 +687,82 @@ pub struct LogLine {
     pub subscription: u64,
     /// The line without its end.
     pub line: String,
+}
+
+/// `observe`: flows of the recent past, and those to come.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ObserveParams {
+    /// Whether to send flows as they come. Connections that pass are told of only while somebody
+    /// follows who wants them, or if `log.accepts` is set.
+    pub follow: bool,
+    /// At most so many flows of the recent past; by default all that are held and wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub number: Option<u32>,
+    /// The oldest of them instead of the newest.
+    pub first: bool,
+    /// None before this moment, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// None of the recent past after this moment, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// Flows that one of these takes; by default every flow.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<FlowFilter>,
+    /// But none that one of these takes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<FlowFilter>,
+}
+
+/// Reply of `observe`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObserveReply {
+    /// Number of this subscription on this connection, if it follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscription: Option<u64>,
+    /// Flows of the recent past, the oldest first.
+    pub flows: Vec<Flow>,
+    /// Whether connections that pass are told of at present.
+    pub accepts: bool,
+}
+
+/// An observer's notification: a flow, or how many there would have been.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObserveEvent {
+    /// Of [`ObserveReply`].
+    pub subscription: u64,
+    /// What happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow: Option<Flow>,
+    /// What is not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<FlowsLost>,
+}
+
+/// Flows that an observer is not told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowsLost {
+    /// Wanted, but the client did not take what was sent before.
+    pub client: u64,
+    /// More happened at once than is told of: nobody knows whether they were wanted.
+    pub daemon: u64,
+}
+
+impl FlowsLost {
+    /// Whether nothing is lost.
+    pub fn is_nothing(&self) -> bool {
+        *self == FlowsLost::default()
+    }
+}
+
+/// Reply of `metrics`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricsReply {
+    /// Prometheus' text exposition format 0.0.4.
+    pub text: String,
 }

@@ -30,6 +30,11 @@ macro_rules! counters {
             pub const fn name(self) -> &'static str {
                 match self { $(Counter::$name => $text,)* }
             }
+
+            /// One line for people.
+            pub const fn help(self) -> &'static str {
+                match self { $(Counter::$name => concat!($($doc),*),)* }
+            }
         }
     };
 }

@@ -123,6 +123,8 @@ pub enum FlagError {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Parsed {
     values: HashMap<&'static str, Vec<String>>,
+    /// Every flag in the order in which it was given.
+    pub in_order: Vec<(&'static str, String)>,
     /// Arguments that are no flags.
     pub arguments: Vec<String>,
     /// How many of them stood before `--`; what follows is the command of `exec` and `run`.
@@ -258,6 +260,7 @@ fn store(flag: Flag, given: String, parsed: &mut Parsed) -> Result<(), FlagError
     } else {
         given
     };
+    parsed.in_order.push((flag.long, given.clone()));
     parsed.values.entry(flag.long).or_default().push(given);
     Ok(())
 }

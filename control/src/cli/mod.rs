@@ -19,7 +19,7 @@ use flags::{Flag, GLOBAL, Parsed, Takes};
 use session::{Session, VerbError};
 use verbs::label::MetadataMap;
 use verbs::mutate::Way;
-use verbs::{check, delete, get, label, mutate, pods, questions, status, test};
+use verbs::{check, delete, get, label, metrics, mutate, observe, pods, questions, status, test};
 
 /// One verb.
 struct Verb {
@@ -152,6 +152,23 @@ const VERBS: &[Verb] = &[
                    1 something does not, 2 something cannot be judged",
         flags: test::FLAGS,
         run: test::run,
+    },
+    Verb {
+        name: "observe",
+        about: "Who talks to whom, what is dropped, by which policy and why",
+        usage: "observe [-f] [--last N] [--verdict FORWARDED|DROPPED|AUDIT] [FILTER…] [-o FORM]",
+        examples: "weir observe -f\nweir observe --verdict DROPPED --to-pod shop/web --last 5\n\
+                   weir observe -f --namespace shop --not --to-port 53 -o json",
+        flags: observe::FLAGS,
+        run: observe::run,
+    },
+    Verb {
+        name: "metrics",
+        about: "Counters and gauges in Prometheus' text format",
+        usage: "metrics",
+        examples: "weir metrics | grep weir_dropped",
+        flags: metrics::FLAGS,
+        run: metrics::run,
     },
     Verb {
         name: "daemon",

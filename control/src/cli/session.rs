@@ -32,6 +32,9 @@ pub enum VerbError {
     /// The lab's agent's objection.
     #[error("{0}")]
     Lab(#[from] LabError),
+    /// Whoever read the output has ended: there is nobody to tell.
+    #[error("broken pipe")]
+    Pipe,
     /// Everything is printed already; only the status is left.
     #[error("exit status {0}")]
     Status(u8),
@@ -48,6 +51,7 @@ impl VerbError {
     pub fn report(&self, verb: &str) -> ExitCode {
         match self {
             VerbError::Status(status) => return ExitCode::from(*status),
+            VerbError::Pipe => {}
             VerbError::Usage(text) => {
                 eprintln!("error: {text}\nSee 'weir {verb} --help' for usage");
             }

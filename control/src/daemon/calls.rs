@@ -8,6 +8,7 @@ use super::objects::Verb;
 use super::plane::Plane;
 use super::server::{ClientId, Service, rpc_error};
 use super::state::Daemon;
+use super::watches::{Droppable, Outgoing};
 use crate::protocol::{ErrorObject, WatchReply};
 
 /// A daemon and its end.
@@ -41,10 +42,15 @@ impl<P: Plane> Service for Serving<'_, P> {
 
     fn gone(&mut self, client: ClientId) {
         self.daemon.watches.forget(client);
+        self.daemon.follow_observers();
     }
 
-    fn take_notifications(&mut self) -> Vec<(ClientId, Vec<u8>)> {
+    fn take_notifications(&mut self) -> Vec<Outgoing> {
         self.daemon.take_lines()
+    }
+
+    fn not_taken(&mut self, client: ClientId, line: Droppable) {
+        self.daemon.watches.not_taken(client, line);
     }
 
     fn tick(&mut self, source: Option<usize>, clients: usize) {
@@ -73,7 +79,7 @@ impl<P: Plane> Service for Serving<'_, P> {
 
 impl<P: Plane> Daemon<P> {
     /// The watches' and log followers' lines that wait for their clients.
-    pub fn take_lines(&mut self) -> Vec<(ClientId, Vec<u8>)> {
+    pub fn take_lines(&mut self) -> Vec<Outgoing> {
         self.watches.take_lines()
     }
 
@@ -96,6 +102,7 @@ impl<P: Plane> Daemon<P> {
             "unwatch" => {
                 let WatchReply { subscription } = take(params)?;
                 if self.watches.remove(client, subscription) {
+                    self.follow_observers();
                     return Ok(json!({}));
                 }
                 Err(rpc_error(-32602, format!("no subscription {subscription}")))
@@ -105,6 +112,8 @@ impl<P: Plane> Daemon<P> {
                 let subscription = self.watches.add_log(client);
                 give(WatchReply { subscription })
             }
+            "observe" => give(self.observe(client, &take(params)?)?),
+            "metrics" => give(self.metrics()),
             "endpoint.add" => give(self.add_endpoint(take(params)?)?),
             "endpoint.remove" => give(self.remove_endpoint(&take(params)?)?),
             "trace" => self.trace(&take(params)?),

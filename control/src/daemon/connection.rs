@@ -190,6 +190,12 @@ impl Connection {
         self.output.len() - self.sent > HIGH_WATER
     }
 
+    /// Whether so many bytes more may wait, and leave room for what must not be left out.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let waiting = self.output.len() - self.sent;
+        waiting + bytes <= HIGH_WATER.min(self.bounds.output_bytes / 2)
+    }
+
     /// Queues a line. A client that lets too much gather is given up.
     pub fn push(&mut self, line: &[u8]) {
         if self.broken {

@@ -1,114 +1,156 @@
-//! Events of the workers: lines of the denial log, next hops to resolve.
+//! Events of the workers: lines of the denial log, flows for observers, next hops to resolve.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use config::limits::LOG_FLOWS;
 use dataplane::events::{Event, EventKind};
 use dataplane::policy::explain::{Explanation, PeerMatch, PortMatch};
 use dataplane::snapshot::Incarnation;
-use dataplane::{Address, Direction, DropReason, FlowKey, Tier, Verdict};
+use dataplane::{Address, Direction, DropReason, FlowKey, Protocol, Tier, Verdict};
 
+use super::observe::Clock;
 use super::plane::Plane;
 use super::state::Daemon;
-use crate::denial_log::Entry;
+use crate::denial_log::{Entry, LogVerdict};
+use crate::flow::{Flow, FlowEnd, FlowPolicy, FlowVerdict, protocol_name, tcp_flag_names};
 
 impl<P: Plane> Daemon<P> {
-    /// Takes what the workers have told, and writes the log.
+    /// Takes what the workers have told: writes the log, tells the observers.
     pub(super) fn follow_events(&mut self) {
         let now = Instant::now();
+        let clock = Clock::now();
         for event in self.plane.take_events(LOG_FLOWS) {
             match event.kind {
                 EventKind::NeighbourMissing { port, address } => self.plane.resolve(port, address),
-                EventKind::Accepted(verdict)
-                | EventKind::Denied(verdict)
-                | EventKind::DeniedAgain(verdict) => {
-                    let entry = self.policy_entry(&event, verdict);
-                    self.log.record(entry, 1, now);
-                }
-                EventKind::Dropped(reason) if is_worth_a_line(reason) => {
-                    let entry = self.drop_entry(&event, reason);
-                    self.log.record(entry, 1, now);
-                }
-                EventKind::Dropped(_) | EventKind::Audited { .. } | EventKind::Sampled(_) => {}
+                EventKind::Sampled(_) => {}
+                _ => self.follow_event(&event, now, clock),
             }
         }
         let lost = self.plane.events_lost();
-        self.log.add_lost(lost.saturating_sub(self.events_lost));
+        let fresh = lost.saturating_sub(self.events_lost);
+        self.log.add_lost(fresh);
+        self.watches.lose_for_all(fresh);
         self.events_lost = lost;
         for line in self.log.flush(now) {
             self.watches.tell_log(&line);
         }
     }
 
-    fn policy_entry(&self, event: &Event, verdict: Verdict) -> Entry {
-        let provenance = verdict.provenance;
-        Entry {
-            accept: verdict.accept,
-            tier: Some(provenance.tier),
-            direction: Some(provenance.direction),
-            policy: self.policy_name(verdict),
-            reason: self.reason(event, verdict),
-            ..self.entry(event)
+    fn follow_event(&mut self, event: &Event, now: Instant, clock: Clock) {
+        let is_logged = match event.kind {
+            EventKind::Accepted(_) => self.config.log.accepts,
+            EventKind::Denied(_) | EventKind::DeniedAgain(_) | EventKind::Audited { .. } => true,
+            EventKind::Dropped(reason) => is_worth_a_line(reason),
+            EventKind::NeighbourMissing { .. } | EventKind::Sampled(_) => false,
+        };
+        let is_told = self.recent.admit(now);
+        if !is_told {
+            self.watches.lose_for_all(1);
+        }
+        if !is_logged && !is_told {
+            return;
+        }
+        let flow = self.flow(event, clock);
+        if is_logged {
+            self.log.record(entry(event, &flow), 1, now);
+        }
+        if is_told {
+            self.tell_flow(flow);
         }
     }
 
     /// The policy that a verdict names, `NS/NAME`, or `NAME` if it has no namespace.
     pub(super) fn policy_name(&self, verdict: Verdict) -> Option<String> {
+        Some(self.flow_policy(verdict)?.full_name())
+    }
+
+    fn flow_policy(&self, verdict: Verdict) -> Option<FlowPolicy> {
         let name = self.ids.name(verdict.provenance.policy?)?;
-        if name.namespace.is_empty() {
-            return Some(name.name.clone());
-        }
-        Some(format!("{}/{}", name.namespace, name.name))
+        Some(FlowPolicy {
+            kind: name.kind.to_owned(),
+            namespace: (!name.namespace.is_empty()).then(|| name.namespace.clone()),
+            name: name.name.clone(),
+            rule: verdict.provenance.rule,
+        })
     }
 
-    fn drop_entry(&self, event: &Event, reason: DropReason) -> Entry {
-        Entry {
-            reason: reason.name().replace('_', " "),
-            ..self.entry(event)
-        }
-    }
-
-    /// What every line has, whatever happened.
-    fn entry(&self, event: &Event) -> Entry {
-        Entry {
-            source: event.key.source.to_ip(),
-            // Of an echo request that is its identifier, and the other port 0.
-            source_port: event.key.source_port,
-            destination: event.key.destination.to_ip(),
-            destination_port: event.key.destination_port,
-            protocol: event.key.protocol,
-            accept: false,
-            tier: None,
-            direction: None,
-            source_pod: self.pod_of(event.source, event.key.source),
-            destination_pod: self.pod_of(event.destination, event.key.destination),
-            policy: None,
-            reason: String::new(),
+    /// What an event says, in words.
+    fn flow(&self, event: &Event, clock: Clock) -> Flow {
+        let key = &event.key;
+        let decided = policy_verdict(event.kind);
+        let (verdict, reason) = match event.kind {
+            EventKind::Accepted(verdict) => (FlowVerdict::Forwarded, self.reason(event, verdict)),
+            EventKind::Denied(verdict) | EventKind::DeniedAgain(verdict) => {
+                (FlowVerdict::Dropped, self.reason(event, verdict))
+            }
+            EventKind::Audited { would, .. } => {
+                let verb = if would.accept { "allowed" } else { "denied" };
+                let reason = format!("would be {verb}: {}", audit_reason(would));
+                (FlowVerdict::Audit, reason)
+            }
+            EventKind::Sampled(verdict) => (passed(verdict), self.reason(event, verdict)),
+            EventKind::Dropped(reason) => (FlowVerdict::Dropped, reason.name().to_owned()),
+            EventKind::NeighbourMissing { .. } => {
+                let reason = DropReason::NoNeighbour.name();
+                (FlowVerdict::Dropped, reason.to_owned())
+            }
+        };
+        Flow {
+            time: clock.wall_time(event.time),
+            verdict,
+            reason,
+            direction: decided.map(|verdict| verdict.provenance.direction.into()),
+            source: self.end(event.source, key.source, key.source_port, key.protocol),
+            destination: self.end(
+                event.destination,
+                key.destination,
+                key.destination_port,
+                key.protocol,
+            ),
+            protocol: protocol_name(key.protocol),
+            tcp_flags: tcp_flag_names(event.tcp_flags),
+            policy: decided.and_then(|verdict| self.flow_policy(verdict)),
             generation: event.generation.0,
+            node: self.config.node_name.clone(),
         }
     }
 
-    /// `NS/POD` of an end: of the local endpoint, or of another node's pod with that address.
-    fn pod_of(&self, incarnation: Incarnation, address: Address) -> Option<String> {
-        if incarnation != Incarnation::NONE {
-            return self
-                .endpoints
-                .by_incarnation(incarnation)
-                .map(|endpoint| endpoint.pod());
+    /// An end: the local endpoint, or another node's pod with that address.
+    fn end(
+        &self,
+        incarnation: Incarnation,
+        address: Address,
+        port: u16,
+        protocol: Protocol,
+    ) -> FlowEnd {
+        let ip = address.to_ip();
+        let mut end = FlowEnd {
+            ip,
+            port: protocol.has_ports().then_some(port),
+            namespace: None,
+            pod: None,
+            labels: BTreeMap::new(),
+        };
+        let object = if incarnation == Incarnation::NONE {
+            self.addresses.at(ip)
+        } else if let Some(endpoint) = self.endpoints.by_incarnation(incarnation) {
+            let record = &endpoint.record;
+            // The object may lag behind the interface, or be of another pod by now.
+            end.namespace = Some(record.namespace.clone());
+            end.pod = Some(record.name.clone());
+            let named = self.cluster.pod(&record.namespace, &record.name);
+            named.filter(|pod| pod.uid() == record.uid)
+        } else {
+            None
+        };
+        if let Some(object) = object {
+            end.namespace = Some(object.namespace().to_owned());
+            end.pod = Some(object.name().to_owned());
+            let labels = object.labels();
+            end.labels = labels.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
         }
-        let ip = address.to_ip().to_string();
-        let pods = self.cluster.list_of::<k8s_openapi::api::core::v1::Pod>();
-        let mut found = pods.filter(|pod| {
-            let ips = pod.value()["status"]["podIPs"]
-                .as_array()
-                .into_iter()
-                .flatten();
-            ips.into_iter()
-                .any(|known| known["ip"].as_str() == Some(&ip))
-        });
-        found
-            .next()
-            .map(|pod| format!("{}/{}", pod.namespace(), pod.name()))
+        end
     }
 
     /// Why, in words: of a denial by default what missed by least.
@@ -148,6 +190,62 @@ impl<P: Plane> Daemon<P> {
                 .table
                 .explain(slot, direction, peer, key.protocol, port),
         )
+    }
+}
+
+fn passed(verdict: Verdict) -> FlowVerdict {
+    if verdict.accept {
+        FlowVerdict::Forwarded
+    } else {
+        FlowVerdict::Dropped
+    }
+}
+
+/// Why the policies in audit mode would decide otherwise.
+fn audit_reason(would: Verdict) -> String {
+    match (would.provenance.rule, would.accept) {
+        (Some(rule), true) => format!("rule {rule} accepts"),
+        (Some(rule), false) => format!("rule {rule} denies"),
+        (None, true) => "no policy applies".into(),
+        (None, false) => "no rule matches".into(),
+    }
+}
+
+/// What policy said, if it decided; of an audited flow what it would have said.
+fn policy_verdict(kind: EventKind) -> Option<Verdict> {
+    match kind {
+        EventKind::Accepted(verdict)
+        | EventKind::Denied(verdict)
+        | EventKind::DeniedAgain(verdict)
+        | EventKind::Audited { would: verdict, .. }
+        | EventKind::Sampled(verdict) => Some(verdict),
+        EventKind::Dropped(_) | EventKind::NeighbourMissing { .. } => None,
+    }
+}
+
+/// The log's line of a flow.
+fn entry(event: &Event, flow: &Flow) -> Entry {
+    let provenance = policy_verdict(event.kind).map(|verdict| verdict.provenance);
+    Entry {
+        source: flow.source.ip,
+        // Of an echo request that is its identifier, and the other port 0.
+        source_port: event.key.source_port,
+        destination: flow.destination.ip,
+        destination_port: event.key.destination_port,
+        protocol: event.key.protocol,
+        verdict: match event.kind {
+            EventKind::Audited { would, .. } if would.accept => LogVerdict::WouldAccept,
+            EventKind::Audited { .. } => LogVerdict::WouldDeny,
+            EventKind::Accepted(_) => LogVerdict::Accept,
+            _ => LogVerdict::Deny,
+        },
+        tier: provenance.map(|provenance| provenance.tier),
+        direction: provenance.map(|provenance| provenance.direction),
+        source_pod: flow.source.pod_name(),
+        destination_pod: flow.destination.pod_name(),
+        policy: flow.policy.as_ref().map(FlowPolicy::full_name),
+        reason: flow.reason.replace('_', " "),
+        generation: event.generation.0,
     }
 }
 

@@ -4,12 +4,15 @@
 //! what is asked; [`state`] is what the daemon knows and how a change becomes live; [`plane`] is
 //! what it drives.
 
+mod addresses;
 pub mod calls;
 pub mod connection;
 pub mod endpoints;
 mod events;
+mod metrics;
 pub mod network;
 mod objects;
+mod observe;
 pub mod plane;
 mod pods;
 mod report;

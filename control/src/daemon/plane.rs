@@ -57,7 +57,7 @@ pub struct Connection {
 }
 
 /// The clock that the workers go by.
-fn monotonic() -> Time {
+pub(super) fn monotonic() -> Time {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     Time(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
 }
@@ -96,8 +96,8 @@ pub trait Plane {
     /// The worker that owns a port.
     fn owner(&self, port: PortId) -> Option<usize>;
 
-    /// Connections in the table.
-    fn connections(&self) -> u64;
+    /// The connection table's counters.
+    fn conntrack(&self) -> dataplane::conntrack::Counters;
 
     /// Connections, as many as the limit.
     fn list_connections(&self, limit: usize) -> Vec<Connection>;
@@ -233,8 +233,8 @@ impl Plane for KernelPlane {
         self.engine.owner(port)
     }
 
-    fn connections(&self) -> u64 {
-        self.engine.conntrack().counters().entries
+    fn conntrack(&self) -> dataplane::conntrack::Counters {
+        self.engine.conntrack().counters()
     }
 
     fn list_connections(&self, limit: usize) -> Vec<Connection> {

@@ -101,7 +101,7 @@ impl<P: Plane> Daemon<P> {
 
     fn conntrack_status(&self) -> ConntrackStatus {
         ConntrackStatus {
-            entries: self.plane.connections(),
+            entries: self.plane.conntrack().entries,
             capacity: u64::from(self.config.conntrack.capacity),
         }
     }
@@ -151,7 +151,7 @@ impl<P: Plane> Daemon<P> {
         let limit = params.limit.unwrap_or(CONNECTIONS) as usize;
         let entries = self.plane.list_connections(limit).into_iter();
         ConntrackListReply {
-            total: self.plane.connections(),
+            total: self.plane.conntrack().entries,
             entries: entries
                 .map(|Connection { entry, idle }| ConntrackEntry {
                     protocol: entry.key.protocol.0,
@@ -200,7 +200,7 @@ fn explained(text: String, json: &impl Serialize) -> Result<Value, ErrorObject> 
     explained.map_err(|error| refused(Reason::InternalError, error.to_string()))
 }
 
-fn role_name(role: Role) -> &'static str {
+pub(super) fn role_name(role: Role) -> &'static str {
     match role {
         Role::Pod => "pod",
         Role::Uplink => "uplink",

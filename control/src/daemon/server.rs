@@ -18,6 +18,7 @@ use mio::{Events, Interest, Poll, Token};
 use serde_json::Value;
 
 use super::connection::{Bounds, Connection, Input};
+use super::watches::{Droppable, Outgoing};
 use crate::protocol::{ErrorDetail, ErrorObject, JSONRPC, REFUSED, Reason, Request, Response};
 
 /// Requests answered for one client in one turn.
@@ -44,7 +45,10 @@ pub trait Service {
 
     /// Lines for clients that nobody asked for just now: the watches' events. Called after every
     /// call and tick; lines to a client that is gone are dropped.
-    fn take_notifications(&mut self) -> Vec<(ClientId, Vec<u8>)>;
+    fn take_notifications(&mut self) -> Vec<Outgoing>;
+
+    /// A client had no room for a line that may be left out.
+    fn not_taken(&mut self, client: ClientId, line: Droppable);
 
     /// Time has passed, or the source with that index has something; so many clients are there.
     fn tick(&mut self, source: Option<usize>, clients: usize);
@@ -264,10 +268,18 @@ impl Server {
     }
 
     fn deliver(&mut self, service: &mut impl Service) {
-        for (ClientId(token), line) in service.take_notifications() {
-            if let Some(client) = self.clients.get_mut(&token) {
-                client.push(&line);
-                client.write();
+        for outgoing in service.take_notifications() {
+            let Some(client) = self.clients.get_mut(&outgoing.client.0) else {
+                continue;
+            };
+            match outgoing.droppable {
+                Some(line) if !client.has_room(outgoing.line.len()) => {
+                    service.not_taken(outgoing.client, line);
+                }
+                _ => {
+                    client.push(&outgoing.line);
+                    client.write();
+                }
             }
         }
     }

@@ -21,8 +21,10 @@ use dataplane::snapshot::{
 use tracing::{error, warn};
 
 use super::DaemonError;
+use super::addresses::PodAddresses;
 use super::endpoints::{Endpoint, Endpoints};
 use super::network::{Facts, Interface};
+use super::observe::RecentFlows;
 use super::plane::{Outside, Plane, PlaneError};
 use super::server::refused;
 use super::watches::Watches;
@@ -83,6 +85,12 @@ pub struct Daemon<P> {
     pub(super) log: DenialLog,
     pub(super) events_lost: u64,
     pub(super) watches: Watches,
+    /// Flows of the recent past.
+    pub(super) recent: RecentFlows,
+    /// Whether the workers tell of connections that pass, by the newest snapshot.
+    pub(super) accept_events_live: bool,
+    /// Pods by their addresses, as of `cluster`.
+    pub(super) addresses: PodAddresses,
     pub(super) started: Instant,
     pub(super) clients: usize,
 }
@@ -103,6 +111,7 @@ impl<P: Plane> Daemon<P> {
         };
         let source = System::open().map_err(system("open the random device"))?;
         let (cluster, ids) = restore(records)?;
+        let addresses = PodAddresses::of(&cluster);
         let (endpoints, saved) =
             Endpoints::open(&config.runtime_dir).map_err(system("read the endpoints' file"))?;
         let mut daemon = Daemon {
@@ -121,6 +130,9 @@ impl<P: Plane> Daemon<P> {
             log,
             events_lost: 0,
             watches: Watches::default(),
+            recent: RecentFlows::new(Instant::now()),
+            accept_events_live: false,
+            addresses,
             started: Instant::now(),
             clients: 0,
         };
@@ -220,6 +232,7 @@ impl<P: Plane> Daemon<P> {
         }
         self.ids = ids;
         self.cluster = cluster;
+        self.addresses.follow(events);
         for event in events {
             let kind = match event.kind {
                 EventKind::Added => WatchEventType::Added,
@@ -307,7 +320,10 @@ impl<P: Plane> Daemon<P> {
             gateways: gateways.clone(),
             routes: Arc::new(RouteTable::new(&self.facts.routes)),
             policy: compiled.table.clone(),
-            settings: settings(&self.config),
+            settings: Settings {
+                accept_events: self.accept_events(),
+                ..settings(&self.config)
+            },
             ..Parts::default()
         };
         for (interface, port) in &self.infrastructure {
@@ -336,6 +352,7 @@ impl<P: Plane> Daemon<P> {
 
     fn publish(&mut self, snapshot: Snapshot, compiled: Compiled) -> Result<Live, ErrorObject> {
         let generation = snapshot.generation();
+        let accept_events = snapshot.settings().accept_events;
         let epochs: BTreeMap<u32, Epoch> = snapshot
             .endpoints()
             .map(|end| (end.incarnation.0, snapshot.epoch(end.slot)))
@@ -351,6 +368,7 @@ impl<P: Plane> Daemon<P> {
             }
         }
         self.compiled = compiled;
+        self.accept_events_live = accept_events;
         for port in std::mem::take(&mut self.leaving) {
             if let Err(error) = self.remove_port(port) {
                 warn!("port {} is left behind: {error}", port.0);
@@ -514,7 +532,6 @@ fn settings(config: &Config) -> Settings {
             config::NodeEgress::Policy => NodeEgress::Policy,
             config::NodeEgress::Allow => NodeEgress::Allow,
         },
-        accept_events: config.log.accepts,
         ..Settings::default()
     }
 }

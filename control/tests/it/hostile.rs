@@ -12,15 +12,19 @@ use std::time::{Duration, Instant};
 use control::client::{Client, ClientError};
 use control::daemon::connection::Bounds;
 use control::daemon::server::{Access, ClientId, Server, ServerBounds, Service, refused};
+use control::daemon::watches::{Droppable, Outgoing};
 use control::protocol::{ErrorObject, Reason, Response};
 use serde_json::{Value, json};
 
 /// Answers `echo` with its params, `count` with the calls so far, and after `flood` sends the
-/// caller a notification of a kilobyte at every tick and call.
+/// caller a notification of a kilobyte at every tick and call; after `drip` such that may be left
+/// out, of which `left_out` counts those that were.
 #[derive(Default)]
 struct Toy {
     calls: usize,
     flooded: Vec<ClientId>,
+    dripped: Vec<ClientId>,
+    left_out: usize,
     gone: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
 }
@@ -40,22 +44,38 @@ impl Service for Toy {
                 self.flooded.push(client);
                 Ok(json!({}))
             }
+            "drip" => {
+                self.dripped.push(client);
+                Ok(json!({}))
+            }
+            "leftOut" => Ok(json!(self.left_out)),
             _ => Err(refused(Reason::NotFound, "no such method")),
         }
     }
 
     fn gone(&mut self, client: ClientId) {
         self.flooded.retain(|flooded| *flooded != client);
+        self.dripped.retain(|dripped| *dripped != client);
         self.gone.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn take_notifications(&mut self) -> Vec<(ClientId, Vec<u8>)> {
+    fn take_notifications(&mut self) -> Vec<Outgoing> {
         let text = "x".repeat(1024);
         let line = json!({"jsonrpc": "2.0", "method": "watch", "params": text}).to_string();
-        let flooded = self.flooded.iter();
-        flooded
-            .map(|client| (*client, line.clone().into_bytes()))
-            .collect()
+        let outgoing = |client: &ClientId, droppable| Outgoing {
+            client: *client,
+            line: line.clone().into_bytes(),
+            droppable,
+        };
+        let flooded = self.flooded.iter().map(|client| outgoing(client, None));
+        let flow = Some(Droppable::Flow(1));
+        let dripped = self.dripped.iter().map(|client| outgoing(client, flow));
+        flooded.chain(dripped).collect()
+    }
+
+    fn not_taken(&mut self, client: ClientId, line: Droppable) {
+        assert!(self.dripped.contains(&client) && line == Droppable::Flow(1));
+        self.left_out += 1;
     }
 
     fn tick(&mut self, _source: Option<usize>, _clients: usize) {}
@@ -347,6 +367,23 @@ fn a_watcher_that_reads_nothing_is_given_up_at_its_bound() {
         other.call::<Value>("count", json!({})).unwrap();
     }
     daemon.serves_others();
+}
+
+#[test]
+fn an_observer_that_reads_nothing_loses_flows_and_stays() {
+    let daemon = Daemon::start("drip");
+    let mut slow = Client::connect(&daemon.path).unwrap();
+    slow.send("drip", json!({})).unwrap();
+    let mut other = Client::connect(&daemon.path).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while other.call_value("leftOut", json!({})).unwrap() == json!(0) {
+        assert!(Instant::now() < deadline);
+    }
+    daemon.serves_others();
+    // It reads again: what it was not sent is gone, and it is served as before.
+    slow.set_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert_eq!(slow.receive_reply(1).unwrap(), json!({}));
+    assert!(slow.call_value("count", json!({})).unwrap().as_u64() > Some(0));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Integration tests that need neither root nor network.
 
 mod cases;
+mod flows;
 mod hostile;
 mod objects;
 mod policy;

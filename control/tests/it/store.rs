@@ -28,15 +28,15 @@ use serde_json::{Value, json};
 
 /// What the fake remembers, and how it behaves.
 #[derive(Debug, Default)]
-struct Memory {
-    snapshot: Option<Arc<Snapshot>>,
+pub struct Memory {
+    pub snapshot: Option<Arc<Snapshot>>,
     ports: BTreeSet<u16>,
     /// Ports there can be.
     room: u16,
     gone: Vec<u32>,
     forgotten: Vec<u32>,
     resolved: Vec<Address>,
-    events: Vec<Event>,
+    pub events: Vec<Event>,
     uplinks: Vec<String>,
     /// What the connection table knows.
     last_incarnation: u32,
@@ -46,7 +46,7 @@ struct Memory {
 }
 
 #[derive(Clone, Debug)]
-struct Fake(Rc<RefCell<Memory>>);
+pub struct Fake(Rc<RefCell<Memory>>);
 
 impl Plane for Fake {
     fn set_up(&mut self, _config: &Config) -> Result<Vec<Interface>, PlaneError> {
@@ -125,8 +125,8 @@ impl Plane for Fake {
         None
     }
 
-    fn connections(&self) -> u64 {
-        0
+    fn conntrack(&self) -> dataplane::conntrack::Counters {
+        dataplane::conntrack::Counters::default()
     }
 
     fn list_connections(&self, _limit: usize) -> Vec<Connection> {
@@ -194,16 +194,16 @@ fn interface(name: &str, role: Role) -> Interface {
     }
 }
 
-struct Scene {
-    folder: PathBuf,
-    memory: Rc<RefCell<Memory>>,
-    daemon: Option<Daemon<Fake>>,
+pub struct Scene {
+    pub folder: PathBuf,
+    pub memory: Rc<RefCell<Memory>>,
+    pub daemon: Option<Daemon<Fake>>,
 }
 
-const ME: ClientId = ClientId(64);
+pub const ME: ClientId = ClientId(64);
 
 impl Scene {
-    fn new(name: &str) -> Scene {
+    pub fn new(name: &str) -> Scene {
         let folder = std::env::temp_dir().join(format!("weir-store-{}-{name}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
         let mut scene = Scene {
@@ -243,11 +243,11 @@ impl Scene {
         self.daemon = Some(Daemon::start(config, plane, journal, records, log).unwrap());
     }
 
-    fn call(&mut self, method: &str, params: Value) -> Result<Value, ErrorObject> {
+    pub fn call(&mut self, method: &str, params: Value) -> Result<Value, ErrorObject> {
         self.daemon.as_mut().unwrap().call(ME, method, params)
     }
 
-    fn must(&mut self, method: &str, params: Value) -> Value {
+    pub fn must(&mut self, method: &str, params: Value) -> Value {
         self.call(method, params)
             .unwrap_or_else(|error| panic!("{method}: {}", error.message))
     }
@@ -267,15 +267,15 @@ impl Scene {
             .collect()
     }
 
-    fn generation(&self) -> u64 {
+    pub fn generation(&self) -> u64 {
         self.snapshot().generation().0
     }
 
-    fn snapshot(&self) -> Arc<Snapshot> {
+    pub fn snapshot(&self) -> Arc<Snapshot> {
         self.memory.borrow().snapshot.clone().unwrap()
     }
 
-    fn add(&mut self, name: &str, uid: &str, address: &str) -> Result<Value, ErrorObject> {
+    pub fn add(&mut self, name: &str, uid: &str, address: &str) -> Result<Value, ErrorObject> {
         let params = json!({
             "namespace": "default", "name": name, "uid": uid, "interface": format!("wp-{name}"),
             "mac": "02:00:00:00:00:09", "addresses": [address],
@@ -284,7 +284,7 @@ impl Scene {
     }
 
     /// What the control thread does now and then; whether the daemon goes on.
-    fn tick(&mut self) -> bool {
+    pub fn tick(&mut self) -> bool {
         let (signals, _quiet) = UnixStream::pair().unwrap();
         signals.set_nonblocking(true).unwrap();
         let mut serving = Serving {
@@ -317,14 +317,14 @@ impl Drop for Scene {
     }
 }
 
-fn pod(name: &str) -> Value {
+pub fn pod(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}},
         "spec": {"containers": [{"name": "c", "image": "i"}]}
     })
 }
 
-fn deny(name: &str) -> Value {
+pub fn deny(name: &str) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name},
         "spec": {"podSelector": {}, "policyTypes": ["Ingress"]}
@@ -546,9 +546,9 @@ fn a_watch_tells_what_is_there_and_then_what_happens() {
         let parse = |line: &[u8]| serde_json::from_slice::<Value>(line).unwrap();
         lines
             .iter()
-            .map(|(client, line)| {
-                assert_eq!(*client, ME);
-                let params = &parse(line)["params"];
+            .map(|outgoing| {
+                assert_eq!(outgoing.client, ME);
+                let params = &parse(&outgoing.line)["params"];
                 let name = params["object"]["metadata"]["name"].as_str().unwrap_or("-");
                 format!("{} {name}", params["type"].as_str().unwrap())
             })

@@ -1,0 +1,388 @@
+//! Metrics in Prometheus' text exposition format 0.0.4
+//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+//!
+//! Names and labels are stable. Label values are bounded: reasons, tiers and directions are few,
+//! ports and policies as many as their limits allow, and no label is taken from packets.
+
+use std::fmt::{Display, Write};
+
+use dataplane::counters::Counter;
+use dataplane::{DropReason, Generation};
+
+use super::plane::Plane;
+use super::report::role_name;
+use super::state::Daemon;
+use crate::protocol::MetricsReply;
+
+/// What a metric is.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// It only rises, from zero at the daemon's start.
+    Counter,
+    /// It is what it is.
+    Gauge,
+}
+
+/// The text so far.
+#[derive(Default)]
+struct Exposition {
+    text: String,
+}
+
+impl Exposition {
+    /// Begins a metric: its samples follow.
+    fn family(&mut self, name: &str, kind: Kind, help: &str) -> Family<'_> {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        let help = help.trim().replace('\\', "\\\\").replace('\n', "\\n");
+        // Writing into a String cannot fail.
+        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        Family {
+            name: name.to_owned(),
+            text: &mut self.text,
+        }
+    }
+
+    /// A metric with a single sample.
+    fn single(&mut self, name: &str, kind: Kind, help: &str, value: impl Display) {
+        self.family(name, kind, help).sample(&[], value);
+    }
+}
+
+/// A metric whose samples are being written.
+struct Family<'a> {
+    name: String,
+    text: &'a mut String,
+}
+
+impl Family<'_> {
+    fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        self.text.push_str(&self.name);
+        for (at, (key, label)) in labels.iter().enumerate() {
+            self.text.push(if at == 0 { '{' } else { ',' });
+            let _ = write!(self.text, "{key}=\"{}\"", escaped(label));
+        }
+        if !labels.is_empty() {
+            self.text.push('}');
+        }
+        let _ = writeln!(self.text, " {value}");
+    }
+}
+
+/// A label's value with what must be escaped.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+impl<P: Plane> Daemon<P> {
+    /// Answers `metrics`.
+    pub(super) fn metrics(&self) -> MetricsReply {
+        let mut out = Exposition::default();
+        self.daemon_metrics(&mut out);
+        self.packet_metrics(&mut out);
+        self.port_metrics(&mut out);
+        self.conntrack_metrics(&mut out);
+        self.policy_metrics(&mut out);
+        self.record_metrics(&mut out);
+        MetricsReply { text: out.text }
+    }
+
+    fn daemon_metrics(&self, out: &mut Exposition) {
+        out.family(
+            "weir_build_info",
+            Kind::Gauge,
+            "Always 1; what runs, in its labels.",
+        )
+        .sample(
+            &[
+                ("version", env!("CARGO_PKG_VERSION")),
+                ("instance", &self.config.instance),
+                ("node", &self.config.node_name),
+            ],
+            1,
+        );
+        out.single(
+            "weir_uptime_seconds",
+            Kind::Gauge,
+            "Seconds since the daemon's start.",
+            self.started.elapsed().as_secs(),
+        );
+        out.single(
+            "weir_generation",
+            Kind::Gauge,
+            "The newest generation that was published.",
+            self.live.generation,
+        );
+        out.single(
+            "weir_publication_seconds",
+            Kind::Gauge,
+            "From the last publication to the last worker's acknowledgement.",
+            self.live.elapsed_micros as f64 / 1e6,
+        );
+        let (live, total) = self.plane.live(Generation(self.live.generation));
+        out.single(
+            "weir_workers",
+            Kind::Gauge,
+            "Workers there should be.",
+            total,
+        );
+        out.single(
+            "weir_workers_live",
+            Kind::Gauge,
+            "Workers that decide by the newest generation.",
+            live,
+        );
+        let workers = self.plane.workers();
+        let mut alive = out.family(
+            "weir_worker_alive",
+            Kind::Gauge,
+            "Whether a worker's thread runs.",
+        );
+        for (index, worker) in workers.iter().enumerate() {
+            let alive_now = u8::from(worker.alive);
+            alive.sample(&[("worker", &index.to_string())], alive_now);
+        }
+        let mut generation = out.family(
+            "weir_worker_generation",
+            Kind::Gauge,
+            "The generation that a worker decides by.",
+        );
+        for (index, worker) in workers.iter().enumerate() {
+            generation.sample(&[("worker", &index.to_string())], worker.generation.0);
+        }
+        out.single(
+            "weir_clients",
+            Kind::Gauge,
+            "Clients of the control socket.",
+            self.clients,
+        );
+        out.single(
+            "weir_enforcement",
+            Kind::Gauge,
+            "1 if policy is enforced, 0 if every packet passes.",
+            u8::from(self.config.enforcement == config::Enforcement::On),
+        );
+        let mut objects = out.family("weir_objects", Kind::Gauge, "Objects in the store.");
+        for (resource, count) in self.object_counts() {
+            objects.sample(&[("resource", &resource)], count);
+        }
+    }
+
+    fn packet_metrics(&self, out: &mut Exposition) {
+        let totals = self.plane.counters();
+        for counter in Counter::ALL {
+            let name = format!("weir_{}_total", counter.name());
+            out.single(
+                &name,
+                Kind::Counter,
+                counter.help(),
+                totals.counter(*counter),
+            );
+        }
+        let mut drops = out.family(
+            "weir_dropped_packets_total",
+            Kind::Counter,
+            "Packets dropped, by reason.",
+        );
+        for reason in DropReason::ALL {
+            drops.sample(&[("reason", reason.name())], totals.dropped(*reason));
+        }
+    }
+
+    fn port_metrics(&self, out: &mut Exposition) {
+        out.single(
+            "weir_endpoints",
+            Kind::Gauge,
+            "Local pods.",
+            self.endpoints.iter().count(),
+        );
+        let totals = self.plane.counters();
+        let infrastructure = self
+            .infrastructure
+            .iter()
+            .map(|(interface, port)| (interface, *port, String::new()));
+        let pods = self
+            .endpoints
+            .iter()
+            .map(|endpoint| (&endpoint.interface, endpoint.port, endpoint.pod()));
+        let ports: Vec<_> = infrastructure.chain(pods).collect();
+        type Read = fn(&dataplane::counters::PortTotals) -> u64;
+        let families: [(&str, &str, Read); 5] = [
+            (
+                "weir_port_received_packets_total",
+                "Packets received from a port.",
+                |port| port.received,
+            ),
+            (
+                "weir_port_received_bytes_total",
+                "Bytes received from a port.",
+                |port| port.received_bytes,
+            ),
+            (
+                "weir_port_transmitted_packets_total",
+                "Packets sent to a port.",
+                |port| port.transmitted,
+            ),
+            (
+                "weir_port_transmitted_bytes_total",
+                "Bytes sent to a port.",
+                |port| port.transmitted_bytes,
+            ),
+            (
+                "weir_port_dropped_packets_total",
+                "Packets from a port that were dropped.",
+                |port| port.dropped,
+            ),
+        ];
+        for (name, help, read) in families {
+            let mut family = out.family(name, Kind::Counter, help);
+            for (interface, port, pod) in &ports {
+                let labels = [
+                    ("interface", interface.name.as_str()),
+                    ("role", role_name(interface.role)),
+                    ("pod", pod),
+                ];
+                family.sample(&labels, read(&totals.port(*port)));
+            }
+        }
+    }
+
+    fn conntrack_metrics(&self, out: &mut Exposition) {
+        let counted = self.plane.conntrack();
+        out.single(
+            "weir_conntrack_entries",
+            Kind::Gauge,
+            "Connections in the table.",
+            counted.entries,
+        );
+        out.single(
+            "weir_conntrack_capacity",
+            Kind::Gauge,
+            "Connections there can be.",
+            self.config.conntrack.capacity,
+        );
+        for (name, help, value) in [
+            ("inserted", "Connections entered.", counted.inserted),
+            (
+                "expired",
+                "Connections that went because they were idle.",
+                counted.expired,
+            ),
+            (
+                "evicted",
+                "Unreplied or closed connections that went to make room.",
+                counted.evicted,
+            ),
+            (
+                "replaced",
+                "Connections replaced by a new one of the same ends.",
+                counted.replaced,
+            ),
+            (
+                "removed",
+                "Connections removed with their pod.",
+                counted.removed,
+            ),
+            (
+                "redecided",
+                "Connections decided again under newer policy.",
+                counted.redecided,
+            ),
+            (
+                "raced",
+                "Insertions that found another worker's entry.",
+                counted.raced,
+            ),
+            (
+                "refused_full",
+                "Insertions refused because the table is full.",
+                counted.full,
+            ),
+            (
+                "refused_quota",
+                "Insertions refused because the endpoint's share is used up.",
+                counted.quota,
+            ),
+            (
+                "refused_busy",
+                "Insertions and decisions given up because the bucket was locked.",
+                counted.busy,
+            ),
+        ] {
+            let name = format!("weir_conntrack_{name}_total");
+            out.single(&name, Kind::Counter, help, value);
+        }
+    }
+
+    fn policy_metrics(&self, out: &mut Exposition) {
+        let footprint = self.compiled.table.footprint();
+        out.single(
+            "weir_policy_table_bytes",
+            Kind::Gauge,
+            "Memory of the compiled policy.",
+            footprint.bytes,
+        );
+        out.single(
+            "weir_policy_table_chains",
+            Kind::Gauge,
+            "Distinct lists of rules that endpoints have, both directions together.",
+            footprint.chains,
+        );
+    }
+
+    fn record_metrics(&self, out: &mut Exposition) {
+        out.single(
+            "weir_journal_bytes",
+            Kind::Gauge,
+            "Length of the journal.",
+            self.journal.bytes(),
+        );
+        out.single(
+            "weir_denial_log_lines_total",
+            Kind::Counter,
+            "Lines written to the denial log.",
+            self.log.lines(),
+        );
+        out.single(
+            "weir_denial_log_lost_total",
+            Kind::Counter,
+            "Events and lines that did not get into the denial log.",
+            self.log.lost(),
+        );
+        out.single(
+            "weir_observe_flows_limited_total",
+            Kind::Counter,
+            "Flows that no observer was told of because there were too many in a second.",
+            self.recent.lost(),
+        );
+        out.single(
+            "weir_observe_flows_not_taken_total",
+            Kind::Counter,
+            "Flows that an observer wanted and was too slow to take.",
+            self.watches.flows_lost(),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_type_and_labels_are_written_as_the_format_wants_them() {
+        let mut out = Exposition::default();
+        out.single("weir_a", Kind::Gauge, " One.\nTwo\\. ", 0.5);
+        let mut family = out.family("weir_b_total", Kind::Counter, "B.");
+        family.sample(&[("x", "a\"b\\c\nd"), ("y", "")], 7);
+        assert_eq!(
+            out.text,
+            "# HELP weir_a One.\\nTwo\\\\.\n# TYPE weir_a gauge\nweir_a 0.5\n\
+             # HELP weir_b_total B.\n# TYPE weir_b_total counter\n\
+             weir_b_total{x=\"a\\\"b\\\\c\\nd\",y=\"\"} 7\n"
+        );
+    }
+}

@@ -1,0 +1,286 @@
+//! What the daemon tells of packets: observers, the log, metrics.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+
+use dataplane::events::{Event, EventKind};
+use dataplane::snapshot::{Generation, Incarnation, PortId, Role};
+use dataplane::{
+    Address, Direction, DropReason, FlowKey, PolicyId, Protocol, Provenance, Tier, Time, Verdict,
+};
+use serde_json::{Value, json};
+
+use crate::store::{Scene, deny, pod};
+
+fn event(kind: EventKind) -> Event {
+    Event {
+        time: Time(1),
+        kind,
+        key: FlowKey {
+            source: Address::v4(0x0a00_0002),
+            destination: Address::v4(0x0a00_0003),
+            source_port: 4000,
+            destination_port: 80,
+            protocol: Protocol::TCP,
+        },
+        ingress: PortId(3),
+        ingress_role: Role::Pod,
+        source: Incarnation::NONE,
+        destination: Incarnation::NONE,
+        generation: Generation(1),
+        tcp_flags: 2,
+        len: 60,
+    }
+}
+
+/// What the first policy of the store says.
+fn by_policy(accept: bool, rule: Option<u16>) -> Verdict {
+    Verdict {
+        accept,
+        provenance: Provenance {
+            direction: Direction::Ingress,
+            tier: Tier::NetworkPolicy,
+            policy: Some(PolicyId(0)),
+            rule,
+        },
+    }
+}
+
+fn tell(scene: &mut Scene, kinds: &[EventKind]) {
+    let events = kinds.iter().copied().map(event);
+    scene.memory.borrow_mut().events.extend(events);
+    assert!(scene.tick());
+}
+
+/// The notifications that wait.
+fn notifications(scene: &mut Scene) -> Vec<Value> {
+    let lines = scene.daemon.as_mut().unwrap().take_lines();
+    let parse = |line: &[u8]| serde_json::from_slice::<Value>(line).unwrap();
+    lines.iter().map(|line| parse(&line.line)).collect()
+}
+
+#[test]
+fn workers_tell_of_connections_that_pass_only_while_somebody_wants_to_know() {
+    let mut scene = Scene::new("accepts");
+    let accepts = |scene: &Scene| scene.snapshot().settings().accept_events;
+    assert!(!accepts(&scene));
+    let drops = json!({"follow": true, "allow": [{"verdict": ["DROPPED"]}]});
+    let before = scene.generation();
+    let reply = scene.must("observe", drops);
+    assert_eq!(reply["accepts"], false);
+    assert_eq!(scene.generation(), before, "nothing is published for drops");
+    let reply = scene.must("observe", json!({"follow": true}));
+    assert_eq!(reply["accepts"], true);
+    assert!(accepts(&scene));
+    tell(
+        &mut scene,
+        &[EventKind::Accepted(Verdict::default_accept(
+            Direction::Ingress,
+        ))],
+    );
+    let told = notifications(&mut scene);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0]["method"], "observe");
+    assert_eq!(told[0]["params"]["subscription"], reply["subscription"]);
+    assert_eq!(told[0]["params"]["flow"]["verdict"], "FORWARDED");
+    assert_eq!(told[0]["params"]["flow"]["reason"], "no policy applies");
+    let log = fs::read_to_string(scene.folder.join("network-policy.log")).unwrap();
+    assert_eq!(log, "", "log.accepts is off");
+    // Another policy is live in between; the setting stays.
+    scene.must("apply", json!({"objects": [deny("d")]}));
+    assert!(accepts(&scene));
+    scene.must("unwatch", json!({"subscription": reply["subscription"]}));
+    assert!(!accepts(&scene));
+}
+
+#[test]
+fn flows_are_told_with_names_and_kept_for_those_who_come_later() {
+    let mut scene = Scene::new("names");
+    let applied = scene.must("apply", json!({"objects": [pod("a"), pod("b"), deny("d")]}));
+    let uid = applied["results"][0]["uid"].as_str().unwrap().to_owned();
+    let added = scene.add("a", &uid, "10.0.0.2").unwrap();
+    let target = json!({"resource": "pods", "name": "b"});
+    let status = json!({"phase": "Running", "podIPs": [{"ip": "10.0.0.3"}]});
+    scene.must("updateStatus", json!({"target": target, "status": status}));
+    let denied = Event {
+        source: Incarnation(added["incarnation"].as_u64().unwrap() as u32),
+        ..event(EventKind::Denied(by_policy(false, None)))
+    };
+    scene.memory.borrow_mut().events.push(denied);
+    tell(&mut scene, &[EventKind::Dropped(DropReason::NoRoute)]);
+    let ask = |scene: &mut Scene, params: Value| -> Vec<Value> {
+        let reply = scene.must("observe", params);
+        reply["flows"].as_array().unwrap().clone()
+    };
+    let flows = ask(&mut scene, json!({}));
+    assert_eq!(flows.len(), 2);
+    let flow = &flows[0];
+    let end = |ip: &str, port: u16, pod: &str| json!({"ip": ip, "port": port, "namespace": "default", "pod": pod, "labels": {"app": pod}});
+    assert_eq!(flow["source"], end("10.0.0.2", 4000, "a"));
+    assert_eq!(flow["destination"], end("10.0.0.3", 80, "b"));
+    assert_eq!(flow["verdict"], "DROPPED");
+    assert_eq!(flow["direction"], "INGRESS");
+    assert_eq!(flow["tcpFlags"], json!(["SYN"]));
+    let policy =
+        json!({"kind": "NetworkPolicy", "namespace": "default", "name": "d", "rule": null});
+    assert_eq!(flow["policy"], policy);
+    assert_eq!(flow["generation"], 1);
+    assert_eq!(flows[1]["reason"], "no_route");
+    assert_eq!(flows[1]["policy"], Value::Null);
+    assert_eq!(ask(&mut scene, json!({"number": 1})), flows[1..]);
+    let allow = json!([{"policy": ["default/d"]}]);
+    assert_eq!(ask(&mut scene, json!({ "allow": allow })), flows[..1]);
+    assert_eq!(
+        ask(&mut scene, json!({"since": "2999-01-01T00:00:00Z"})),
+        [] as [Value; 0]
+    );
+    for wrong in [
+        json!({"since": "noon"}),
+        json!({"allow": [{"sourceIp": ["x"]}]}),
+        json!({"allow": [{"nonsense": 1}]}),
+    ] {
+        let error = scene.call("observe", wrong).unwrap_err();
+        assert_eq!(error.code, -32602, "{}", error.message);
+    }
+}
+
+#[test]
+fn what_a_policy_in_audit_mode_would_do_is_logged_and_told_as_such() {
+    let mut scene = Scene::new("audited");
+    scene.must("apply", json!({"objects": [deny("d")]}));
+    let audited = EventKind::Audited {
+        enforced: Verdict::default_accept(Direction::Ingress),
+        would: by_policy(false, None),
+    };
+    let other = EventKind::Audited {
+        enforced: by_policy(false, None),
+        would: by_policy(true, Some(2)),
+    };
+    scene.must(
+        "observe",
+        json!({"follow": true, "allow": [{"verdict": ["AUDIT"]}]}),
+    );
+    tell(
+        &mut scene,
+        &[audited, other, EventKind::Dropped(DropReason::NoRoute)],
+    );
+    let told = notifications(&mut scene);
+    let reasons: Vec<_> = told
+        .iter()
+        .map(|line| line["params"]["flow"]["reason"].as_str().unwrap())
+        .collect();
+    let expected = [
+        "would be denied: no rule matches",
+        "would be allowed: rule 2 accepts",
+    ];
+    assert_eq!(reasons, expected);
+    assert_eq!(told[0]["params"]["flow"]["policy"]["name"], "d");
+    let log = fs::read_to_string(scene.folder.join("network-policy.log")).unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+    assert!(
+        lines[0].contains(";PolicyVerdict: AUDIT;Tier: NETWORK_POLICY;Direction: INGRESS;"),
+        "{log}"
+    );
+    assert!(
+        lines[0].contains(";Policy: default/d;Reason: would be denied: no rule matches;"),
+        "{log}"
+    );
+    assert!(
+        lines[0].ends_with(";Would: DENY") && lines[1].ends_with(";Would: ACCEPT"),
+        "{log}"
+    );
+}
+
+/// The metrics by name and labels, read as strictly as the format's description has it.
+fn parse(text: &str) -> BTreeMap<String, f64> {
+    let is_name = |name: &str| {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        name.starts_with("weir_") && name.chars().all(plain)
+    };
+    let mut samples = BTreeMap::new();
+    let mut known = HashSet::new();
+    let mut family: Option<(String, String)> = None;
+    let mut helped: Option<String> = None;
+    assert!(text.ends_with('\n'));
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, words) = help.split_once(' ').unwrap();
+            assert!(is_name(name) && words.ends_with(['.', ')']), "{line}");
+            assert!(!words.contains('`') && !words.contains('['), "{line}");
+            helped = Some(name.to_owned());
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').unwrap();
+            assert_eq!(
+                helped.as_deref(),
+                Some(name),
+                "HELP comes right before TYPE"
+            );
+            assert!(known.insert(name.to_owned()), "{name} is there twice");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+            assert!(["counter", "gauge"].contains(&kind), "{line}");
+            family = Some((name.to_owned(), kind.to_owned()));
+        } else {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let name = series.split('{').next().unwrap();
+            let (family, kind) = family.as_ref().unwrap();
+            assert_eq!(name, family, "samples follow their TYPE");
+            if let Some(labels) = series.strip_prefix(name).filter(|rest| !rest.is_empty()) {
+                let labels = labels.strip_prefix('{').unwrap().strip_suffix('}').unwrap();
+                let mut rest = labels;
+                while !rest.is_empty() {
+                    let (key, after) = rest.split_once("=\"").unwrap();
+                    assert!(
+                        key.chars().all(|c| c.is_ascii_lowercase() || c == '_'),
+                        "{line}"
+                    );
+                    let end = after.find('"').unwrap();
+                    rest = after[end + 1..].trim_start_matches(',');
+                }
+            }
+            let number: f64 = value.parse().unwrap();
+            assert!(
+                number >= 0.0 && (kind == "gauge" || number.fract() == 0.0),
+                "{line}"
+            );
+            assert!(
+                samples.insert(series.to_owned(), number).is_none(),
+                "{series} twice"
+            );
+        }
+    }
+    samples
+}
+
+#[test]
+fn metrics_are_prometheus_text_with_stable_names() {
+    let mut scene = Scene::new("metrics");
+    scene.must("apply", json!({"objects": [pod("a"), deny("d")]}));
+    scene.add("a", "u1", "10.0.0.2").unwrap();
+    tell(&mut scene, &[EventKind::Denied(by_policy(false, None))]);
+    let reply = scene.must("metrics", json!({}));
+    let samples = parse(reply["text"].as_str().unwrap());
+    for (series, expected) in [
+        ("weir_generation", scene.generation() as f64),
+        ("weir_workers", 2.0),
+        ("weir_workers_live", 2.0),
+        ("weir_endpoints", 1.0),
+        ("weir_enforcement", 1.0),
+        ("weir_objects{resource=\"pods\"}", 1.0),
+        ("weir_received_packets_total", 0.0),
+        ("weir_flows_denied_total", 0.0),
+        ("weir_dropped_packets_total{reason=\"policy_denied\"}", 0.0),
+        ("weir_conntrack_entries", 0.0),
+        ("weir_conntrack_capacity", 65536.0),
+        ("weir_denial_log_lines_total", 1.0),
+        ("weir_denial_log_lost_total", 0.0),
+        ("weir_clients", 1.0),
+    ] {
+        assert_eq!(samples.get(series), Some(&expected), "{series}");
+    }
+    assert!(samples["weir_journal_bytes"] > 0.0);
+    assert!(samples["weir_policy_table_bytes"] > 0.0);
+    let drops = samples
+        .keys()
+        .filter(|series| series.starts_with("weir_dropped_packets_total"));
+    assert_eq!(drops.count(), DropReason::ALL.len());
+}
