@@ -58,13 +58,9 @@ pub(super) struct Specification(World);
 
 impl Specification {
     pub(super) fn new(view: View<'_>) -> Specification {
-        let mut world = World::default();
-        for object in view.cluster.objects() {
-            world.namespaces.extend(object.as_namespace().cloned());
-            world.pods.extend(object.as_pod().cloned());
-            world.policies.extend(object.as_network_policy().cloned());
-        }
-        Specification(world)
+        let local = view.locals.iter();
+        let local = local.map(|l| (l.uid.as_str(), l.addresses.as_slice()));
+        Specification(World::new(view.cluster, local))
     }
 
     pub(super) fn answer(&self, ends: &Ends, flow: &Flow) -> Answer {
@@ -78,9 +74,9 @@ impl Specification {
                 protocol: flow.protocol(),
                 port: flow.port,
             };
-            let pod = end.pod.as_ref().and_then(|object| object.as_pod());
+            let pod = end.pod.as_ref();
             // An interface without a pod's object may do nothing.
-            pod.is_some_and(|pod| self.0.allows(pod, direction, traffic))
+            pod.is_some_and(|pod| self.0.decide(pod, direction, traffic).accept)
         };
         Answer {
             egress: accepts(flow.from, Direction::Egress, flow.destination),

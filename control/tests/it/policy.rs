@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use control::cluster::{Cluster, Seeded};
 use control::lower::{LocalEndpoint, PolicyIds, lower};
-use control::objects::Object;
-use control::specification::{Traffic, World};
+use control::objects::{Key, Object, kinds};
+use control::specification::{Decision, Tier, Traffic, World};
 use dataplane::policy::{EndpointSlot, PolicyTable};
 use dataplane::{Address, Direction, Protocol};
 use proptest::prelude::*;
@@ -290,16 +290,6 @@ fn cluster(c: &mut Choices<'_>, odd: bool) -> Cluster {
     transaction.commit().cluster
 }
 
-fn world(cluster: &Cluster) -> World {
-    let mut world = World::default();
-    for object in cluster.objects() {
-        world.namespaces.extend(object.as_namespace().cloned());
-        world.pods.extend(object.as_pod().cloned());
-        world.policies.extend(object.as_network_policy().cloned());
-    }
-    world
-}
-
 /// Every pod on this node, or every second: the others are peers by their status.
 fn locals(cluster: &Cluster) -> Vec<LocalEndpoint> {
     let pods = cluster.objects().filter_map(|object| {
@@ -318,10 +308,15 @@ fn locals(cluster: &Cluster) -> Vec<LocalEndpoint> {
     pods.collect()
 }
 
+/// Every object on a line of its own.
+fn describe(cluster: &Cluster) -> String {
+    let lines = cluster.objects().map(|object| object.value().to_string());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 fn check(bytes: &[u8], odd: bool) -> Result<u64, TestCaseError> {
     let mut c = Choices(bytes.iter());
     let cluster = cluster(&mut c, odd);
-    let mut world = world(&cluster);
     let mut locals = locals(&cluster);
     if c.chance(4) {
         let mut keep = false;
@@ -330,29 +325,24 @@ fn check(bytes: &[u8], odd: bool) -> Result<u64, TestCaseError> {
             keep
         });
     }
-    for local in &locals {
-        let own = local.addresses.iter();
-        let own = own.map(|address| (*address, local.uid.clone()));
-        world.attached.extend(own);
-    }
+    let attached = locals.iter();
+    let attached = attached.map(|l| (l.uid.as_str(), l.addresses.as_slice()));
+    let world = World::new(&cluster, attached);
     let mut ids = PolicyIds::new();
     let lowered = lower(&cluster, &locals, &mut ids).unwrap();
     let slots = lowered.policies.iter().enumerate();
     let slots: Vec<_> = slots.map(|(at, p)| (EndpointSlot(at as u16), p)).collect();
     let table = PolicyTable::compile(&slots);
 
-    let pod_ips = world.pods.iter().flat_map(|p| p.status.iter());
+    let pods = cluster.objects().filter_map(|object| object.as_pod());
+    let pod_ips = pods.flat_map(|p| p.status.iter());
     let pod_ips = pod_ips.flat_map(|s| s.pod_ips.iter().flatten());
     let mut peers: Vec<IpAddr> = pod_ips.filter_map(|ip| ip.ip.parse().ok()).collect();
     peers.extend(OUTSIDE.iter().map(|text| text.parse::<IpAddr>().unwrap()));
     let protocols = [Protocol::TCP, Protocol::UDP, Protocol::SCTP, Protocol::ICMP];
     let mut decided = 0;
     for (at, local) in locals.iter().enumerate() {
-        let pod = world
-            .pods
-            .iter()
-            .find(|p| p.metadata.uid.as_deref() == Some(&local.uid));
-        let pod = pod.unwrap();
+        let pod = world.pod(&local.namespace, &local.name).unwrap();
         for direction in [Direction::Ingress, Direction::Egress] {
             for &peer in &peers {
                 let known = table.peer(Address::from(peer));
@@ -369,29 +359,34 @@ fn check(bytes: &[u8], odd: bool) -> Result<u64, TestCaseError> {
                             protocol,
                             port,
                         };
-                        let expected = world.allows(pod, direction, traffic);
+                        let expected = world.decide(pod, direction, traffic);
                         decided += 1;
+                        let found = Decision {
+                            accept: found.accept,
+                            tier: match found.provenance.tier {
+                                dataplane::Tier::SecurityGroup => Tier::SecurityGroup,
+                                dataplane::Tier::Admin => Tier::Admin,
+                                dataplane::Tier::NetworkPolicy => Tier::NetworkPolicy,
+                                dataplane::Tier::Baseline => Tier::Baseline,
+                                dataplane::Tier::Default => Tier::Default,
+                            },
+                            policy: found.provenance.policy.map(|id| {
+                                let name = ids.name(id).unwrap();
+                                let kind = kinds::KINDS.iter().find(|k| k.kind == name.kind);
+                                Key::new(kind.unwrap(), &name.namespace, &name.name)
+                            }),
+                            rule: found.provenance.rule.map(usize::from),
+                        };
                         prop_assert_eq!(
-                            found.accept,
-                            expected,
-                            "{}/{} {:?} {:?}: {:?}\n{}",
+                            &found,
+                            &expected,
+                            "{}/{} {:?} {:?}\n{}",
                             local.namespace,
                             local.name,
                             direction,
                             traffic,
-                            found,
-                            world
-                                .policies
-                                .iter()
-                                .map(|p| serde_json::to_string(p).unwrap())
-                                .chain(world.pods.iter().map(|p| serde_json::to_string(p).unwrap()))
-                                .collect::<Vec<_>>()
-                                .join("\n")
+                            describe(&cluster)
                         );
-                        if let Some(id) = found.provenance.policy {
-                            let name = ids.name(id).unwrap();
-                            prop_assert_eq!(&name.namespace, &local.namespace);
-                        }
                     }
                 }
             }

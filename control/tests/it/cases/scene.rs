@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use control::cluster::Cluster;
 use control::lower::{LocalEndpoint, PolicyIds, lower};
-use control::objects::{Object, decode_documents};
+use control::objects::{Object, decode_documents, kinds};
 use control::offline::Offline;
 use control::protocol::TraceParams;
 use control::specification::{Traffic, World};
@@ -235,12 +235,9 @@ fn verdict(egress: bool, ingress: bool) -> String {
 }
 
 fn judge(view: View<'_>, expectations: &str, how: &str, traced: bool) {
-    let mut world = World::default();
-    for object in view.cluster.objects() {
-        world.namespaces.extend(object.as_namespace().cloned());
-        world.pods.extend(object.as_pod().cloned());
-        world.policies.extend(object.as_network_policy().cloned());
-    }
+    let local = view.locals.iter();
+    let local = local.map(|l| (l.uid.as_str(), l.addresses.as_slice()));
+    let world = World::new(view.cluster, local);
     let mut wrong = Vec::new();
     let mut judged = 0;
     let lines = expectations.lines().map(str::trim);
@@ -274,8 +271,9 @@ fn judge(view: View<'_>, expectations: &str, how: &str, traced: bool) {
         }
     }
     assert!(judged > 0, "nothing is expected");
-    let policies = world.policies.iter().map(serde_json::to_string);
-    let policies = policies.map(Result::unwrap).collect::<Vec<_>>().join("\n");
+    let kind = kinds::find("networking.k8s.io/v1", "NetworkPolicy").unwrap();
+    let policies = view.cluster.list(kind).map(|p| p.value().to_string());
+    let policies = policies.collect::<Vec<_>>().join("\n");
     assert!(
         wrong.is_empty(),
         "{how}:\n{}\n{policies:.4000}",
@@ -377,20 +375,14 @@ fn by_specification(view: View<'_>, world: &World, from: &End, to: &End, text: &
         let Some(at) = end.local.filter(|_| from.address != to.address) else {
             return true;
         };
-        let uid = Some(&view.locals[at].uid);
-        let pod = world
-            .pods
-            .iter()
-            .find(|pod| pod.metadata.uid.as_ref() == uid);
-        world.allows(
-            pod.unwrap(),
-            direction,
-            Traffic {
-                peer,
-                protocol,
-                port,
-            },
-        )
+        let local = &view.locals[at];
+        let pod = world.pod(&local.namespace, &local.name).unwrap();
+        let traffic = Traffic {
+            peer,
+            protocol,
+            port,
+        };
+        world.decide(pod, direction, traffic).accept
     };
     verdict(
         accepts(from, Direction::Egress, to.address),
