@@ -221,6 +221,7 @@ impl Engine {
             counters,
             events,
             umem,
+            ports_max: options.ports_max,
         });
         let cell = Arc::new(SnapshotCell::new(Arc::new(Snapshot::default()), workers));
         let mut engine = Engine {

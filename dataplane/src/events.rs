@@ -1,9 +1,9 @@
 //! What workers tell the control thread about single packets: for the denial log and `observe`.
 //!
 //! One bounded queue per worker, of fixed-size records. Nothing waits: what does not fit is counted
-//! ([`EventQueue::lost`]). First denials of a flow and next hops to resolve may use the whole queue;
-//! repeated denials and the rest only its first half, so that a flood of drops cannot push out the
-//! news. Samples for the self-check use its first quarter only and are counted apart
+//! ([`EventQueue::lost`]). First denials of a flow may use the whole queue, and so do some questions
+//! for next hops, by the port that asks; repeated denials and the rest use only its first half, so
+//! that a flood of drops cannot push out the news. Samples for the self-check use its first quarter only and are counted apart
 //! ([`EventQueue::samples_lost`]): to skip some of them loses nothing that happened.
 
 use std::sync::atomic::{AtomicU64, Ordering};

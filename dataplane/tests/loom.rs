@@ -14,8 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dataplane::conntrack::{
-    AtomicU64, Ends, Epochs, Facts, Inserted, NewEntry, Redecided, Settings, Table, Timeouts, heap,
+    AtomicU64, Ends, Epochs, Facts, Handle, Inserted, NewEntry, Redecided, Settings, Table,
+    Timeouts, heap,
 };
+use dataplane::counters::{CounterId, RuleCounters};
 use dataplane::snapshot::{Epoch, Incarnation, PortId};
 use dataplane::{Address, Direction, FlowKey, PolicyId, Protocol, Provenance, Tier, Time, Verdict};
 use loom::thread;
@@ -95,11 +97,27 @@ fn verdict(epoch: u32, flow: u16) -> Verdict {
     }
 }
 
+/// Counters that say the same as the verdict.
+fn counters(verdict: &Verdict) -> RuleCounters {
+    let provenance = verdict.provenance;
+    RuleCounters {
+        egress: CounterId(provenance.policy.unwrap().0),
+        ingress: CounterId(provenance.rule.unwrap().into()),
+    }
+}
+
+/// Decides flow 1 again.
+fn redecide(table: &Heap, handle: Handle, epoch: u32) -> Redecided {
+    let verdict = verdict(epoch, 1);
+    table.redecide(handle, verdict, counters(&verdict), epochs(epoch))
+}
+
 fn insert(table: &Heap, key: FlowKey, flow: u16, epoch: u32, now: Time) -> Option<Inserted> {
     let new = NewEntry {
         key,
         ends: ends(&key),
         verdict: verdict(epoch, flow),
+        counters: counters(&verdict(epoch, flow)),
         epochs: epochs(epoch),
         facts: Facts::Udp,
     };
@@ -107,7 +125,8 @@ fn insert(table: &Heap, key: FlowKey, flow: u16, epoch: u32, now: Time) -> Optio
     table.insert(&new, now).ok()
 }
 
-/// What a reader may see: the flow's own verdict, at least as new as the epochs with it.
+/// What a reader may see: the flow's own verdict and counters, at least as new as the epochs with
+/// them.
 fn look(table: &Heap, key: FlowKey, flow: u16, now: Time) -> bool {
     let Some(hit) = table.lookup(&key, &ends(&key), now) else {
         return false;
@@ -115,6 +134,8 @@ fn look(table: &Heap, key: FlowKey, flow: u16, now: Time) -> bool {
     let provenance = hit.verdict.provenance;
     assert_eq!(provenance.rule, Some(flow));
     assert!(provenance.policy.unwrap().0 >= hit.epochs.source.0);
+    assert_eq!(hit.counters.ingress, CounterId(flow.into()));
+    assert!(hit.counters.egress.0 >= hit.epochs.source.0);
     true
 }
 
@@ -147,17 +168,26 @@ fn the_newest_decision_stands() {
         };
         let threads = [3, 4].map(|epoch| {
             let table = Arc::clone(&table);
-            thread::spawn(move || table.redecide(handle, verdict(epoch, 1), epochs(epoch)))
+            thread::spawn(move || redecide(&table, handle, epoch))
         });
         assert!(look(&table, key(1), 1, NOW));
         let [older, newer] = threads.map(|thread| thread.join().unwrap());
         let hit = table.lookup(&key(1), &ends(&key(1)), NOW).unwrap();
         match (older, newer) {
-            (_, Redecided::Stored) => {
+            (older, Redecided::Stored { before }) => {
                 assert_eq!((hit.verdict, hit.epochs), (verdict(4, 1), epochs(4)));
+                assert_eq!(hit.counters, counters(&verdict(4, 1)));
+                // A connection is counted where it comes to, once for each decision that stood.
+                let stood = if matches!(older, Redecided::Stored { .. }) {
+                    3
+                } else {
+                    2
+                };
+                assert_eq!(before.egress, CounterId(stood));
             }
-            (Redecided::Stored, Redecided::Busy) => {
+            (Redecided::Stored { .. }, Redecided::Busy) => {
                 assert_eq!((hit.verdict, hit.epochs), (verdict(3, 1), epochs(3)));
+                assert_eq!(hit.counters, counters(&verdict(3, 1)));
             }
             (Redecided::Busy, Redecided::Busy) => unreachable!("somebody holds the lock"),
             other => panic!("{other:?}"),
@@ -173,9 +203,10 @@ fn a_state_change_does_not_undo_a_decision() {
         let reply = key(1).reversed();
         let hit = table.lookup(&reply, &ends(&reply), NOW).unwrap();
         let other = Arc::clone(&table);
-        let thread = thread::spawn(move || other.redecide(hit.handle, verdict(3, 1), epochs(3)));
+        let thread = thread::spawn(move || redecide(&other, hit.handle, 3));
         let _ = table.track(&hit, &Facts::Udp, NOW);
-        assert_eq!(thread.join().unwrap(), Redecided::Stored);
+        let before = counters(&verdict(2, 1));
+        assert_eq!(thread.join().unwrap(), Redecided::Stored { before });
         let hit = table.lookup(&reply, &ends(&reply), NOW).unwrap();
         assert!(hit.denied);
         assert_eq!(hit.epochs, epochs(3));
@@ -216,12 +247,12 @@ fn a_stale_handle_changes_nothing() {
             other.expire(0, 1, LATE).removed == 1 && insert(&other, key(2), 2, 2, LATE).is_some()
         });
         let _ = table.track(&hit, &Facts::Udp, NOW);
-        let did = table.redecide(hit.handle, verdict(3, 1), epochs(3));
+        let did = redecide(&table, hit.handle, 3);
         if writer.join().unwrap() {
             let now = table.lookup(&key(2), &ends(&key(2)), LATE).unwrap();
             assert_eq!(
-                (now.verdict, now.epochs),
-                (verdict(2, 2), epochs(2)),
+                (now.verdict, now.counters, now.epochs),
+                (verdict(2, 2), counters(&verdict(2, 2)), epochs(2)),
                 "{did:?} {:?} {:?}",
                 hit.handle,
                 now.handle

@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 use dataplane::conntrack::{self, AtomicU64, Table, Timeouts};
 use dataplane::counters::Counters;
 use dataplane::events::EventQueue;
-use dataplane::pipeline::{BURST_MAX, Inbound, Outcome, Tables, process};
+use dataplane::pipeline::{BURST_MAX, Inbound, Limiters, Outcome, Tables, process};
 use dataplane::policy::ir::{
     Action, Block, EndpointPolicy, Isolation, Peers, PortRange, Ports, Rule,
 };
@@ -48,6 +48,7 @@ pub struct World {
     pub conntrack: Table<Box<[AtomicU64]>>,
     counters: Counters,
     events: EventQueue,
+    limiters: Limiters,
     started: Instant,
     windows: Vec<Vec<u8>>,
     ipv6: bool,
@@ -187,6 +188,7 @@ impl World {
                 .map_err(|error| setup(&error))?,
             counters: Counters::new(1, PODS as u16, 4096),
             events: EventQueue::new(4096),
+            limiters: Limiters::new(PODS as u16),
             started: Instant::now(),
             windows: vec![vec![0; WINDOW]; BURST_MAX],
             ipv6,
@@ -269,8 +271,7 @@ impl World {
             conntrack: &self.conntrack,
             counters: shard,
             events: &self.events,
-            related_errors: Default::default(),
-            own_errors: Default::default(),
+            limiters: &mut self.limiters,
             checksum_offload: &[true; PODS as usize],
         };
         let mut outcomes: ArrayVec<Outcome, BURST_MAX> = ArrayVec::new();

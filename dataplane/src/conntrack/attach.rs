@@ -6,13 +6,15 @@
 //!
 //! Every verdict is decided again on its connection's next packet. Nobody can say that the epochs in
 //! the table and those of the new process count on from each other: its state may have been lost.
+//! The counters of rules are the earlier process' own, so that no entry names one any more.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::insert::payer;
-use super::layout::{self, CONTROL, Control, EPOCHS, Image, Layout, tag_of, tick};
+use super::layout::{self, CONTROL, COUNTERS, Control, EPOCHS, Image, Layout, tag_of, tick};
 use super::table::Read;
 use super::{Attached, Epochs, Settings, Storage, Table, TableError};
+use crate::counters::RuleCounters;
 use crate::{Protocol, Time};
 
 impl<S: Storage> Table<S> {
@@ -107,6 +109,8 @@ impl<S: Storage> Table<S> {
         }
         let undecided = layout::pack_epochs(Epochs::default());
         self.hot(entry, EPOCHS).store(undecided, Release);
+        let uncounted = layout::with_counters(image.counters, RuleCounters::default());
+        self.cold(entry, COUNTERS).store(uncounted, Release);
         if let Some(payer) = payer(&image.ends()) {
             self.quota().charge(payer, u32::MAX);
         }
@@ -133,5 +137,5 @@ fn is_sound(image: &Image, now: Time) -> bool {
         && image.state.fits(key.protocol)
         && tag_of(image.last_seen) == image.control.version()
         && image.last_seen as u32 <= tick(now)
-        && image.created <= now.0
+        && image.created() <= tick(now)
 }

@@ -7,14 +7,15 @@
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use super::layout::{
-    self, CONTROL, CREATED, Canonical, Control, ENDS, EPOCHS, Image, LAST_SEEN, PORTS, Place,
-    TUPLE, pack_ends, pack_epochs, tagged, tick,
+    self, CONTROL, COUNTERS, Canonical, Control, ENDS, EPOCHS, Image, LAST_SEEN, PORTS, Place,
+    TUPLE, pack_ends, pack_epochs, tick,
 };
 use super::sctp::{self, Tags};
 use super::state::Step;
 use super::storage::AtomicU64;
 use super::table::{Read, count, entry_of, hit, matches_ends};
 use super::{Ends, Epochs, Facts, Handle, Inserted, NewEntry, Redecided, Storage, Table, window};
+use crate::counters::RuleCounters;
 use crate::snapshot::Incarnation;
 use crate::{DropReason, Protocol, Time, Verdict};
 
@@ -170,9 +171,9 @@ impl<S: Storage> Table<S> {
         self.hot(entry, ENDS).store(pack_ends(&new.ends), Release);
         self.hot(entry, EPOCHS)
             .store(pack_epochs(new.epochs), Release);
-        self.cold(entry, LAST_SEEN)
-            .store(tagged(version, tick(now)), Release);
-        self.cold(entry, CREATED).store(now.0, Release);
+        let [last_seen, counters] = layout::first_seen(version, tick(now), new.counters);
+        self.cold(entry, LAST_SEEN).store(last_seen, Release);
+        self.cold(entry, COUNTERS).store(counters, Release);
         match &new.facts {
             Facts::Tcp(tcp) if self.settings.strict_tcp => {
                 for (side, known) in window::first(tcp).iter().enumerate() {
@@ -342,10 +343,16 @@ impl<S: Storage> Table<S> {
         None
     }
 
-    /// Stores a new verdict, unless one of the same or a newer epoch stands there already: a worker
-    /// that still holds an older snapshot never undoes a newer decision. `epochs` in the
-    /// initiator's orientation.
-    pub fn redecide(&self, handle: Handle, verdict: Verdict, epochs: Epochs) -> Redecided {
+    /// Stores a new verdict and the counters of what decided, unless one of the same or a newer
+    /// epoch stands there already: a worker that still holds an older snapshot never undoes a newer
+    /// decision. `epochs` in the initiator's orientation.
+    pub fn redecide(
+        &self,
+        handle: Handle,
+        verdict: Verdict,
+        counters: RuleCounters,
+        epochs: Epochs,
+    ) -> Redecided {
         let Some(_lock) = self.lock(handle.bucket, LOCK_ATTEMPTS) else {
             count(&self.counted.busy);
             return Redecided::Busy;
@@ -356,20 +363,27 @@ impl<S: Storage> Table<S> {
             return Redecided::Gone;
         }
         let stored = layout::unpack_epochs(self.hot(handle.entry, EPOCHS).load(Acquire));
+        let counted = self.cold(handle.entry, COUNTERS);
+        let word = counted.load(Acquire);
+        let before = layout::unpack_counters(word);
         if stored.is_newer_than(epochs) || !epochs.is_newer_than(stored) {
-            return Redecided::Newer(seen.verdict());
+            return Redecided::Newer {
+                verdict: seen.verdict(),
+                counters: before,
+            };
         }
-        // Verdict first, epochs after it: a reader between the two takes the new verdict for an old
-        // one and asks again, never the other way round.
+        // Verdict and counters first, epochs after them: a reader between the two takes the new
+        // verdict for an old one and asks again, never the other way round.
         while let Err(now) =
             control.compare_exchange(seen.0, seen.with_verdict(verdict).0, AcqRel, Acquire)
         {
             // Only the state can have changed: the rest is under our lock.
             seen = Control(now);
         }
+        counted.store(layout::with_counters(word, counters), Release);
         self.hot(handle.entry, EPOCHS)
             .store(pack_epochs(epochs), Release);
         count(&self.counted.redecided);
-        Redecided::Stored
+        Redecided::Stored { before }
     }
 }

@@ -9,20 +9,24 @@
 //!          2, 3 lower address   4, 5 higher address
 //!          6 lower port 16, higher port 16, protocol 8, initiator is lower 1, ingress port 16
 //!          7 incarnations: initiator's 32, other's 32
-//! cold     0 last seen: version 13, tick 32    1 created, ns
+//! cold     0 last seen: created (low 16), version 13, tick 32
+//!          1 counters: created (high 16), ingress' 24, egress' 24
 //!          2, 3, 4 initiator's side    5, 6, 7 other side (TCP windows or SCTP tags)
 //! ```
 //!
 //! "Lower" is the end whose (address, port) is numerically smaller, so that both directions hash
 //! alike. Words that a worker may write after the entry has been reused under it carry the version,
-//! so that such a write is refused.
+//! so that such a write is refused. The counters, as the epochs, are written under the bucket's lock
+//! only. The tick at which the entry was made has no word of its own: it stands in bits that no
+//! write to these two words changes.
 
 use super::{Ends, Epochs, Settings, State};
+use crate::counters::{CounterId, RuleCounters};
 use crate::snapshot::{Epoch, Incarnation, PortId};
 use crate::{Address, FlowKey, Protocol, Time, Verdict};
 
 /// First word of a table of this layout: "weirct" and the layout's number.
-pub(super) const LAYOUT: u64 = 0x7765_6972_6374_0002;
+pub(super) const LAYOUT: u64 = 0x7765_6972_6374_0003;
 
 pub(super) const H_LAYOUT: usize = 0;
 pub(super) const H_CAPACITY: usize = 1;
@@ -48,7 +52,7 @@ pub(super) const PORTS: usize = 6;
 pub(super) const ENDS: usize = 7;
 
 pub(super) const LAST_SEEN: usize = 0;
-pub(super) const CREATED: usize = 1;
+pub(super) const COUNTERS: usize = 1;
 /// First word of the initiator's side; the other side's is three on.
 pub(super) const SIDE: usize = 2;
 
@@ -215,7 +219,7 @@ pub(super) struct Image {
     pub ends: u64,
     pub epochs: u64,
     pub last_seen: u64,
-    pub created: u64,
+    pub counters: u64,
 }
 
 impl Image {
@@ -227,6 +231,13 @@ impl Image {
     /// has no other.
     pub const fn is_original(&self, from_lower: bool) -> bool {
         (self.ports & FROM_LOWER != 0) == from_lower
+    }
+
+    /// The tick at which the entry was made.
+    pub const fn created(&self) -> u32 {
+        let low = self.last_seen >> CREATED_LOW_SHIFT & 0xffff;
+        let high = self.counters >> CREATED_HIGH_SHIFT;
+        (high << 16 | low) as u32
     }
 
     /// In the initiator's orientation.
@@ -271,6 +282,48 @@ pub(super) const fn unpack_epochs(word: u64) -> Epochs {
         source: Epoch((word >> 32) as u32),
         destination: Epoch(word as u32),
     }
+}
+
+/// Where the counters word holds the ingress' counter.
+const INGRESS_COUNTER_SHIFT: u32 = 24;
+const CREATED_HIGH_SHIFT: u32 = 48;
+const CREATED_LOW_SHIFT: u32 = 45;
+
+/// A counter's number where it stands in the word. One that does not fit is nobody's.
+const fn pack_counter(counter: CounterId) -> u64 {
+    if counter.0 > CounterId::MAX {
+        CounterId::NONE.0 as u64
+    } else {
+        counter.0 as u64
+    }
+}
+
+/// Word [`COUNTERS`] with other counters.
+pub(super) const fn with_counters(word: u64, counters: RuleCounters) -> u64 {
+    let ingress = pack_counter(counters.ingress) << INGRESS_COUNTER_SHIFT;
+    word >> CREATED_HIGH_SHIFT << CREATED_HIGH_SHIFT | ingress | pack_counter(counters.egress)
+}
+
+/// The counters in word [`COUNTERS`].
+pub(super) const fn unpack_counters(word: u64) -> RuleCounters {
+    RuleCounters {
+        egress: CounterId(word as u32 & CounterId::MAX),
+        ingress: CounterId((word >> INGRESS_COUNTER_SHIFT) as u32 & CounterId::MAX),
+    }
+}
+
+/// Words [`LAST_SEEN`] and [`COUNTERS`] of an entry made at `tick`.
+pub(super) const fn first_seen(version: u16, tick: u32, counters: RuleCounters) -> [u64; 2] {
+    let (low, high) = (tick as u64 & 0xffff, tick as u64 >> 16);
+    [
+        tagged(version, tick) | low << CREATED_LOW_SHIFT,
+        with_counters(high << CREATED_HIGH_SHIFT, counters),
+    ]
+}
+
+/// Word [`LAST_SEEN`] of an entry that has been seen again.
+pub(super) const fn seen_again(word: u64, tick: u32) -> u64 {
+    word >> 32 << 32 | tick as u64
 }
 
 /// Nanoseconds of a tick, as a power of two: 134 ms. 32 bits of them last 18 years.

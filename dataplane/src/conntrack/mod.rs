@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   key ──hash──► primary bucket ─┐  7 references + lock       entry: hot line   cold line
-//!             └─► second bucket ──┴─► (tag, entry) ──────────► control, epochs,  last seen, created,
+//!             └─► second bucket ──┴─► (tag, entry) ──────────► control, epochs,  last seen, counters,
 //!                                                              tuple, ends       TCP windows
 //! ```
 //!
@@ -17,6 +17,8 @@
 //!   disagrees does not match (semantics D22).
 //! * A denied connection is an entry, too ([`Hit::denied`]): it drops both directions, is refreshed
 //!   by the initiator only and counts in the quota (D2).
+//! * An entry names the counters of the rules that decided it ([`Hit::counters`]), in a cache line
+//!   that every packet reads anyway. Counting is the caller's.
 //!
 //! How a packet uses it: [`Table::lookup`]; on a hit whose [`Epochs`] are older than the snapshot's,
 //! [`Table::redecide`]; then [`Table::track`]. [`Class::New`] or a miss means: ask the policy, then
@@ -47,6 +49,7 @@ pub use state::{State, Timeouts};
 pub use storage::{AtomicU64, Storage, heap};
 pub use table::Table;
 
+use crate::counters::RuleCounters;
 use crate::snapshot::{Epoch, Incarnation, PortId};
 use crate::{Address, FlowKey, Time, Verdict};
 
@@ -130,6 +133,8 @@ pub struct Hit {
     pub verdict: Verdict,
     /// Whether the connection is DENIED: `!verdict.accept`.
     pub denied: bool,
+    /// The counters of what decided. After a take-over they are nobody's until it is decided again.
+    pub counters: RuleCounters,
     /// When it was decided, in the *initiator's* orientation, as [`Table::redecide`] takes them.
     pub epochs: Epochs,
     /// Where the connection stands.
@@ -160,6 +165,8 @@ pub struct NewEntry {
     pub ends: Ends,
     /// What policy decided; a denial makes a DENIED entry.
     pub verdict: Verdict,
+    /// The counters of what decided.
+    pub counters: RuleCounters,
     /// Of both ends, in the first packet's orientation.
     pub epochs: Epochs,
     /// The first packet's.
@@ -180,9 +187,17 @@ pub enum Inserted {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Redecided {
     /// The verdict stands in the entry.
-    Stored,
+    Stored {
+        /// The counters that stood there.
+        before: RuleCounters,
+    },
     /// A verdict of the same or a newer epoch stands there already: follow it.
-    Newer(Verdict),
+    Newer {
+        /// That verdict.
+        verdict: Verdict,
+        /// The counters of what decided.
+        counters: RuleCounters,
+    },
     /// The entry is gone. Look up again.
     Gone,
     /// The bucket stayed locked. Apply the verdict to this packet; the next one tries again.
@@ -220,11 +235,13 @@ pub struct Entry {
     pub ends: Ends,
     /// What was decided.
     pub verdict: Verdict,
+    /// The counters of what decided.
+    pub counters: RuleCounters,
     /// In the initiator's orientation.
     pub epochs: Epochs,
     /// Where the connection stands.
     pub state: State,
-    /// Since when it has been in the table.
+    /// Since when it has been in the table, to about 0.13 s.
     pub created: Time,
     /// Last packet that kept it alive, to about 0.13 s.
     pub last_seen: Time,

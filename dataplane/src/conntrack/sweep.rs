@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::insert::Locked;
-use super::layout::{Image, tick_start, unpack_epochs};
+use super::layout::{Image, tick_start, unpack_counters, unpack_epochs};
 use super::table::{Read, count};
 use super::{Entry, Expired, Handle, Storage, Table};
 use crate::Time;
@@ -84,9 +84,10 @@ impl<S: Storage> Table<S> {
             key: image.key(),
             ends: image.ends(),
             verdict: image.control.verdict(),
+            counters: unpack_counters(image.counters),
             epochs: unpack_epochs(image.epochs),
             state: image.state,
-            created: Time(image.created),
+            created: tick_start(image.created()),
             last_seen: tick_start(image.last_seen as u32),
             timeout_s: self.timeout_s(image),
         }

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64 as ProcessLocal;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use super::layout::{
-    self, CONTROL, CREATED, Canonical, Control, ENDS, EPOCHS, Image, LAST_SEEN, LOCK, Layout,
+    self, CONTROL, COUNTERS, Canonical, Control, ENDS, EPOCHS, Image, LAST_SEEN, LOCK, Layout,
     PORTS, Place, SIDE, TUPLE, WAYS, tag_of, tagged, tick,
 };
 use super::quota::Quota;
@@ -234,6 +234,17 @@ impl<S: Storage> Table<S> {
         }
     }
 
+    /// Keeps an entry alive without a packet that [`Table::track`] takes: the initiator of a DENIED
+    /// one has tried again to open it. False if it has gone.
+    pub fn refresh(&self, handle: Handle, now: Time) -> bool {
+        let control = Control(self.hot(handle.entry, CONTROL).load(Acquire));
+        let lives = control.state().is_some() && control.version() == handle.version;
+        if lives {
+            self.touch(handle, now);
+        }
+        lives
+    }
+
     /// Notes that the connection lives, at most once a tick.
     fn touch(&self, handle: Handle, now: Time) {
         let word = self.cold(handle.entry, LAST_SEEN);
@@ -241,7 +252,8 @@ impl<S: Storage> Table<S> {
         let tick = tick(now);
         if tag_of(seen) == handle.version && window::after(tick, seen as u32) {
             // Who loses the race loses it to a worker that did the same.
-            let _ = word.compare_exchange(seen, tagged(handle.version, tick), Relaxed, Relaxed);
+            let again = layout::seen_again(seen, tick);
+            let _ = word.compare_exchange(seen, again, Relaxed, Relaxed);
         }
     }
 
@@ -275,7 +287,8 @@ impl<S: Storage> Table<S> {
     /// A consistent image of an entry, if it is live and wanted.
     ///
     /// The control word is read last again: the same version means that nobody has reused the entry
-    /// meanwhile. Epochs are read before that, so that the verdict is at least as new as they are.
+    /// meanwhile. Epochs are read before it and before the counters, so that verdict and counters
+    /// are at least as new as they are.
     pub(super) fn read_if(&self, entry: u32, wanted: impl Fn(&Image) -> bool) -> Read {
         let first = Control(self.hot(entry, CONTROL).load(Acquire));
         if first.state().is_none() {
@@ -291,14 +304,14 @@ impl<S: Storage> Table<S> {
             ends: 0,
             epochs: 0,
             last_seen: 0,
-            created: 0,
+            counters: 0,
         };
         let is_wanted = wanted(&image);
         if is_wanted {
             image.ends = self.hot(entry, ENDS).load(Acquire);
             image.epochs = self.hot(entry, EPOCHS).load(Acquire);
             image.last_seen = self.cold(entry, LAST_SEEN).load(Acquire);
-            image.created = self.cold(entry, CREATED).load(Acquire);
+            image.counters = self.cold(entry, COUNTERS).load(Acquire);
         }
         let last = Control(self.hot(entry, CONTROL).load(Acquire));
         match last.state() {
@@ -555,6 +568,7 @@ pub(super) fn hit(image: &Image, canonical: &Canonical, place: &Place) -> Hit {
         original_direction: image.is_original(canonical.from_lower),
         verdict,
         denied: !verdict.accept,
+        counters: layout::unpack_counters(image.counters),
         epochs: layout::unpack_epochs(image.epochs),
         state: image.state,
         ingress,

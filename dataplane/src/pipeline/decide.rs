@@ -1,8 +1,17 @@
 //! What policy says of a flow: egress of its source, then ingress of its destination.
 
+use crate::counters::{CounterId, RuleCounters};
 use crate::policy::PolicyTable;
 use crate::snapshot::{Endpoint, NodeEgress, Role, Snapshot};
-use crate::{Direction, FlowKey, Verdict};
+use crate::{Address, Direction, FlowKey, Verdict};
+
+/// What was decided for a flow, and the counters of what decided. A source that may not send has no
+/// ingress decided.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Decision {
+    pub verdict: Verdict,
+    pub counters: RuleCounters,
+}
 
 /// A flow in its initiator's orientation, with the local endpoints at its ends.
 #[derive(Clone, Copy, Debug)]
@@ -58,18 +67,45 @@ impl<'s> Flow<'s> {
     }
 
     /// The verdict on the flow's first packet. An accept by both directions names ingress.
-    pub fn decide(&self, snapshot: &Snapshot) -> Verdict {
+    pub fn decide(&self, snapshot: &Snapshot) -> Decision {
         let policy = snapshot.policy();
-        let egress = self.egress(snapshot).map(|j| j.verdict(policy, &self.key));
-        if let Some(verdict) = egress
-            && !verdict.accept
-        {
-            return verdict;
+        let mut counters = RuleCounters::default();
+        let mut verdict = Verdict::default_accept(Direction::Ingress);
+        if let Some(judgement) = self.egress(snapshot) {
+            (verdict, counters.egress) = judgement.enforced(policy, &self.key);
+            if !verdict.accept {
+                return Decision { verdict, counters };
+            }
         }
-        match self.ingress() {
-            Some(judgement) => judgement.verdict(policy, &self.key),
-            None => egress.unwrap_or(Verdict::default_accept(Direction::Ingress)),
+        if let Some(judgement) = self.ingress() {
+            (verdict, counters.ingress) = judgement.enforced(policy, &self.key);
         }
+        Decision { verdict, counters }
+    }
+
+    /// The verdict if the policies in audit mode were enforced too; none if neither end has any.
+    pub fn audit(&self, snapshot: &Snapshot) -> Option<Verdict> {
+        let policy = snapshot.policy();
+        let (egress, ingress) = (self.egress(snapshot), self.ingress());
+        let audits = |j: &Option<Judgement<'_>>| j.and_then(|j| j.audited(policy, &self.key));
+        let audited = [audits(&egress), audits(&ingress)];
+        if audited == [None, None] {
+            return None;
+        }
+        // What has no audited policies keeps its say in the flow.
+        let say = |judgement: Option<Judgement<'_>>, audited: Option<Verdict>| {
+            audited.or_else(|| Some(judgement?.enforced(policy, &self.key).0))
+        };
+        let egress = say(egress, audited[0]);
+        if egress.is_some_and(|verdict| !verdict.accept) {
+            return egress;
+        }
+        let ingress = say(ingress, audited[1]);
+        Some(
+            ingress
+                .or(egress)
+                .unwrap_or(Verdict::default_accept(Direction::Ingress)),
+        )
     }
 
     /// Whether any tier may deny traffic of this flow's ends, so that it must not pass untracked
@@ -84,18 +120,34 @@ impl<'s> Flow<'s> {
 }
 
 impl Judgement<'_> {
-    fn verdict(&self, policy: &PolicyTable, key: &FlowKey) -> Verdict {
-        let peer = match self.direction {
+    /// What policy says, and the counter of what says so.
+    fn enforced(&self, policy: &PolicyTable, key: &FlowKey) -> (Verdict, CounterId) {
+        let peer = policy.peer(self.peer(key));
+        let (slot, port) = (self.endpoint.slot, port(key));
+        let decision = policy.decide(slot, self.direction, &peer, key.protocol, port);
+        (decision.verdict, decision.counter)
+    }
+
+    /// What policy would say with what is audited; none if the endpoint has nothing of that.
+    fn audited(&self, policy: &PolicyTable, key: &FlowKey) -> Option<Verdict> {
+        let (slot, port) = (self.endpoint.slot, port(key));
+        if !policy.audits(slot) {
+            return None;
+        }
+        let peer = policy.peer(self.peer(key));
+        let decision = policy.audit(slot, self.direction, &peer, key.protocol, port);
+        Some(decision?.verdict)
+    }
+
+    fn peer(&self, key: &FlowKey) -> Address {
+        match self.direction {
             Direction::Egress => key.destination,
             Direction::Ingress => key.source,
-        };
-        let decision = policy.decide(
-            self.endpoint.slot,
-            self.direction,
-            &policy.peer(peer),
-            key.protocol,
-            key.protocol.has_ports().then_some(key.destination_port),
-        );
-        decision.verdict
+        }
     }
+}
+
+/// The port that policy can name.
+fn port(key: &FlowKey) -> Option<u16> {
+    key.protocol.has_ports().then_some(key.destination_port)
 }

@@ -107,7 +107,11 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             address,
         };
         let event = self.event(view, kind, false);
-        self.announce_first(event);
+        if self.tables.limiters.asks(view.port.id, self.now) {
+            self.announce_first(event);
+        } else {
+            self.announce(event);
+        }
         Err(DropReason::NoNeighbour)
     }
 
@@ -173,7 +177,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         let Some(router) = source.filter(|_| !silent) else {
             return Outcome::Drop(reason);
         };
-        if !self.tables.own_errors.allow(rate, self.now) {
+        if !self.tables.limiters.own_errors.allow(rate, self.now) {
             return Outcome::Drop(reason);
         }
         let (window, packet, mac) = (&mut *inbound.window, view.packet, view.port.mac);

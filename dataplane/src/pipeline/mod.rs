@@ -22,7 +22,7 @@ mod track;
 
 use arrayvec::ArrayVec;
 
-pub use limiter::RateLimiter;
+pub use limiter::{Limiters, RateLimiter};
 
 use crate::conntrack::{self, Storage};
 use crate::counters::{Counter, CounterShard};
@@ -110,10 +110,8 @@ pub struct Tables<'a, S> {
     pub counters: &'a CounterShard,
     /// The worker's events.
     pub events: &'a EventQueue,
-    /// Bounds the ICMP errors that are forwarded.
-    pub related_errors: RateLimiter,
-    /// Bounds the ICMP errors that we make.
-    pub own_errors: RateLimiter,
+    /// The worker's limiters.
+    pub limiters: &'a mut Limiters,
     /// By port number, whether transmission completes partial checksums. Where it does not, and for
     /// ports beyond the slice, they are completed in software.
     pub checksum_offload: &'a [bool],

@@ -1,11 +1,11 @@
 //! The packet and its connection: follow what was decided, decide what is new or out of date.
 
-use super::decide::Flow;
+use super::decide::{Decision, Flow};
 use super::stage::{Stage, View, incarnation};
 use crate::conntrack::{
     Class, Epochs, Facts, Hit, IcmpError, Inserted, NewEntry, Redecided, Storage,
 };
-use crate::counters::Counter;
+use crate::counters::{Counter, RuleCounters};
 use crate::events::EventKind;
 use crate::snapshot::{Endpoint, Epoch, ExistingConnections, Role, Snapshot};
 use crate::wire::{self, Icmp, Transport};
@@ -15,7 +15,7 @@ use crate::{DropReason, Verdict};
 const ATTEMPTS: u32 = 4;
 
 /// A connection in its initiator's orientation, as an entry records it.
-struct Decided<'s> {
+struct Connection<'s> {
     flow: Flow<'s>,
     epochs: Epochs,
 }
@@ -25,9 +25,17 @@ enum Followed {
     /// The packet may pass, or may not.
     Done(Result<(), DropReason>),
     /// The packet opens the connection anew: decide as if there were no entry.
-    Opens,
+    Opens(Option<Denied>),
     /// The entry went away meanwhile: look again.
     Gone,
+}
+
+/// A DENIED connection that its initiator tries to open once more.
+#[derive(Clone, Copy)]
+struct Denied {
+    hit: Hit,
+    /// Whether this very packet cut it.
+    newly: bool,
 }
 
 /// The epochs of a packet's ends, in the packet's orientation.
@@ -51,13 +59,13 @@ impl<S: Storage> Stage<'_, '_, S> {
         for _ in 0..ATTEMPTS {
             let followed = match self.tables.conntrack.lookup(&view.key, &ends, self.now) {
                 Some(hit) => self.follow(view, hit),
-                None => Followed::Opens,
+                None => Followed::Opens(None),
             };
             match followed {
                 Followed::Done(result) => return result,
                 Followed::Gone => {}
-                Followed::Opens => {
-                    if let Some(result) = self.open(view) {
+                Followed::Opens(denied) => {
+                    if let Some(result) = self.open(view, denied) {
                         return result;
                     }
                 }
@@ -68,23 +76,19 @@ impl<S: Storage> Stage<'_, '_, S> {
 
     /// A packet of a connection that has an entry.
     fn follow(&mut self, view: &View<'_>, mut hit: Hit) -> Followed {
-        let mut newly_denied = false;
-        let decided = self.orient(view, &hit);
-        if decided.epochs.is_newer_than(hit.epochs) {
-            let Some(cut) = self.redecide(&decided, &mut hit) else {
+        let mut newly = false;
+        let connection = self.orient(view, &hit);
+        if connection.epochs.is_newer_than(hit.epochs) {
+            let Some(cut) = self.redecide(view, &connection, &mut hit) else {
                 return Followed::Gone;
             };
-            newly_denied = cut;
+            newly = cut;
         }
-        let denial = |verdict| {
-            if newly_denied {
-                EventKind::Denied(verdict)
-            } else {
-                EventKind::DeniedAgain(verdict)
-            }
-        };
         let result = match self.tables.conntrack.track(&hit, &view.facts, self.now) {
-            Ok(Class::New) => return Followed::Opens,
+            Ok(Class::New) => {
+                let denied = hit.denied && hit.original_direction;
+                return Followed::Opens(denied.then_some(Denied { hit, newly }));
+            }
             Ok(Class::Established | Class::Reply) if hit.denied => {
                 Err(DropReason::ConnectionDenied)
             }
@@ -93,28 +97,40 @@ impl<S: Storage> Stage<'_, '_, S> {
         };
         match result {
             Err(DropReason::ConnectionDenied) => {
-                let event = self.event(view, denial(hit.verdict), !hit.original_direction);
-                if newly_denied {
-                    self.announce_first(event);
-                    return Followed::Done(Err(DropReason::PolicyDenied));
-                }
-                self.announce(event);
+                let reason = self.drop_denied(view, Denied { hit, newly });
+                return Followed::Done(Err(reason));
             }
+            // What does not belong to the connection is no hit of its rules.
             Err(reason) => {
                 let event = self.event(view, EventKind::Dropped(reason), false);
                 self.announce(event);
             }
-            Ok(()) => {}
+            Ok(()) => self.tables.counters.rule_packet(hit.counters),
         }
         Followed::Done(result)
     }
 
+    /// Counts and announces a packet of a DENIED connection.
+    fn drop_denied(&mut self, view: &View<'_>, denied: Denied) -> DropReason {
+        let Denied { hit, newly } = denied;
+        self.tables.counters.rule_packet(hit.counters);
+        let reversed = !hit.original_direction;
+        if newly {
+            let event = self.event(view, EventKind::Denied(hit.verdict), reversed);
+            self.announce_first(event);
+            return DropReason::PolicyDenied;
+        }
+        let event = self.event(view, EventKind::DeniedAgain(hit.verdict), reversed);
+        self.announce(event);
+        DropReason::ConnectionDenied
+    }
+
     /// The connection of a hit in its initiator's orientation, under the snapshot in force.
-    fn orient<'v>(&self, view: &View<'v>, hit: &Hit) -> Decided<'v> {
+    fn orient<'v>(&self, view: &View<'v>, hit: &Hit) -> Connection<'v> {
         let flow = view.flow();
         let epochs = epochs(self.snapshot, view);
         if hit.original_direction {
-            return Decided { flow, epochs };
+            return Connection { flow, epochs };
         }
         // Only the role that the initiator's packets come in by tells what the node originates.
         // A port that is gone exempts nothing.
@@ -128,7 +144,7 @@ impl<S: Storage> Stage<'_, '_, S> {
             destination: flow.source,
             ingress,
         };
-        Decided {
+        Connection {
             flow,
             epochs: epochs.reversed(),
         }
@@ -136,49 +152,80 @@ impl<S: Storage> Stage<'_, '_, S> {
 
     /// Decides a connection again (D2), always in its initiator's orientation. Whether that cut it;
     /// none if its entry is gone.
-    fn redecide(&mut self, decided: &Decided<'_>, hit: &mut Hit) -> Option<bool> {
+    fn redecide(
+        &mut self,
+        view: &View<'_>,
+        connection: &Connection<'_>,
+        hit: &mut Hit,
+    ) -> Option<bool> {
         let keep = self.snapshot.settings().existing_connections == ExistingConnections::Keep;
-        let fresh = decided.flow.decide(self.snapshot);
-        let verdict = if keep && hit.verdict.accept && !fresh.accept {
-            hit.verdict
-        } else {
-            fresh
-        };
-        let was_accepted = hit.verdict.accept;
-        let stored = match self
-            .tables
-            .conntrack
-            .redecide(hit.handle, verdict, decided.epochs)
-        {
-            Redecided::Stored => true,
-            Redecided::Newer(newer) => {
-                // Another worker was first: its verdict counts, and its announcement.
-                set_verdict(hit, newer);
-                return Some(false);
-            }
-            Redecided::Gone => return None,
-            Redecided::Busy => false,
-        };
-        set_verdict(hit, verdict);
-        let cut = was_accepted && !verdict.accept;
-        if stored {
-            self.tables.counters.add(Counter::Redecided, 1);
-            self.tables
-                .counters
-                .add(Counter::RedecidedDenied, u64::from(cut));
+        let mut decision = connection.flow.decide(self.snapshot);
+        if keep && hit.verdict.accept && !decision.verdict.accept {
+            decision = Decision {
+                verdict: hit.verdict,
+                counters: hit.counters,
+            };
         }
-        Some(cut && stored)
+        let Decision { verdict, counters } = decision;
+        let was_accepted = hit.verdict.accept;
+        let conntrack = self.tables.conntrack;
+        let stored = conntrack.redecide(hit.handle, verdict, counters, connection.epochs);
+        if let Redecided::Newer { verdict, counters } = stored {
+            // Another worker was first: its verdict counts, and its announcement.
+            set_verdict(hit, verdict, counters);
+            return Some(false);
+        }
+        if stored == Redecided::Gone {
+            return None;
+        }
+        set_verdict(hit, verdict, counters);
+        let Redecided::Stored { before } = stored else {
+            return Some(false);
+        };
+        let cut = was_accepted && !verdict.accept;
+        let shard = self.tables.counters;
+        shard.add(Counter::Redecided, 1);
+        shard.add(Counter::RedecidedDenied, u64::from(cut));
+        for (old, new) in [
+            (before.egress, counters.egress),
+            (before.ingress, counters.ingress),
+        ] {
+            if old != new {
+                shard.rule_connection(new);
+            }
+        }
+        self.audit(view, &connection.flow, verdict, !hit.original_direction);
+        Some(cut)
     }
 
-    /// A packet without entry, or one that opens its connection anew. None if another worker made
-    /// an entry meanwhile.
-    fn open(&mut self, view: &View<'_>) -> Option<Result<(), DropReason>> {
+    /// Tells what the policies in audit mode would have decided of a flow, if otherwise.
+    fn audit(&mut self, view: &View<'_>, flow: &Flow<'_>, enforced: Verdict, reversed: bool) {
+        let Some(would) = flow.audit(self.snapshot) else {
+            return;
+        };
+        if would.accept != enforced.accept {
+            self.tables.counters.add(Counter::FlowsAudited, 1);
+            let event = self.event(view, EventKind::Audited { enforced, would }, reversed);
+            self.announce(event);
+        }
+    }
+
+    /// A packet without entry, or one that opens its connection anew, perhaps a DENIED one. None if
+    /// another worker made an entry meanwhile.
+    fn open(&mut self, view: &View<'_>, denied: Option<Denied>) -> Option<Result<(), DropReason>> {
         let flow = view.flow();
         let opens = view.facts.opens();
         if !opens && !self.tables.conntrack.adopts(&view.facts, self.now) {
             return Some(self.pass_untracked(view, &flow, DropReason::ConntrackInvalid));
         }
-        let verdict = flow.decide(self.snapshot);
+        let Decision { verdict, counters } = flow.decide(self.snapshot);
+        if let Some(denied) = denied
+            && denied.hit.verdict == verdict
+            && self.tables.conntrack.refresh(denied.hit.handle, self.now)
+        {
+            // A SYN sent once more, by all one can tell: no news, and the entry stays.
+            return Some(Err(self.drop_denied(view, denied)));
+        }
         if !opens && !verdict.accept {
             // Adopted flows are judged in either direction: perhaps the other one is allowed (D21).
             return Some(self.drop_invalid(view, DropReason::ConntrackInvalid));
@@ -187,12 +234,17 @@ impl<S: Storage> Stage<'_, '_, S> {
             key: view.key,
             ends: view.ends(),
             verdict,
+            counters,
             epochs: epochs(self.snapshot, view),
             facts: view.facts,
         };
         let inserted = self.tables.conntrack.insert(&entry, self.now);
         if let Ok(Inserted::Raced(_)) = inserted {
             return None;
+        }
+        self.tables.counters.rule_packet(counters);
+        if inserted.is_ok() {
+            self.count_new(view, &flow, verdict, counters);
         }
         if !verdict.accept {
             return Some(Err(self.deny(view, verdict, inserted.is_ok())));
@@ -209,6 +261,27 @@ impl<S: Storage> Stage<'_, '_, S> {
             self.announce(event);
         }
         Some(Ok(()))
+    }
+
+    /// Counts a new entry for the rules that decided it, and chooses some for the self-check.
+    fn count_new(
+        &mut self,
+        view: &View<'_>,
+        flow: &Flow<'_>,
+        verdict: Verdict,
+        counters: RuleCounters,
+    ) {
+        self.tables.counters.rule_connection(counters.egress);
+        self.tables.counters.rule_connection(counters.ingress);
+        self.audit(view, flow, verdict, false);
+        let one_in = self.snapshot.settings().sample_one_in;
+        if self.tables.limiters.samples(one_in) {
+            self.tables.counters.add(Counter::FlowsSampled, 1);
+            let event = self.event(view, EventKind::Sampled(verdict), false);
+            if !self.tables.events.push_sample(event) {
+                self.tables.counters.add(Counter::SamplesLost, 1);
+            }
+        }
     }
 
     /// Counts and announces a denial of a new flow. Without an entry for it every packet is a
@@ -280,9 +353,9 @@ impl<S: Storage> Stage<'_, '_, S> {
             destination: inner_destination,
             ..*view
         };
-        let decided = self.orient_quoted(&quoted, &hit);
-        if decided.epochs.is_newer_than(hit.epochs) {
-            let cut = self.redecide(&decided, &mut hit);
+        let connection = self.orient_quoted(&quoted, &hit);
+        if connection.epochs.is_newer_than(hit.epochs) {
+            let cut = self.redecide(&quoted, &connection, &mut hit);
             if cut.ok_or(DropReason::UnrelatedIcmpError)? {
                 let kind = EventKind::Denied(hit.verdict);
                 let event = self.event(&quoted, kind, !hit.original_direction);
@@ -293,7 +366,7 @@ impl<S: Storage> Stage<'_, '_, S> {
             return Err(DropReason::ConnectionDenied);
         }
         let rate = snapshot.settings().icmp_errors_per_second;
-        if !self.tables.related_errors.allow(rate, self.now) {
+        if !self.tables.limiters.related_errors.allow(rate, self.now) {
             return Err(DropReason::IcmpRateLimited);
         }
         Ok(())
@@ -301,17 +374,18 @@ impl<S: Storage> Stage<'_, '_, S> {
 
     /// As [`Stage::orient`], for a packet that did not come in here itself: the role of its port is
     /// the entry's to say in either direction.
-    fn orient_quoted<'v>(&self, quoted: &View<'v>, hit: &Hit) -> Decided<'v> {
-        let mut decided = self.orient(quoted, hit);
-        decided.flow.ingress = self
+    fn orient_quoted<'v>(&self, quoted: &View<'v>, hit: &Hit) -> Connection<'v> {
+        let mut connection = self.orient(quoted, hit);
+        connection.flow.ingress = self
             .snapshot
             .port(hit.ingress)
             .map_or(Role::Uplink, |port| port.role);
-        decided
+        connection
     }
 }
 
-fn set_verdict(hit: &mut Hit, verdict: Verdict) {
+fn set_verdict(hit: &mut Hit, verdict: Verdict, counters: RuleCounters) {
+    hit.counters = counters;
     hit.verdict = verdict;
     hit.denied = !verdict.accept;
 }

@@ -126,6 +126,12 @@ impl PolicyTable {
         decision.unwrap_or(unknown_endpoint(direction))
     }
 
+    /// Whether policies in audit mode would change anything for `slot`: without them,
+    /// [`PolicyTable::audit`] need not be asked.
+    pub fn audits(&self, slot: EndpointSlot) -> bool {
+        self.slot(slot).is_some_and(|chains| chains.audit.is_some())
+    }
+
     /// What [`PolicyTable::decide`] would say if policies in audit mode were enforced; none where
     /// that cannot differ.
     pub fn audit(

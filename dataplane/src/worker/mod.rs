@@ -26,7 +26,7 @@ use self::sleep::{READY_MAX, Sleeper};
 use crate::conntrack::{Storage, Table};
 use crate::counters::{Counter, Counters};
 use crate::events::EventQueue;
-use crate::pipeline::{self, BURST_MAX, Inbound, Outcome, RateLimiter, Tables};
+use crate::pipeline::{self, BURST_MAX, Inbound, Limiters, Outcome, Tables};
 use crate::snapshot::{PortId, SnapshotReader};
 use crate::xsk::{Burst, Magazine, Umem};
 use crate::{DropReason, Time};
@@ -72,6 +72,7 @@ pub(crate) struct Shared<S> {
     /// One queue per worker.
     pub events: Box<[EventQueue]>,
     pub umem: Arc<Umem>,
+    pub ports_max: u16,
 }
 
 /// Control's side of a worker.
@@ -135,8 +136,7 @@ struct Worker<S> {
     commands: Receiver<Command>,
     ports: Ports,
     magazine: Magazine,
-    related_errors: RateLimiter,
-    own_errors: RateLimiter,
+    limiters: Limiters,
 }
 
 impl<S: Storage> Worker<S> {
@@ -149,14 +149,13 @@ impl<S: Storage> Worker<S> {
     ) -> Self {
         Worker {
             magazine: shared.umem.magazine(),
+            limiters: Limiters::new(shared.ports_max),
             index,
             shared,
             reader,
             sleeper,
             commands,
             ports: Ports::default(),
-            related_errors: RateLimiter::default(),
-            own_errors: RateLimiter::default(),
         }
     }
 
@@ -269,6 +268,7 @@ impl<S: Storage> Worker<S> {
             ports,
             magazine,
             reader,
+            limiters,
             ..
         } = self;
         let shards = (
@@ -290,8 +290,7 @@ impl<S: Storage> Worker<S> {
                 conntrack: &shared.conntrack,
                 counters,
                 events,
-                related_errors: self.related_errors,
-                own_errors: self.own_errors,
+                limiters,
                 checksum_offload: ports.checksum_offload(),
             };
             pipeline::process(
@@ -301,7 +300,6 @@ impl<S: Storage> Worker<S> {
                 time,
                 &mut outcomes,
             );
-            (self.related_errors, self.own_errors) = (tables.related_errors, tables.own_errors);
         }
         for (received, outcome) in received.drain(..).zip(outcomes) {
             let sent = match outcome.transmission() {

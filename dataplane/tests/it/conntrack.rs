@@ -9,6 +9,7 @@ use dataplane::conntrack::{
     AtomicU64, Class, Ends, Epochs, Facts, Inserted, NewEntry, Settings, Table, TcpFacts, TcpFlags,
     Timeouts, heap,
 };
+use dataplane::counters::{CounterId, RuleCounters};
 use dataplane::snapshot::{Epoch, Incarnation, PortId};
 use dataplane::{
     Address, Direction, DropReason, FlowKey, PolicyId, Protocol, Provenance, Tier, Time, Verdict,
@@ -86,6 +87,15 @@ fn verdict(accept: bool, epoch: u32, flow: u16) -> Verdict {
     }
 }
 
+/// Counters that say the same as the verdict.
+fn counters(verdict: &Verdict) -> RuleCounters {
+    let provenance = verdict.provenance;
+    RuleCounters {
+        egress: CounterId(provenance.policy.map_or(0, |policy| policy.0)),
+        ingress: CounterId(provenance.rule.map_or(0, u32::from)),
+    }
+}
+
 fn tcp(flags: TcpFlags) -> Facts {
     Facts::Tcp(TcpFacts {
         flags,
@@ -131,7 +141,9 @@ fn drive<S: dataplane::conntrack::Storage>(
                 } else {
                     key.reversed()
                 };
-                table.redecide(hit.handle, decide(&initiators), epochs(*epoch));
+                let verdict = decide(&initiators);
+                let counters = counters(&verdict);
+                table.redecide(hit.handle, verdict, counters, epochs(*epoch));
             }
             match table.track(&hit, facts, *now) {
                 Ok(Class::New) => {}
@@ -146,6 +158,7 @@ fn drive<S: dataplane::conntrack::Storage>(
             key: *key,
             ends: *ends,
             verdict,
+            counters: counters(&verdict),
             epochs: epochs(*epoch),
             facts: *facts,
         };

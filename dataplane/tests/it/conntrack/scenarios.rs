@@ -151,25 +151,34 @@ fn an_older_snapshot_never_undoes_a_newer_decision() {
     world.send(k, e, Facts::Udp).unwrap();
     let hit = world.table.lookup(&k, &e, world.now).unwrap();
     let denied = verdict(false, 5, 0);
-    let redecide = |accept, epoch| {
-        world
-            .table
-            .redecide(hit.handle, verdict(accept, epoch, 0), epochs(epoch))
+    let newer = Redecided::Newer {
+        verdict: denied,
+        counters: counters(&denied),
     };
-    assert_eq!(redecide(false, 5), Redecided::Stored);
-    assert_eq!(redecide(true, 4), Redecided::Newer(denied));
-    assert_eq!(redecide(true, 5), Redecided::Newer(denied));
+    let first = counters(&verdict(true, 1, 0));
+    assert_eq!(hit.counters, first);
+    let decide = |accept, epoch, epochs| {
+        let verdict = verdict(accept, epoch & 0xff, 0);
+        let counters = counters(&verdict);
+        world.table.redecide(hit.handle, verdict, counters, epochs)
+    };
+    let redecide = |accept, epoch| decide(accept, epoch, epochs(epoch));
+    assert_eq!(redecide(false, 5), Redecided::Stored { before: first });
+    assert_eq!(redecide(true, 4), newer);
+    assert_eq!(redecide(true, 5), newer);
     // One end newer, the other older: not a step forward in time, so it is refused as well.
     let mixed = Epochs {
         source: Epoch(6),
         destination: Epoch(4),
     };
-    let mixed = world.table.redecide(hit.handle, verdict(true, 6, 0), mixed);
-    assert_eq!(mixed, Redecided::Newer(denied));
-    assert!(world.table.lookup(&k, &e, world.now).unwrap().denied);
+    assert_eq!(decide(true, 6, mixed), newer);
+    let hit = world.table.lookup(&k, &e, world.now).unwrap();
+    assert!(hit.denied);
+    assert_eq!(hit.counters, counters(&denied));
     // Epochs wrap around.
     for epoch in [0x7000_0000, 0xe000_0000, 3] {
-        assert_eq!(redecide(true, epoch), Redecided::Stored, "{epoch:#x}");
+        let stored = matches!(redecide(true, epoch), Redecided::Stored { .. });
+        assert!(stored, "{epoch:#x}");
     }
     world.table.remove_endpoint(Incarnation(1));
     assert_eq!(redecide(true, 9), Redecided::Gone);

@@ -267,6 +267,7 @@ fn a_new_daemon_decides_again_even_if_its_generations_start_over() {
         key: k,
         ends: e,
         verdict: verdict(true, 42, 7),
+        counters: counters(&verdict(true, 42, 7)),
         epochs: epochs(42),
         facts: Facts::Udp,
     };
@@ -277,8 +278,16 @@ fn a_new_daemon_decides_again_even_if_its_generations_start_over() {
     let hit = after.lookup(&k, &e, at(1)).unwrap();
     assert!(hit.verdict.accept);
     assert!(epochs(1).is_newer_than(hit.epochs));
+    // The old daemon's rules are not the new one's.
+    assert_eq!(hit.counters, RuleCounters::default());
     let denied = verdict(false, 1, 7);
-    let redecided = after.redecide(hit.handle, denied, epochs(1));
-    assert_eq!(redecided, Redecided::Stored);
-    assert!(after.lookup(&k, &e, at(1)).unwrap().denied);
+    let redecided = after.redecide(hit.handle, denied, counters(&denied), epochs(1));
+    let before = RuleCounters::default();
+    assert_eq!(redecided, Redecided::Stored { before });
+    let hit = after.lookup(&k, &e, at(1)).unwrap();
+    assert!(hit.denied);
+    assert_eq!(hit.counters, counters(&denied));
+    // When it was made is still known.
+    let entry = after.entries(at(1)).next().unwrap();
+    assert!(at(0).since(entry.created) < 200_000_000, "{entry:?}");
 }

@@ -53,6 +53,9 @@ fn work(table: &Heap, epoch: &AtomicU32, clock: &AtomicU32, seed: u64) {
             let made_at = made_for.policy.unwrap().0;
             assert!(made_at >= hit.epochs.source.0, "{made_at} {:?}", hit.epochs);
             assert_eq!(hit.verdict.accept, decide(made_at, &k).accept);
+            // The counters are the flow's own, and as new.
+            assert_eq!(hit.counters.ingress, CounterId(port.into()));
+            assert!(hit.counters.egress.0 >= hit.epochs.source.0, "{hit:?}");
         }
         // A worker may hold an older snapshot than its neighbour.
         let epoch = epoch.load(SeqCst) - numbers.next() % 2;

@@ -233,9 +233,9 @@ fn step(world: &mut World, model: &mut Model, random: &mut Random) {
         );
         return;
     }
-    let opens = key.protocol == Protocol::TCP && !reply;
     let expected = match before {
-        Some(false) if !opens => DropReason::ConnectionDenied,
+        // A SYN sent once more is none the less of a flow that was denied before.
+        Some(false) => DropReason::ConnectionDenied,
         _ => DropReason::PolicyDenied,
     };
     assert_eq!(sent.dropped(), Some(expected), "{key:?}, before {before:?}");

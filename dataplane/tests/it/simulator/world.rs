@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 use dataplane::conntrack::{self, AtomicU64, Table, Timeouts};
 use dataplane::counters::{Counter, Counters, Totals};
 use dataplane::events::{Event, EventQueue};
-use dataplane::pipeline::{BURST_MAX, Inbound, Outcome, RateLimiter, Tables, process};
+use dataplane::pipeline::{BURST_MAX, Inbound, Limiters, Outcome, Tables, process};
 use dataplane::policy::ir::EndpointPolicy;
 use dataplane::policy::{EndpointSlot, PolicyTable};
 use dataplane::route::{NextHop, Route, RouteTable, RouteTarget};
@@ -130,7 +130,7 @@ pub struct World {
     pub now: Time,
     /// Whether ports complete partial checksums.
     pub offload: bool,
-    limiters: (RateLimiter, RateLimiter),
+    limiters: Limiters,
 }
 
 fn port(id: PortId, role: Role, endpoint: Option<EndpointSlot>, peer_mac: Option<Mac>) -> Port {
@@ -236,7 +236,7 @@ impl World {
             events: EventQueue::new(4096),
             now: Time(1000 * SECOND),
             offload: true,
-            limiters: Default::default(),
+            limiters: Limiters::new(128),
         };
         world.publish();
         world
@@ -286,8 +286,7 @@ impl World {
             conntrack: &self.conntrack,
             counters: shard,
             events: &self.events,
-            related_errors: self.limiters.0,
-            own_errors: self.limiters.1,
+            limiters: &mut self.limiters,
             checksum_offload: &[self.offload; 128],
         };
         {
@@ -306,7 +305,6 @@ impl World {
             });
             assert_eq!(allocated.count_total, 0, "the packet path allocated");
         }
-        self.limiters = (tables.related_errors, tables.own_errors);
         let finish = |(outcome, mut window): (Outcome, Vec<u8>)| {
             outcome.account(shard, ingress, Ok(()));
             window.truncate(outcome.transmission().map_or(0, |t| t.len));
