@@ -43,7 +43,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// The IP protocol number's name.
+    /// The IP protocol: ICMP's is the family's.
     pub fn protocol(&self) -> Protocol {
         match (self.transport, self.destination) {
             (Transport::Tcp, _) => Protocol::TCP,
@@ -130,7 +130,16 @@ struct Expansion<'a> {
 impl Expansion<'_> {
     fn line(&mut self, index: usize, line: &Expect) -> Result<(), String> {
         let from = self.senders(&line.from)?;
-        let to = self.receivers(&line.to, line)?;
+        let to = match &line.ports[..] {
+            [] => self.receivers(&line.to, line.protocol, None)?,
+            ports => {
+                let mut to = Vec::new();
+                for port in ports {
+                    to.extend(self.receivers(&line.to, line.protocol, Some(port))?);
+                }
+                to
+            }
+        };
         let single = |end: &End| matches!(end, End::Named { .. } | End::Address(_));
         let many = !single(&line.from) || !single(&line.to);
         let mut any = false;
@@ -210,14 +219,19 @@ impl Expansion<'_> {
         }
     }
 
-    fn receivers(&mut self, end: &End, line: &Expect) -> Result<Vec<Resolved>, String> {
-        let protocol = match line.protocol {
+    fn receivers(
+        &mut self,
+        end: &End,
+        transport: Transport,
+        port: Option<&Port>,
+    ) -> Result<Vec<Resolved>, String> {
+        let protocol = match transport {
             Transport::Tcp => Protocol::TCP,
             Transport::Udp => Protocol::UDP,
             Transport::Sctp => Protocol::SCTP,
             Transport::Icmp => Protocol::ICMP,
         };
-        let wanted = line.port.as_ref().map(Port::text);
+        let wanted = port.map(Port::text);
         let wanted = wanted.as_deref();
         match end {
             End::Named { namespace, name } => {
@@ -236,7 +250,7 @@ impl Expansion<'_> {
             End::Several(ends) => {
                 let mut all = Vec::new();
                 for end in ends {
-                    all.extend(self.receivers(end, line)?);
+                    all.extend(self.receivers(end, transport, port)?);
                 }
                 Ok(all)
             }
@@ -252,7 +266,7 @@ impl Expansion<'_> {
                 match with_port.is_empty() {
                     true => Err(format!(
                         "none of these pods has a {} port called {:?}",
-                        line.protocol.name(),
+                        transport.name(),
                         wanted.unwrap_or_default()
                     )),
                     false => Ok(with_port),

@@ -3,32 +3,22 @@
 
 use std::collections::BTreeSet;
 
-use dataplane::{Direction, Tier};
+use dataplane::{Direction, Tier, Verdict};
 
 use super::flows::{Ends, Flow};
 use super::run::PolicyKey;
-use crate::specification::{Traffic, World};
+use crate::objects::{Key, kinds};
+use crate::specification::{self, Decision, Traffic, World};
 use crate::trace::{Trace, View};
 
-/// What an evaluator says of both directions.
+/// What the compiled table says: of egress at the sender, of ingress at the receiver; none where
+/// that end is no pod, or a pod speaks to itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) egress: bool,
-    pub(super) ingress: bool,
-}
+pub(super) struct Answer([Option<Verdict>; 2]);
 
 impl Answer {
     pub(super) fn allows(self) -> bool {
-        self.egress && self.ingress
-    }
-
-    pub(super) fn words(self) -> &'static str {
-        match (self.egress, self.ingress) {
-            (true, true) => "allow",
-            (false, true) => "deny at egress",
-            (true, false) => "deny at ingress",
-            (false, false) => "deny at egress and ingress",
-        }
+        self.0.iter().flatten().all(|verdict| verdict.accept)
     }
 }
 
@@ -36,12 +26,7 @@ impl Answer {
 pub(super) fn by_engine(view: View<'_>, ends: &Ends, flow: &Flow) -> Answer {
     let pair = (flow.source, flow.destination);
     let (from, to) = (ends.get(flow.from), ends.get(flow.to));
-    let [egress, ingress] = view.verdicts(from, to, pair, flow.protocol(), flow.port);
-    let accepts = |verdict: Option<dataplane::Verdict>| verdict.is_none_or(|v| v.accept);
-    Answer {
-        egress: accepts(egress),
-        ingress: accepts(ingress),
-    }
+    Answer(view.verdicts(from, to, pair, flow.protocol(), flow.port))
 }
 
 /// The compiled table's answer with its reasons.
@@ -63,26 +48,78 @@ impl Specification {
         Specification(World::new(view.cluster, local))
     }
 
-    pub(super) fn answer(&self, ends: &Ends, flow: &Flow) -> Answer {
-        let accepts = |end: u32, direction, peer| {
-            let end = ends.get(end);
-            if end.local.is_none() || flow.source == flow.destination {
-                return true;
-            }
+    /// Where specification, compiled table and trace do not agree on what becomes of a connection
+    /// and who says so.
+    pub(super) fn disagreement(
+        &self,
+        view: View<'_>,
+        ends: &Ends,
+        flow: &Flow,
+        engine: Answer,
+    ) -> Option<String> {
+        let directions = [
+            (Direction::Egress, flow.from, flow.destination),
+            (Direction::Ingress, flow.to, flow.source),
+        ];
+        for ((direction, end, peer), verdict) in directions.into_iter().zip(engine.0) {
+            let Some(verdict) = verdict else { continue };
             let traffic = Traffic {
                 peer,
                 protocol: flow.protocol(),
                 port: flow.port,
             };
-            let pod = end.pod.as_ref();
-            // An interface without a pod's object may do nothing.
-            pod.is_some_and(|pod| self.0.decide(pod, direction, traffic).accept)
-        };
-        Answer {
-            egress: accepts(flow.from, Direction::Egress, flow.destination),
-            ingress: accepts(flow.to, Direction::Ingress, flow.source),
+            // What stands behind an end of this node that has no object may do nothing.
+            let pod = ends.get(end).pod.as_ref();
+            let specified = pod.map(|pod| self.0.decide(pod, direction, traffic));
+            let specified = specified.map_or("deny".to_owned(), |by| in_words(&by));
+            let compiled = in_words(&decision(view, verdict));
+            if specified != compiled {
+                return Some(format!(
+                    "{direction:?}: the compiled table says: {compiled}; the specification: \
+                     {specified}"
+                ));
+            }
         }
+        let traced = by_trace(view, ends, flow).verdict;
+        let compiled = if engine.allows() { "allow" } else { "deny" };
+        (traced != compiled)
+            .then(|| format!("the compiled table says {compiled}, trace says {traced}"))
     }
+}
+
+/// A verdict as the specification gives it.
+fn decision(view: View<'_>, verdict: Verdict) -> Decision {
+    let by = verdict.provenance;
+    let name = by.policy.and_then(|id| view.ids.name(id));
+    let key = name.and_then(|name| {
+        let kind = kinds::KINDS.iter().find(|kind| kind.kind == name.kind)?;
+        Some(Key::new(kind, &name.namespace, &name.name))
+    });
+    Decision {
+        accept: verdict.accept,
+        tier: match by.tier {
+            Tier::SecurityGroup => specification::Tier::SecurityGroup,
+            Tier::Admin => specification::Tier::Admin,
+            Tier::NetworkPolicy => specification::Tier::NetworkPolicy,
+            Tier::Baseline => specification::Tier::Baseline,
+            Tier::Default => specification::Tier::Default,
+        },
+        policy: key,
+        rule: by.rule.map(usize::from),
+    }
+}
+
+/// `deny by NetworkPolicy shop/web rule 2 (NetworkPolicy)`.
+fn in_words(decision: &Decision) -> String {
+    let verdict = if decision.accept { "allow" } else { "deny" };
+    let by = decision.policy.as_ref();
+    let by = by.map_or(String::new(), |key| {
+        format!(" by {} {}/{}", key.kind.kind, key.namespace, key.name)
+    });
+    // The last number that a verdict has stands for all rules from there on.
+    let rule = decision.rule.map(|rule| rule.min(usize::from(u16::MAX)));
+    let rule = rule.map_or(String::new(), |rule| format!(" rule {rule}"));
+    format!("{verdict}{by}{rule} ({:?})", decision.tier)
 }
 
 /// The policies that decided a connection or isolate one of its ends: of which a rule matched, or

@@ -308,17 +308,17 @@ fn expect(node: &Node<'_>) -> Result<Expect, LoadError> {
         line: node.line(),
         from: end(&fields.required("from")?)?,
         to: end(&fields.required("to")?)?,
-        port: fields.optional("port", port)?,
+        ports: fields.optional("port", ports)?.unwrap_or_default(),
         protocol: protocol.unwrap_or(Transport::Tcp),
         family: fields.optional("family", family)?,
         allow: fields.required("allow")?.boolean()?,
         because: fields.optional("because", Node::text)?,
         skip: skip(&fields)?,
     };
-    match (expect.protocol, &expect.port) {
-        (Transport::Icmp, Some(_)) => Err(node.error("ICMP has no port")),
-        (Transport::Icmp, None) | (_, Some(_)) => Ok(expect),
-        (other, None) => Err(node.error(format!("{} needs a port", other.name()))),
+    match (expect.protocol, expect.ports.is_empty()) {
+        (Transport::Icmp, false) => Err(node.error("ICMP has no port")),
+        (Transport::Icmp, true) | (_, false) => Ok(expect),
+        (other, true) => Err(node.error(format!("{} needs a port", other.name()))),
     }
 }
 
@@ -340,6 +340,18 @@ fn family(node: &Node<'_>) -> Result<Family, LoadError> {
         .into_iter()
         .find(|f| f.name() == text);
     found.ok_or_else(|| node.error(format!("must be IPv4 or IPv6, not {text:?}")))
+}
+
+/// A port, or a list of some.
+fn ports(node: &Node<'_>) -> Result<Vec<Port>, LoadError> {
+    let Value::Array(_) = node.value else {
+        return Ok(vec![port(node)?]);
+    };
+    let items = node.items()?;
+    if items.is_empty() {
+        return Err(node.error("names no port"));
+    }
+    items.iter().map(port).collect()
 }
 
 fn port(node: &Node<'_>) -> Result<Port, LoadError> {

@@ -126,8 +126,9 @@ pub struct Expect {
     pub from: End,
     /// Who receives.
     pub to: End,
-    /// The destination's port; of a Service, the Service's. None for ICMP.
-    pub port: Option<Port>,
+    /// The destination's ports, each a connection of its own; of a Service, the Service's. Empty
+    /// for ICMP only.
+    pub ports: Vec<Port>,
     /// By default TCP.
     pub protocol: Transport,
     /// By default every family that both ends have.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::flows::{Flow, Flows};
-use super::judge::{self, Answer, Specification};
+use super::judge::{self, Specification};
 use super::model::{Expect, Family, PolicyTest, Step};
 use super::scene::{Scene, decode};
 use crate::objects::Object;
@@ -280,9 +280,7 @@ impl Running<'_> {
                 wrong.push(word(answer.allows()).to_owned());
             }
             if let Some(specification) = &specification {
-                let other = specification.answer(&ends, flow);
-                let trace = judge::by_trace(view, &ends, flow);
-                wrong.extend(disagreement(answer, other, &trace));
+                wrong.extend(specification.disagreement(view, &ends, flow, answer));
             }
             if let Some(policy) = &line.because
                 && wrong.is_empty()
@@ -343,20 +341,6 @@ impl Running<'_> {
 
 const fn word(allow: bool) -> &'static str {
     if allow { "allow" } else { "deny" }
-}
-
-/// Where evaluators that must agree do not.
-fn disagreement(engine: Answer, specification: Answer, trace: &Trace) -> Option<String> {
-    let traced = trace.verdict == word(true);
-    if engine == specification && traced == engine.allows() {
-        return None;
-    }
-    Some(format!(
-        "the evaluators disagree: the compiled table says {}, the specification {}, trace {}",
-        engine.words(),
-        specification.words(),
-        trace.verdict
-    ))
 }
 
 /// `shop/client -> shop/web TCP 80`, with the family where the ends have both.

@@ -108,7 +108,8 @@ fn every_kind_of_end() {
 - {from: shop/db, to: shop/db, port: 80, allow: true}
 - {from: shop/web, to: shop/db, protocol: ICMP, allow: false}
 - {from: shop/web, to: shop/api, protocol: ICMP, family: IPv4, allow: true}
-- {from: shop/web, to: shop/db, protocol: SCTP, port: 1, allow: false}
+- {from: shop/web, to: shop/db, protocol: SCTP, port: [1, 2], allow: false}
+- {from: shop/api, to: [shop/db], port: [sql, 5432], allow: true}
 ",
     );
 }
@@ -346,6 +347,10 @@ fn the_format_is_read_strictly_and_errors_say_where() {
             "{from: '*', to: '*', port: 1, protocol: tcp, allow: true}",
             "t.yaml:11: document 2: expect[1].protocol: must be TCP, UDP, SCTP or ICMP, not \
              \"tcp\"",
+        ),
+        (
+            "{from: '*', to: '*', port: [], allow: true}",
+            "t.yaml:11: document 2: expect[1].port: names no port",
         ),
         (
             "{from: '*', port: 1, allow: true}",
