@@ -89,6 +89,26 @@ pub const OBSERVED_FLOWS: usize = 4096;
 /// told how many.
 pub const OBSERVED_FLOWS_PER_SECOND: u32 = 20_000;
 
+/// New flows of which one is decided again by the specification.
+pub const SAMPLE_ONE_IN: u32 = 64;
+/// Range of `self_check.sample_one_in`; 0 is none at all.
+pub const SAMPLE_ONE_IN_RANGE: RangeInclusive<u32> = 0..=1 << 20;
+/// Samples a second that are decided again at most; what is beyond it is skipped and counted.
+pub const SAMPLES_PER_SECOND: u32 = 1000;
+/// Range of `self_check.samples_per_second`.
+pub const SAMPLES_PER_SECOND_RANGE: RangeInclusive<u32> = 1..=1_000_000;
+/// Percent of one core that the self-check uses at most: behind each sample it rests as much
+/// longer. While it rests samples wait, and those that find no room are skipped and counted.
+pub const SELF_CHECK_CPU_PERCENT: u32 = 5;
+/// Range of `self_check.cpu_percent`.
+pub const SELF_CHECK_CPU_PERCENT_RANGE: RangeInclusive<u32> = 1..=100;
+/// Samples that wait to be decided again.
+pub const SELF_CHECK_QUEUE: usize = 1024;
+/// Generations whose objects are kept for the self-check. A sample of an older one is skipped.
+pub const SELF_CHECK_GENERATIONS: usize = 64;
+/// Disagreements whose objects are written to the state directory; later ones are only logged.
+pub const SELF_CHECK_FILES: usize = 4;
+
 /// Bytes of the journal after which the store is written as a whole and the journal begins anew.
 pub const JOURNAL_BYTES: u64 = 16 << 20;
 

@@ -51,6 +51,8 @@ pub struct Config {
     pub enforcement: Enforcement,
     /// The denial log.
     pub log: Log,
+    /// The self-check of policy.
+    pub self_check: SelfCheck,
     /// Bounds of the control socket and the store.
     pub limits: Limits,
 }
@@ -209,6 +211,19 @@ pub enum LogFormat {
     Json,
 }
 
+/// The self-check: a share of the new flows is decided again by a second, naive implementation of
+/// policy, by a thread of low priority. `weir_policy_mismatch_total` must stay 0.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SelfCheck {
+    /// One of so many new flows; 0 is none.
+    pub sample_one_in: u32,
+    /// At most so many a second.
+    pub samples_per_second: u32,
+    /// Percent of one core that it may use.
+    pub cpu_percent: u32,
+}
+
 /// Bounds of the control socket and the store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -249,6 +264,7 @@ impl Default for Config {
             node_egress: NodeEgress::default(),
             enforcement: Enforcement::default(),
             log: Log::default(),
+            self_check: SelfCheck::default(),
             limits: Limits::default(),
         }
     }
@@ -343,6 +359,16 @@ impl Default for Log {
     }
 }
 
+impl Default for SelfCheck {
+    fn default() -> Self {
+        SelfCheck {
+            sample_one_in: limits::SAMPLE_ONE_IN,
+            samples_per_second: limits::SAMPLES_PER_SECOND,
+            cpu_percent: limits::SELF_CHECK_CPU_PERCENT,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Limits {
@@ -405,6 +431,7 @@ impl Config {
             self.log.aggregation_s,
             limits::LOG_AGGREGATION_RANGE_S,
         )?;
+        self.check_self_check()?;
         range("limits.clients", self.limits.clients, limits::CLIENTS_RANGE)?;
         range(
             "limits.message_bytes",
@@ -474,6 +501,25 @@ impl Config {
             return wrong("workers", "cores are numbered 0 to 1023");
         }
         Ok(())
+    }
+
+    fn check_self_check(&self) -> Result<(), ConfigError> {
+        let check = &self.self_check;
+        range(
+            "self_check.sample_one_in",
+            check.sample_one_in,
+            limits::SAMPLE_ONE_IN_RANGE,
+        )?;
+        range(
+            "self_check.samples_per_second",
+            check.samples_per_second,
+            limits::SAMPLES_PER_SECOND_RANGE,
+        )?;
+        range(
+            "self_check.cpu_percent",
+            check.cpu_percent,
+            limits::SELF_CHECK_CPU_PERCENT_RANGE,
+        )
     }
 
     fn check_conntrack(&self) -> Result<(), ConfigError> {

@@ -23,7 +23,7 @@ impl<P: Plane> Daemon<P> {
         for event in self.plane.take_events(LOG_FLOWS) {
             match event.kind {
                 EventKind::NeighbourMissing { port, address } => self.plane.resolve(port, address),
-                EventKind::Sampled(_) => {}
+                EventKind::Sampled(verdict) => self.verify(&event, verdict, now),
                 _ => self.follow_event(&event, now, clock),
             }
         }
@@ -65,7 +65,7 @@ impl<P: Plane> Daemon<P> {
         Some(self.flow_policy(verdict)?.full_name())
     }
 
-    fn flow_policy(&self, verdict: Verdict) -> Option<FlowPolicy> {
+    pub(super) fn flow_policy(&self, verdict: Verdict) -> Option<FlowPolicy> {
         let name = self.ids.name(verdict.provenance.policy?)?;
         Some(FlowPolicy {
             kind: name.kind.to_owned(),

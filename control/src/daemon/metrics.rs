@@ -87,6 +87,7 @@ impl<P: Plane> Daemon<P> {
         self.port_metrics(&mut out);
         self.conntrack_metrics(&mut out);
         self.policy_metrics(&mut out);
+        self.self_check_metrics(&mut out);
         self.record_metrics(&mut out);
         MetricsReply { text: out.text }
     }
@@ -331,6 +332,37 @@ impl<P: Plane> Daemon<P> {
             Kind::Gauge,
             "Distinct lists of rules that endpoints have, both directions together.",
             footprint.chains,
+        );
+    }
+
+    fn self_check_metrics(&self, out: &mut Exposition) {
+        let Some(verifier) = &self.verifier else {
+            return;
+        };
+        let counts = verifier.counts();
+        out.single(
+            "weir_policy_mismatch_total",
+            Kind::Counter,
+            "Flows that the naive specification decides otherwise. Anything but 0 is a mistake in Weir.",
+            counts.mismatches(),
+        );
+        out.single(
+            "weir_policy_reason_mismatch_total",
+            Kind::Counter,
+            "Flows that it decides alike, but by another policy or rule.",
+            counts.reason_mismatches(),
+        );
+        out.single(
+            "weir_policy_samples_total",
+            Kind::Counter,
+            "New flows that the naive specification has decided again.",
+            counts.checked(),
+        );
+        out.single(
+            "weir_policy_samples_skipped_total",
+            Kind::Counter,
+            "Flows chosen for that and left out: too many at once, or of a generation that is gone.",
+            counts.skipped() + self.plane.samples_lost(),
         );
     }
 

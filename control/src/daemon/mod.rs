@@ -19,6 +19,7 @@ mod report;
 pub mod server;
 mod services;
 pub mod state;
+mod verify;
 pub mod watches;
 
 use std::fs;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use config::Config;
 use dataplane::conntrack::Entry;
-use dataplane::counters::Totals;
+use dataplane::counters::{RuleHits, Totals};
 use dataplane::engine::{Acknowledged, Engine, EngineError, PortSpec};
 use dataplane::events::Event;
 use dataplane::snapshot::{Generation, Incarnation, PortId, Role};
@@ -110,6 +110,12 @@ pub trait Plane {
 
     /// Events that did not reach [`Plane::take_events`].
     fn events_lost(&self) -> u64;
+
+    /// Samples for the self-check that did not reach [`Plane::take_events`].
+    fn samples_lost(&self) -> u64;
+
+    /// Writes the hits of the rules numbered below `hits.len()`.
+    fn rule_hits(&self, hits: &mut [RuleHits]);
 
     /// Removes a gone endpoint's connections.
     fn forget_endpoint(&mut self, incarnation: Incarnation);
@@ -261,6 +267,14 @@ impl Plane for KernelPlane {
 
     fn events_lost(&self) -> u64 {
         self.engine.events_lost()
+    }
+
+    fn samples_lost(&self) -> u64 {
+        self.engine.samples_lost()
+    }
+
+    fn rule_hits(&self, hits: &mut [RuleHits]) {
+        self.engine.rule_hits(hits);
     }
 
     fn forget_endpoint(&mut self, incarnation: Incarnation) {

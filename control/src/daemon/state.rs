@@ -27,6 +27,7 @@ use super::network::{Facts, Interface};
 use super::observe::RecentFlows;
 use super::plane::{Outside, Plane, PlaneError};
 use super::server::refused;
+use super::verify::Verifier;
 use super::watches::Watches;
 use crate::cluster::{Cluster, Event, EventKind, System};
 use crate::denial_log::DenialLog;
@@ -91,6 +92,8 @@ pub struct Daemon<P> {
     pub(super) accept_events_live: bool,
     /// Pods by their addresses, as of `cluster`.
     pub(super) addresses: PodAddresses,
+    /// The self-check, unless it is switched off.
+    pub(super) verifier: Option<Verifier>,
     pub(super) started: Instant,
     pub(super) clients: usize,
 }
@@ -114,6 +117,13 @@ impl<P: Plane> Daemon<P> {
         let addresses = PodAddresses::of(&cluster);
         let (endpoints, saved) =
             Endpoints::open(&config.runtime_dir).map_err(system("read the endpoints' file"))?;
+        let verifier = match config.self_check.sample_one_in {
+            0 => None,
+            _ => {
+                let started = Verifier::start(&config.self_check, &config.state_dir);
+                Some(started.map_err(system("start the self-check's thread"))?)
+            }
+        };
         let mut daemon = Daemon {
             config,
             plane,
@@ -133,6 +143,7 @@ impl<P: Plane> Daemon<P> {
             recent: RecentFlows::new(Instant::now()),
             accept_events_live: false,
             addresses,
+            verifier,
             started: Instant::now(),
             clients: 0,
         };
@@ -322,6 +333,7 @@ impl<P: Plane> Daemon<P> {
             policy: compiled.table.clone(),
             settings: Settings {
                 accept_events: self.accept_events(),
+                sample_one_in: self.config.self_check.sample_one_in,
                 ..settings(&self.config)
             },
             ..Parts::default()
@@ -383,6 +395,7 @@ impl<P: Plane> Daemon<P> {
             },
             elapsed_micros: 0,
         };
+        self.keep_grounds();
         match published {
             Ok(acknowledged) => {
                 let elapsed = acknowledged.elapsed.as_micros();

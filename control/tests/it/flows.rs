@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
+use std::time::{Duration, Instant};
 
 use dataplane::events::{Event, EventKind};
 use dataplane::snapshot::{Generation, Incarnation, PortId, Role};
@@ -283,4 +284,91 @@ fn metrics_are_prometheus_text_with_stable_names() {
         .keys()
         .filter(|series| series.starts_with("weir_dropped_packets_total"));
     assert_eq!(drops.count(), DropReason::ALL.len());
+}
+
+/// The value of a metric without labels.
+fn metric(scene: &mut Scene, name: &str) -> f64 {
+    let reply = scene.must("metrics", json!({}));
+    parse(reply["text"].as_str().unwrap())[name]
+}
+
+#[test]
+fn the_self_check_notices_a_wrong_verdict_and_keeps_what_it_follows_from() {
+    let mut scene = Scene::new("selfcheck");
+    let applied = scene.must("apply", json!({"objects": [pod("a"), deny("d")]}));
+    let uid = applied["results"][0]["uid"].as_str().unwrap().to_owned();
+    let added = scene.add("a", &uid, "10.0.0.3").unwrap();
+    assert_eq!(
+        scene.snapshot().settings().sample_one_in,
+        config::limits::SAMPLE_ONE_IN
+    );
+    let generation = Generation(scene.generation());
+    let sample = |verdict: Verdict| Event {
+        destination: Incarnation(added["incarnation"].as_u64().unwrap() as u32),
+        generation,
+        ..event(EventKind::Sampled(verdict))
+    };
+    let check = |scene: &mut Scene, event: Event, name: &str| {
+        let before = metric(scene, name);
+        scene.memory.borrow_mut().events.push(event);
+        assert!(scene.tick());
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while metric(scene, name) == before {
+            assert!(Instant::now() < deadline, "{name} stays {before}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let mismatches = |scene: &mut Scene| {
+        let reasons = metric(scene, "weir_policy_reason_mismatch_total");
+        (metric(scene, "weir_policy_mismatch_total"), reasons)
+    };
+    check(
+        &mut scene,
+        sample(by_policy(false, None)),
+        "weir_policy_samples_total",
+    );
+    assert_eq!(mismatches(&mut scene), (0.0, 0.0), "right in all");
+    // The node itself always reaches its pods.
+    let by_node = Event {
+        ingress_role: Role::HostNode,
+        ..sample(Verdict::default_accept(Direction::Ingress))
+    };
+    check(&mut scene, by_node, "weir_policy_samples_total");
+    assert_eq!(mismatches(&mut scene), (0.0, 0.0), "exempt");
+    check(
+        &mut scene,
+        sample(by_policy(false, Some(0))),
+        "weir_policy_reason_mismatch_total",
+    );
+    assert_eq!(
+        mismatches(&mut scene),
+        (0.0, 1.0),
+        "right for a wrong reason"
+    );
+    let wrong = Verdict::default_accept(Direction::Ingress);
+    check(&mut scene, sample(wrong), "weir_policy_mismatch_total");
+    assert_eq!(mismatches(&mut scene), (1.0, 1.0), "wrong");
+    let old = Event {
+        generation: Generation(generation.0 + 1000),
+        ..sample(wrong)
+    };
+    check(&mut scene, old, "weir_policy_samples_skipped_total");
+    assert_eq!(mismatches(&mut scene), (1.0, 1.0), "nobody knows");
+    let kept = scene
+        .folder
+        .join(format!("state/mismatch-{}-1.json", generation.0));
+    let kept: Value = serde_json::from_slice(&fs::read(kept).unwrap()).unwrap();
+    let names: Vec<&str> = kept["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|object| object["metadata"]["name"].as_str().unwrap())
+        .collect();
+    assert!(names.contains(&"d") && names.contains(&"a"), "{names:?}");
+    assert_eq!(kept["mismatch"]["engine"], "accept (Ingress Default)");
+    let specification = kept["mismatch"]["specification"].as_str().unwrap();
+    assert!(
+        specification.starts_with("drop (Ingress NetworkPolicy policy "),
+        "{specification}"
+    );
 }

@@ -18,7 +18,7 @@ use control::daemon::state::Daemon;
 use control::denial_log::{self, DenialLog};
 use control::journal::Journal;
 use control::protocol::{ErrorObject, Reason};
-use dataplane::counters::Totals;
+use dataplane::counters::{RuleHits, Totals};
 use dataplane::engine::{Acknowledged, EngineError};
 use dataplane::events::{Event, EventKind};
 use dataplane::snapshot::{EndpointSlot, Generation, Incarnation, PortId, Role};
@@ -37,6 +37,8 @@ pub struct Memory {
     forgotten: Vec<u32>,
     resolved: Vec<Address>,
     pub events: Vec<Event>,
+    /// By counter.
+    pub rule_hits: Vec<RuleHits>,
     uplinks: Vec<String>,
     /// What the connection table knows.
     last_incarnation: u32,
@@ -143,6 +145,17 @@ impl Plane for Fake {
 
     fn events_lost(&self) -> u64 {
         0
+    }
+
+    fn samples_lost(&self) -> u64 {
+        0
+    }
+
+    fn rule_hits(&self, hits: &mut [RuleHits]) {
+        let known = &self.0.borrow().rule_hits;
+        for (at, hit) in hits.iter_mut().enumerate() {
+            *hit = known.get(at).copied().unwrap_or_default();
+        }
     }
 
     fn forget_endpoint(&mut self, incarnation: Incarnation) {
