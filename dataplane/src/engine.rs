@@ -27,7 +27,7 @@ use crate::conntrack::Timeouts;
 use crate::counters::{CounterId, Counters, RuleHits, Totals};
 use crate::events::{Event, EventQueue};
 use crate::snapshot::{
-    Generation, Incarnation, NotAcknowledged, PortId, Role, Snapshot, SnapshotCell,
+    Generation, Incarnation, NotAcknowledged, PortId, Retired, Role, Snapshot, SnapshotCell,
 };
 use crate::worker::{self, Command, Shared, WorkerHandle};
 use crate::xdp::{Programs, XdpError};
@@ -169,7 +169,7 @@ pub struct Engine {
     workers: Vec<WorkerHandle>,
     cell: Arc<SnapshotCell>,
     /// Snapshots that some worker may still use.
-    retired: Vec<Arc<Snapshot>>,
+    retired: Retired,
     programs: Programs,
     ports: PortRegister,
     publish_patience: Duration,
@@ -228,7 +228,7 @@ impl Engine {
             shared,
             workers: Vec::with_capacity(workers),
             cell,
-            retired: Vec::new(),
+            retired: Retired::default(),
             programs,
             ports: PortRegister::new(options.ports_max),
             publish_patience: options.publish_patience,
@@ -323,7 +323,7 @@ impl Engine {
         }
         let begin = Instant::now();
         let previous = self.cell.publish(Arc::new(snapshot));
-        self.retired.push(previous);
+        self.retired.keep(previous);
         for worker in &self.workers {
             worker.wake.wake();
         }
@@ -331,7 +331,7 @@ impl Engine {
         self.cell.wait(offered, self.publish_patience)?;
         // From the publication: a worker that is woken may have adopted it before we wait.
         let elapsed = begin.elapsed();
-        self.retired.clear();
+        self.retired.sweep();
         Ok(Acknowledged {
             generation: offered,
             workers: self.workers.len(),
@@ -425,9 +425,7 @@ impl Engine {
             .cursor;
         self.shared.umem.reclaim();
         // After a publication that was not acknowledged in time.
-        if self.cell.acknowledged() >= self.cell.load().generation() {
-            self.retired.clear();
-        }
+        self.retired.sweep();
     }
 
     /// Whether every worker lives.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
-pub use cell::{NotAcknowledged, SnapshotCell, SnapshotReader};
+pub use cell::{NotAcknowledged, Retired, SnapshotCell, SnapshotReader};
 use topology::Topology;
 
 pub use crate::policy::EndpointSlot;

@@ -1,14 +1,15 @@
 //! Publication: one writer, many readers that acknowledge what they have adopted.
 //!
 //! A reader adopts the newest snapshot between bursts and then acknowledges its generation. The
-//! writer keeps every snapshot until all readers have acknowledged a later one, so that a reader's
-//! own reference is never the last: freeing a large table never happens on a worker.
+//! writer keeps every snapshot that some reader still uses ([`Retired`]), so that a reader's own
+//! reference is never the last: freeing a large table never happens on a worker.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam_utils::CachePadded;
 
 use super::{Generation, Snapshot};
@@ -20,7 +21,15 @@ pub struct SnapshotCell {
     /// Generation of `current`, so that readers see by one load that nothing changed.
     published: CachePadded<AtomicU64>,
     acknowledged: Box<[CachePadded<AtomicU64>]>,
+    /// The generation that the writer sleeps for; 0 while it does not.
+    awaited: CachePadded<AtomicU64>,
+    /// The writer's thread, since it has slept for the first time.
+    writer: ArcSwapOption<Thread>,
 }
+
+/// How long the writer looks, yielding, before it sleeps: a worker that runs answers within a burst,
+/// one that sleeps within some tens of microseconds. To be woken itself would cost the writer more.
+const LOOK: Duration = Duration::from_micros(200);
 
 /// Not every reader acknowledged in time.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -48,11 +57,13 @@ impl SnapshotCell {
             acknowledged: (0..readers)
                 .map(|_| CachePadded::new(AtomicU64::new(0)))
                 .collect(),
+            awaited: CachePadded::new(AtomicU64::new(0)),
+            writer: ArcSwapOption::empty(),
         }
     }
 
     /// Puts `snapshot` where readers find it. The one writer calls this, and keeps the returned
-    /// predecessor until [`SnapshotCell::acknowledged`] reaches the new generation.
+    /// predecessor while a reader may use it: [`Retired`].
     pub fn publish(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
         let generation = snapshot.generation().0;
         let previous = self.current.swap(snapshot);
@@ -96,7 +107,8 @@ impl SnapshotCell {
         self.acknowledged.len()
     }
 
-    /// Waits until every reader has adopted `generation`: first yielding, then in short sleeps.
+    /// Waits until every reader has adopted `generation`. The one writer calls this. It looks for a
+    /// moment, then leaves its core to the readers and sleeps until the last of them wakes it.
     ///
     /// # Errors
     /// If that takes longer than `patience`.
@@ -110,9 +122,11 @@ impl SnapshotCell {
             let live = self.live(generation);
             let waited = start.elapsed();
             if live == self.readers() {
+                self.awaited.store(0, Ordering::Relaxed);
                 return Ok(waited);
             }
             if waited > patience {
+                self.awaited.store(0, Ordering::Relaxed);
                 return Err(NotAcknowledged {
                     generation,
                     live,
@@ -120,11 +134,39 @@ impl SnapshotCell {
                     waited,
                 });
             }
-            if waited < Duration::from_micros(200) {
-                std::thread::yield_now();
+            if waited < LOOK {
+                thread::yield_now();
+            } else if self.awaited.load(Ordering::Relaxed) != generation.0 {
+                self.announce_sleep(generation);
+                // And once more around: a reader may have answered before it could see that.
             } else {
-                std::thread::sleep(Duration::from_micros(50));
+                thread::park_timeout(patience - waited);
             }
+        }
+    }
+
+    /// From here on the reader that completes `generation` wakes this thread.
+    fn announce_sleep(&self, generation: Generation) {
+        let this = thread::current();
+        let known = self.writer.load();
+        if known.as_ref().is_none_or(|known| known.id() != this.id()) {
+            self.writer.store(Some(Arc::new(this)));
+        }
+        self.awaited.store(generation.0, Ordering::Relaxed);
+        // Pairs with the one in `wake_writer`: the writer's next look sees the acknowledgement, or
+        // the reader sees that the writer sleeps.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Wakes the writer if it sleeps for this acknowledgement, the last one.
+    fn wake_writer(&self) {
+        fence(Ordering::SeqCst);
+        let awaited = self.awaited.load(Ordering::Relaxed);
+        if awaited != 0
+            && self.acknowledged().0 >= awaited
+            && let Some(writer) = &*self.writer.load()
+        {
+            writer.unpark();
         }
     }
 
@@ -135,6 +177,30 @@ impl SnapshotCell {
             cell: Arc::clone(self),
             index,
         }
+    }
+}
+
+/// Snapshots that are no longer the newest, while some reader uses them.
+#[derive(Debug, Default)]
+pub struct Retired(Vec<Arc<Snapshot>>);
+
+impl Retired {
+    /// Keeps one more.
+    pub fn keep(&mut self, snapshot: Arc<Snapshot>) {
+        self.sweep();
+        self.0.push(snapshot);
+    }
+
+    /// Frees those that no reader uses. Nobody can take one up again that is not the newest, and a
+    /// reader holds one at a time: however many publications a stuck reader misses, there stay at
+    /// most as many as there are readers, and what others hold.
+    pub fn sweep(&mut self) {
+        self.0.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
     }
 }
 
@@ -160,6 +226,7 @@ impl SnapshotReader {
             let generation = self.current.generation().0;
             if word.load(Ordering::Relaxed) != generation {
                 word.store(generation, Ordering::Release);
+                self.cell.wake_writer();
             }
         }
         &self.current
@@ -210,6 +277,43 @@ mod tests {
         assert_eq!((late.live, late.readers), (1, 2));
         slow.refresh();
         assert!(cell.wait(Generation(2), Duration::ZERO).is_ok());
+    }
+
+    #[test]
+    fn a_sleeping_writer_is_woken_by_the_last_reader() {
+        let cell = Arc::new(SnapshotCell::new(snapshot(1), 2));
+        let mut readers = [cell.reader(0), cell.reader(1)];
+        cell.publish(snapshot(2));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| cell.wait(Generation(2), Duration::from_secs(600)));
+            for reader in &mut readers {
+                while cell.awaited.load(Ordering::Relaxed) == 0 {
+                    std::thread::yield_now();
+                }
+                assert!(!waiting.is_finished());
+                reader.refresh();
+            }
+            assert!(waiting.join().unwrap().is_ok());
+        });
+        assert_eq!(cell.awaited.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_stuck_reader_keeps_one_snapshot_however_many_it_misses() {
+        let cell = Arc::new(SnapshotCell::new(snapshot(1), 2));
+        let (mut stuck, mut lively) = (cell.reader(0), cell.reader(1));
+        let mut retired = Retired::default();
+        stuck.refresh();
+        for generation in 2..1000 {
+            retired.keep(cell.publish(snapshot(generation)));
+            lively.refresh();
+            // The stuck one's, and what the lively one has just left.
+            assert!(retired.count() <= 2);
+            assert_eq!(stuck.current().generation(), Generation(1));
+        }
+        stuck.refresh();
+        retired.sweep();
+        assert_eq!(retired.count(), 0);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dataplane::conntrack::Timeouts;
-use dataplane::counters::Counter;
+use dataplane::counters::{Counter, RuleHits};
 use dataplane::engine::{ConntrackOptions, Engine, EngineError, Options, PortSpec};
 use dataplane::events::{Event, EventKind};
 use dataplane::policy::ir::{Block, Chain, EndpointPolicy, Peers, PortRange, Ports, Rule};
@@ -618,6 +618,58 @@ pub fn policy_decides_and_cuts_live_connections() {
         connect(&namespaces[1], shut).unwrap();
     }
     assert!(lab.engine().counters().counter(Counter::RedecidedDenied) >= 2);
+    lab.finish();
+}
+
+/// From publication to the last worker's acknowledgement, sorted.
+fn publications(lab: &mut Lab, pause: Duration) -> Vec<Duration> {
+    let policy = Arc::clone(&lab.parts.policy);
+    let mut elapsed: Vec<Duration> = (0..300)
+        .map(|_| {
+            thread::sleep(pause);
+            lab.parts.generation.0 += 1;
+            let generation = lab.parts.generation;
+            let newest = lab.engine().snapshot();
+            let changed = [EndpointSlot(0)];
+            let next = newest.with_policy(generation, Arc::clone(&policy), changed);
+            lab.engine().publish(next.unwrap()).unwrap().elapsed
+        })
+        .collect();
+    elapsed.sort();
+    elapsed
+}
+
+/// A publication is acknowledged when the workers have it, not at some later look: those that sleep
+/// are woken, those that are busy look between bursts.
+pub fn publications_wake_sleepers_and_do_not_wait_for_the_clock() {
+    let mut lab = Lab::new("publish", 2);
+    let (from, to) = (lab.pod(0), pod_address(1, true));
+    // Longer than a worker takes to fall asleep.
+    let asleep = publications(&mut lab, Duration::from_millis(3));
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let busy = thread::scope(|scope| {
+        scope.spawn(|| {
+            inside(&from, || {
+                let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    // A full queue refuses now and then.
+                    let _ = socket.send_to(&[0; 64], (to, 9));
+                }
+            });
+        });
+        let busy = publications(&mut lab, Duration::from_millis(1));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        busy
+    });
+    for (name, elapsed) in [("asleep", &asleep), ("busy", &busy)] {
+        let [middle, late, last] = [150, 297, 299].map(|i| elapsed[i]);
+        println!("  workers {name}: median {middle:?}, p99 {late:?}, longest {last:?}");
+        // A worker that nobody wakes sleeps for 100 ms. What else the machine runs may delay some.
+        assert!(middle < Duration::from_millis(20), "{name}: {middle:?}");
+    }
+    let mut hits = [RuleHits::default(); 1];
+    lab.engine().rule_hits(&mut hits);
+    assert!(hits[0].packets > 100, "the workers count: {hits:?}");
     lab.finish();
 }
 

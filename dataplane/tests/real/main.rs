@@ -69,6 +69,10 @@ const TESTS: &[Test] = &[
         "policy_decides_and_cuts_live_connections",
         engine::policy_decides_and_cuts_live_connections,
     ),
+    (
+        "publications_wake_sleepers_and_do_not_wait_for_the_clock",
+        engine::publications_wake_sleepers_and_do_not_wait_for_the_clock,
+    ),
     ("ports_come_and_go", engine::ports_come_and_go),
 ];
 

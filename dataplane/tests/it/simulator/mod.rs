@@ -2,6 +2,7 @@
 
 mod checks;
 mod connections;
+mod hits;
 mod packets;
 mod policies;
 mod random;

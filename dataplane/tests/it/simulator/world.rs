@@ -9,12 +9,12 @@ use dataplane::counters::{Counter, Counters, Totals};
 use dataplane::events::{Event, EventQueue};
 use dataplane::pipeline::{BURST_MAX, Inbound, Limiters, Outcome, Tables, process};
 use dataplane::policy::ir::EndpointPolicy;
-use dataplane::policy::{EndpointSlot, PolicyTable};
+use dataplane::policy::{Compiler, EndpointSlot, Slot};
 use dataplane::route::{NextHop, Route, RouteTable, RouteTarget};
 use dataplane::snapshot::{
     Endpoint, Epoch, Generation, Incarnation, Neighbour, Parts, Port, PortId, Role, Snapshot,
 };
-use dataplane::{Address, DropReason, Mac, Time};
+use dataplane::{Address, Direction, DropReason, Mac, Time};
 
 use super::packets::{self, Spec, Transport};
 
@@ -123,6 +123,8 @@ impl Sent {
 pub struct World {
     pub parts: Parts,
     pub policies: Vec<EndpointPolicy>,
+    /// Each pod's policies with those in audit mode, where there are any.
+    pub audits: Vec<Option<EndpointPolicy>>,
     pub snapshot: Snapshot,
     pub conntrack: Table<Box<[AtomicU64]>>,
     pub counters: Counters,
@@ -230,6 +232,7 @@ impl World {
         let mut world = World {
             parts: parts(),
             policies: vec![EndpointPolicy::default(); PODS],
+            audits: vec![None; PODS],
             snapshot: Snapshot::default(),
             conntrack: Table::new(conntrack::heap(words), settings).unwrap(),
             counters: Counters::new(1, 128, 64),
@@ -244,13 +247,22 @@ impl World {
 
     /// Compiles the policies and adopts the next generation.
     pub fn publish(&mut self) {
-        let slots: Vec<_> = self
-            .policies
-            .iter()
-            .enumerate()
-            .map(|(i, p)| (EndpointSlot(i as u16), p))
+        let mut compiler = Compiler::new();
+        let mut chains = |policy: &EndpointPolicy| {
+            [
+                compiler.chain(Direction::Egress, &policy.egress),
+                compiler.chain(Direction::Ingress, &policy.ingress),
+            ]
+        };
+        let slots: Vec<_> = (0..self.policies.len())
+            .map(|pod| {
+                let enforced = chains(&self.policies[pod]);
+                let audit = self.audits[pod].as_ref().map(&mut chains);
+                (EndpointSlot(pod as u16), Slot { enforced, audit })
+            })
             .collect();
-        self.parts.policy = Arc::new(PolicyTable::compile(&slots));
+        compiler.settle();
+        self.parts.policy = Arc::new(compiler.table(slots.into_iter()));
         self.parts.generation.0 += 1;
         self.snapshot = Snapshot::build(self.parts.clone()).unwrap();
     }
@@ -262,6 +274,13 @@ impl World {
             self.policies[*pod] = policy.clone();
             self.parts.epochs[*pod] = Epoch::from(next);
         }
+        self.publish();
+    }
+
+    /// Gives a pod policies in audit mode (with those enforced), or takes them.
+    pub fn set_audit(&mut self, pod: usize, policy: Option<EndpointPolicy>) {
+        self.audits[pod] = policy;
+        self.parts.epochs[pod] = Epoch::from(Generation(self.parts.generation.0 + 1));
         self.publish();
     }
 
