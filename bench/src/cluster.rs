@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use dataplane::policy::ir::{
-    Action, Block, Chain, EndpointPolicy, Isolation, Peers, PortRange, Ports, Rule,
+    Action, Block, Chain, EndpointPolicy, Isolation, PeerSetId, Peers, PortRange, Ports, Rule,
 };
+use dataplane::policy::naive::PeerSets;
 use dataplane::{Address, CounterId, PolicyId, Protocol, Tier};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -43,17 +44,17 @@ impl Numbers {
     }
 }
 
-/// The policies of the cluster's local endpoints.
-pub fn endpoints(size: &Size, numbers: &mut Numbers) -> Vec<EndpointPolicy> {
+/// The policies of the cluster's local endpoints, and the pods that their rules speak of.
+pub fn endpoints(size: &Size, numbers: &mut Numbers) -> (Vec<EndpointPolicy>, PeerSets) {
+    let mut sets = PeerSets::new();
     let policies: Vec<[Vec<Arc<Rule>>; 2]> = (0..size.policies)
         .map(|id| match size.pods {
             0 => all_but_one(id),
-            _ => policy(size, id, numbers),
+            _ => policy(size, id, &mut sets, numbers),
         })
         .collect();
-    (0..size.endpoints)
-        .map(|_| endpoint(size, &policies, numbers))
-        .collect()
+    let endpoints = (0..size.endpoints).map(|_| endpoint(size, &policies, numbers));
+    (endpoints.collect(), sets)
 }
 
 /// The address of a pod of the cluster.
@@ -89,20 +90,23 @@ fn prefix(address: Address, v4_length: u8, v6_length: u8) -> Block {
 }
 
 /// Ingress from pods of some selector, egress to some outside prefixes: what people write.
-fn policy(size: &Size, id: u32, numbers: &mut Numbers) -> [Vec<Arc<Rule>>; 2] {
+fn policy(size: &Size, id: u32, sets: &mut PeerSets, numbers: &mut Numbers) -> [Vec<Arc<Rule>>; 2] {
     let selected = 1 + numbers.below((size.pods / 50).min(100));
     let first = numbers.below(size.pods);
     let stride = 1 + numbers.below(7);
     let pods = (0..selected).map(|i| (first + i * stride) % size.pods);
-    let from: Vec<Block> = pods
-        .flat_map(|pod| [true, false].map(|v4| prefix(pod_address(pod, v4), 32, 128)))
-        .collect();
+    let from = pods.flat_map(|pod| [true, false].map(|v4| pod_address(pod, v4)));
+    sets.insert(PeerSetId(id), from.collect());
     let share = size.cidrs / size.policies;
     let to: Vec<Block> = (0..share)
         .map(|i| prefix(cidr_address(id * share + i, i % 2 == 0), 24, 56))
         .collect();
-    [(to, numbers.below(1000)), (from, numbers.below(1000))]
-        .map(|(blocks, port)| vec![rule(id, Peers::blocks(blocks), port as u16)])
+    let from = Peers::sets([PeerSetId(id)]);
+    [
+        (Peers::blocks(to), numbers.below(1000)),
+        (from, numbers.below(1000)),
+    ]
+    .map(|(peers, port)| vec![rule(id, peers, port as u16)])
 }
 
 /// `0.0.0.0/0` without one /24, a different one in each policy.
@@ -111,6 +115,25 @@ fn all_but_one(id: u32) -> [Vec<Arc<Rule>>; 2] {
     block.except = vec![prefix(cidr_address(id, true), 24, 56).prefix];
     let rule = rule(id, Peers::blocks([block]), id as u16);
     [vec![rule], Vec::new()]
+}
+
+/// One endpoint whose ingress `count` rules decide, each for one prefix of IPv4 and a TCP port at
+/// random, and the traffic that each lets in: an address and a port.
+pub fn random_rules(count: u32, numbers: &mut Numbers) -> (EndpointPolicy, Vec<(Address, u16)>) {
+    let mut ingress = Chain {
+        isolating: vec![isolation(count)],
+        ..Chain::default()
+    };
+    let mut traffic = Vec::new();
+    for id in 0..count {
+        let address = Address::v4(numbers.next() as u32);
+        let (length, port) = (12 + numbers.below(21), numbers.next() as u16);
+        let block = prefix(address, length as u8, 128);
+        ingress.rules.push(rule(id, Peers::blocks([block]), port));
+        traffic.push((address, port));
+    }
+    let egress = Chain::default();
+    (EndpointPolicy { ingress, egress }, traffic)
 }
 
 fn rule(policy: u32, peers: Peers, port: u16) -> Arc<Rule> {

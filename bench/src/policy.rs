@@ -1,11 +1,14 @@
 //! The policy table on nodes of several sizes: how long it compiles, how large it is, how long a
-//! decision takes, and that this does not follow the number of policies.
+//! decision takes alone and in a batch, and that this does not follow the number of policies, rules
+//! or prefixes.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use dataplane::policy::{EndpointSlot, PolicyTable};
-use dataplane::{Address, Direction, Protocol};
+use dataplane::policy::ir::EndpointPolicy;
+use dataplane::policy::naive::PeerSets;
+use dataplane::policy::{BATCH, Decision, EndpointSlot, PolicyTable, Question};
+use dataplane::{Address, CounterId, Direction, Protocol, Verdict};
 use serde::Serialize;
 use serde_json::json;
 
@@ -14,7 +17,7 @@ use crate::output::{self, Report};
 use crate::statistics::Summary;
 
 /// Decisions timed per table and run.
-const DECISIONS: u32 = 1_000_000;
+const DECISIONS: usize = 1 << 20;
 
 const SIZES: [(&str, Size); 5] = [
     (
@@ -69,28 +72,43 @@ const SIZES: [(&str, Size); 5] = [
     ),
 ];
 
-/// One size's results.
+/// Rules with random prefixes on one endpoint.
+const RULES: [(&str, u32); 4] = [
+    ("100 rules, random prefixes", 100),
+    ("1,000 rules, random prefixes", 1_000),
+    ("10,000 rules, random prefixes", 10_000),
+    ("100,000 rules, random prefixes", 100_000),
+];
+
+/// What is compiled, and what is asked of it.
+struct Case {
+    name: &'static str,
+    endpoints: Vec<EndpointPolicy>,
+    sets: PeerSets,
+    questions: Vec<Question>,
+}
+
+/// One case's results.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Measured {
     name: &'static str,
-    endpoints: u32,
-    policies: u32,
-    policies_per_endpoint: u32,
+    endpoints: usize,
     compile_ms: Summary,
     chains: usize,
     classes: usize,
-    port_maps: usize,
     table_bytes: usize,
-    classify_ns: Summary,
     decide_ns: Summary,
+    batch_ns: Summary,
 }
 
-/// Measures every size `runs` times.
+/// Measures every case `runs` times.
 pub fn run(runs: usize) -> Report {
-    let measured: Vec<Measured> = SIZES
-        .iter()
-        .filter_map(|(name, size)| measure(name, size, runs))
+    let sizes = SIZES.iter().map(|(name, size)| cluster_case(name, size));
+    let rules = RULES.iter().map(|&(name, count)| rules_case(name, count));
+    let measured: Vec<Measured> = sizes
+        .chain(rules)
+        .filter_map(|case| measure(&case, runs))
         .collect();
     Report {
         benchmark: "policy",
@@ -100,19 +118,18 @@ pub fn run(runs: usize) -> Report {
             "compile, ms",
             "min–max",
             "chains",
-            "classes",
-            "port maps",
+            "block classes",
             "table, MiB",
-            "classify, ns",
-            "min–max",
             "decide, ns",
+            "min–max",
+            "of a batch, ns",
             "min–max",
         ],
         rows: measured.iter().map(row).collect(),
         results: output::value(&measured),
         notes: vec![format!(
-            "Medians of {runs} runs. Classify and decide: one random peer, endpoint and port each \
-             time."
+            "Medians of {runs} runs. A decision: one random peer, endpoint and port, alone or one \
+             of {BATCH}. Rules with random prefixes: half of the traffic is what some rule is for."
         )],
     }
 }
@@ -125,78 +142,117 @@ fn row(of: &Measured) -> Vec<String> {
         range(&of.compile_ms),
         of.chains.to_string(),
         of.classes.to_string(),
-        of.port_maps.to_string(),
         format!("{:.1}", of.table_bytes as f64 / f64::from(1 << 20)),
-        format!("{:.1}", of.classify_ns.median),
-        range(&of.classify_ns),
         format!("{:.1}", of.decide_ns.median),
         range(&of.decide_ns),
+        format!("{:.1}", of.batch_ns.median),
+        range(&of.batch_ns),
     ]
 }
 
-fn measure(name: &'static str, size: &Size, runs: usize) -> Option<Measured> {
+/// Questions of one run: too many to be in the cache because they were just asked.
+const QUESTIONS: usize = 1 << 16;
+
+fn cluster_case(name: &'static str, size: &Size) -> Case {
     let mut numbers = Numbers(1);
-    let endpoints = cluster::endpoints(size, &mut numbers);
+    let (endpoints, sets) = cluster::endpoints(size, &mut numbers);
+    let questions = (0..QUESTIONS).map(|i| {
+        let peer = match i % 2 {
+            0 => pod_address(numbers.below(size.pods), numbers.below(2) == 0),
+            _ => cidr_address(numbers.below(size.cidrs), numbers.below(2) == 0),
+        };
+        Question {
+            slot: EndpointSlot(numbers.below(size.endpoints) as u16),
+            direction: [Direction::Egress, Direction::Ingress][numbers.below(2) as usize],
+            peer,
+            protocol: Protocol::TCP,
+            destination_port: Some(numbers.next() as u16),
+        }
+    });
+    let questions = questions.collect();
+    Case {
+        name,
+        endpoints,
+        sets,
+        questions,
+    }
+}
+
+fn rules_case(name: &'static str, count: u32) -> Case {
+    let mut numbers = Numbers(1);
+    let (endpoint, traffic) = cluster::random_rules(count, &mut numbers);
+    let questions = (0..QUESTIONS).map(|i| {
+        let (peer, port) = match i % 2 {
+            0 => traffic[numbers.below(count) as usize],
+            _ => (Address::v4(numbers.next() as u32), numbers.next() as u16),
+        };
+        Question {
+            slot: EndpointSlot(0),
+            direction: Direction::Ingress,
+            peer,
+            protocol: Protocol::TCP,
+            destination_port: Some(port),
+        }
+    });
+    let questions = questions.collect();
+    Case {
+        name,
+        endpoints: vec![endpoint],
+        sets: PeerSets::new(),
+        questions,
+    }
+}
+
+fn measure(case: &Case, runs: usize) -> Option<Measured> {
     let slots = (0..).map(EndpointSlot);
-    let input: Vec<_> = slots.zip(&endpoints).collect();
-    let (mut compile, mut classify, mut decide) = (Vec::new(), Vec::new(), Vec::new());
+    let input: Vec<_> = slots.zip(&case.endpoints).collect();
+    let (mut compile, mut decide, mut batch) = (Vec::new(), Vec::new(), Vec::new());
     let mut footprint = None;
     for _ in 0..runs {
         let start = Instant::now();
-        let table = PolicyTable::compile(&input);
+        let table = PolicyTable::compile_with(&case.sets, &input);
         compile.push(start.elapsed().as_secs_f64() * 1e3);
-        let (one, other) = time_decisions(&table, size, &mut numbers);
-        let each = |all: Duration| all.as_nanos() as f64 / f64::from(DECISIONS);
-        classify.push(each(one));
-        decide.push(each(other));
+        let each = |all: Duration| all.as_nanos() as f64 / DECISIONS as f64;
+        decide.push(each(time_single(&table, &case.questions)));
+        batch.push(each(time_batches(&table, &case.questions)));
         footprint = Some(table.footprint());
     }
     let footprint = footprint?;
     Some(Measured {
-        name,
-        endpoints: size.endpoints,
-        policies: size.policies,
-        policies_per_endpoint: size.policies_per_endpoint,
+        name: case.name,
+        endpoints: case.endpoints.len(),
         compile_ms: Summary::of(&compile)?,
         chains: footprint.chains,
         classes: footprint.classes,
-        port_maps: footprint.port_maps,
         table_bytes: footprint.bytes,
-        classify_ns: Summary::of(&classify)?,
         decide_ns: Summary::of(&decide)?,
+        batch_ns: Summary::of(&batch)?,
     })
 }
 
-/// Random peers, endpoints and ports: nothing is in the cache because it was just used.
-fn time_decisions(table: &PolicyTable, size: &Size, numbers: &mut Numbers) -> (Duration, Duration) {
-    let addresses: Vec<Address> = (0..1 << 16)
-        .map(|i| match i % 2 {
-            0 => pod_address(numbers.below(size.pods), numbers.below(2) == 0),
-            _ => cidr_address(numbers.below(size.cidrs), numbers.below(2) == 0),
-        })
-        .collect();
-    let pick = |i: u32| addresses[(i.wrapping_mul(0x9e37_79b1) >> 16) as usize];
+fn time_single(table: &PolicyTable, questions: &[Question]) -> Duration {
     let start = Instant::now();
-    for i in 0..DECISIONS {
-        black_box(table.peer(pick(i)));
+    for of in questions.iter().cycle().take(DECISIONS) {
+        let peer = table.peer(of.peer);
+        let port = of.destination_port;
+        black_box(table.decide(of.slot, of.direction, &peer, of.protocol, port));
     }
-    let classify = start.elapsed();
-
-    let classes: Vec<_> = addresses.iter().map(|&a| table.peer(a)).collect();
-    let start = Instant::now();
-    for i in 0..DECISIONS {
-        let random = i.wrapping_mul(0x9e37_79b1);
-        black_box(table.decide(
-            EndpointSlot((random % size.endpoints) as u16),
-            if i & 1 == 0 {
-                Direction::Egress
-            } else {
-                Direction::Ingress
-            },
-            &classes[(random >> 16) as usize],
-            Protocol::TCP,
-            Some(random as u16),
-        ));
-    }
-    (classify, start.elapsed())
+    start.elapsed()
 }
+
+fn time_batches(table: &PolicyTable, questions: &[Question]) -> Duration {
+    let start = Instant::now();
+    let batches = questions.chunks_exact(BATCH).cycle();
+    let mut decisions = [UNDECIDED; BATCH];
+    for batch in batches.take(DECISIONS / BATCH) {
+        table.decide_batch(batch, &mut decisions);
+        black_box(&decisions);
+    }
+    start.elapsed()
+}
+
+/// To be written over.
+const UNDECIDED: Decision = Decision {
+    verdict: Verdict::default_accept(Direction::Egress),
+    counter: CounterId::NONE,
+};

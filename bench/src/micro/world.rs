@@ -66,7 +66,7 @@ pub fn policy_table(policies: u32) -> PolicyTable {
         cidrs: policies * 10,
         policies_per_endpoint: policies.min(40),
     };
-    let mut endpoints = cluster::endpoints(&size, &mut Numbers(1));
+    let (mut endpoints, sets) = cluster::endpoints(&size, &mut Numbers(1));
     if policies > 0 {
         endpoints
             .iter_mut()
@@ -74,7 +74,7 @@ pub fn policy_table(policies: u32) -> PolicyTable {
     }
     let slots = (0..).map(EndpointSlot);
     let input: Vec<_> = slots.zip(&endpoints).collect();
-    PolicyTable::compile(&input)
+    PolicyTable::compile_with(&sets, &input)
 }
 
 /// Lets the pods' range in and out at one port, by a policy of its own.

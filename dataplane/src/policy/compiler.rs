@@ -1,29 +1,47 @@
 //! The control thread's side: sets and chains that change, and the tables made of them.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
-use ipnet::IpNet;
+use hashbrown::{HashMap, HashSet};
 
-use super::ir::{Block, Chain, PeerSetId, Peers, Rule};
-use super::table::PolicyTable;
-use super::{ChainId, EndpointSlot, Slot, compile};
+use super::cidrs::Cidrs;
+use super::ir::{Block, Chain, Isolation, PeerSetId, Rule};
+use super::live::LiveChain;
+use super::members::Members;
+use super::rules::{Rules, Scratch};
+use super::table::{PolicyTable, SlotChains};
+use super::{ChainId, EndpointSlot, Slot};
 use crate::{Address, Direction};
 
 /// Compiles chains, and keeps what is compiled: a change costs what it touches.
 ///
+/// A new chain is compiled alone: the lines of its blocks' classes and of its sets' members. A
+/// member that joins or leaves a set touches one entry in each chain that names the set. Chains
+/// with the same lists of blocks share these (the same: what one [`Arc`] holds), and equal chains
+/// are one.
+///
 /// Used by the control thread alone; workers see the [`PolicyTable`]s.
 #[derive(Debug, Default)]
 pub struct Compiler {
-    /// How often each address was added to each set.
-    sets: HashMap<PeerSetId, HashMap<Address, u32>>,
-    changed: BTreeSet<PeerSetId>,
-    by_content: HashMap<(Direction, Chain), ChainId>,
-    /// A chain and how often it was asked for.
-    chains: Vec<Option<(Direction, Chain, u32)>>,
+    members: Members,
+    /// Each distinct rule of the chains.
+    rules: HashSet<Arc<Rule>>,
+    /// How many of the chains' rules each of them is, by where it lies in memory: found without
+    /// reading it, for a rule may have 100,000 blocks.
+    rule_uses: HashMap<usize, u32>,
+    by_content: HashMap<ChainKey, u32>,
+    /// A chain, its key and how often it was given.
+    chains: Vec<Option<(LiveChain, ChainKey, u32)>>,
+    free: Vec<u32>,
+    /// By where the lists lie in memory, which they hold.
+    cidrs: HashMap<Vec<usize>, Weak<Cidrs>>,
+    scratch: Scratch,
 }
+
+/// What makes two chains equal: direction, who binds, who isolates, and the rules by where they
+/// lie in memory.
+type ChainKey = (Direction, Vec<Isolation>, Vec<Isolation>, Vec<usize>);
 
 impl Compiler {
     /// No sets, no chains.
@@ -36,50 +54,75 @@ impl Compiler {
     ///
     /// Takes effect with [`Compiler::settle`].
     pub fn add_member(&mut self, set: PeerSetId, address: Address) {
-        let times = self.sets.entry(set).or_default().entry(address);
-        let times = times.or_insert(0);
-        *times += 1;
-        if *times == 1 {
-            self.changed.insert(set);
-        }
+        self.members.add(set, address);
     }
 
     /// Takes back one [`Compiler::add_member`]; without one it changes nothing.
     pub fn remove_member(&mut self, set: PeerSetId, address: Address) {
-        let Some(members) = self.sets.get_mut(&set) else {
-            return;
-        };
-        if let Entry::Occupied(mut times) = members.entry(address) {
-            *times.get_mut() -= 1;
-            if *times.get() == 0 {
-                times.remove();
-                self.changed.insert(set);
-            }
-        }
+        self.members.remove(set, address);
     }
 
     /// The chain's number. Equal chains of one direction have the same; it is theirs until it was
     /// released as often as it was given.
     pub fn chain(&mut self, direction: Direction, chain: &Chain) -> ChainId {
-        let next = self.chains.iter().position(Option::is_none);
-        let next = next.unwrap_or(self.chains.len());
-        match self.by_content.entry((direction, chain.clone())) {
-            Entry::Occupied(known) => {
-                let id = *known.get();
-                if let Some(Some((_, _, times))) = self.chains.get_mut(id.0 as usize) {
-                    *times += 1;
-                }
-                id
+        let rules: Vec<Arc<Rule>> = chain.rules.iter().map(|rule| self.one_of(rule)).collect();
+        let places = rules.iter().map(|rule| Arc::as_ptr(rule).addr()).collect();
+        let key = (
+            direction,
+            chain.bound.clone(),
+            chain.isolating.clone(),
+            places,
+        );
+        if let Some(&known) = self.by_content.get(&key) {
+            if let Some((_, _, times)) = &mut self.chains[known as usize] {
+                *times += 1;
             }
-            Entry::Vacant(new) => {
-                let id = *new.insert(ChainId(next as u32));
-                if next == self.chains.len() {
-                    self.chains.push(None);
-                }
-                self.chains[next] = Some((direction, chain.clone(), 1));
-                id
-            }
+            return ChainId(known);
         }
+        for rule in &rules {
+            let uses = self.rule_uses.entry(Arc::as_ptr(rule).addr());
+            let uses = uses.or_insert_with(|| {
+                self.rules.insert(rule.clone());
+                0
+            });
+            *uses += 1;
+        }
+        let source = Arc::new(Chain {
+            rules,
+            ..chain.clone()
+        });
+        let id = self.free.pop().unwrap_or(self.chains.len() as u32);
+        if id as usize == self.chains.len() {
+            self.chains.push(None);
+        }
+        let rules = Rules::new(direction, &source);
+        let cidrs = self.cidrs(&rules);
+        let (members, scratch) = (&self.members, &mut self.scratch);
+        let live = LiveChain::new(direction, source, rules, cidrs, members, scratch);
+        self.members.name(live.sets(), id);
+        self.by_content.insert(key.clone(), id);
+        self.chains[id as usize] = Some((live, key, 1));
+        ChainId(id)
+    }
+
+    /// The one of all equal rules that chains are made with; the given one if it is the first.
+    fn one_of(&self, rule: &Arc<Rule>) -> Arc<Rule> {
+        if self.rule_uses.contains_key(&Arc::as_ptr(rule).addr()) {
+            return rule.clone();
+        }
+        self.rules.get(rule).unwrap_or(rule).clone()
+    }
+
+    /// The classes of the blocks that rules name.
+    fn cidrs(&mut self, rules: &Rules) -> Arc<Cidrs> {
+        let place = |list: &Arc<[Block]>| list.as_ptr().addr();
+        let key: Vec<usize> = rules.lists.iter().map(place).collect();
+        if let Some(known) = self.cidrs.get(&key).and_then(Weak::upgrade) {
+            return known;
+        }
+        let cidrs = Arc::new(Cidrs::new(rules.lists.clone()));
+        self.cidrs.insert(key, Arc::downgrade(&cidrs));
+        cidrs
     }
 
     /// Takes back one [`Compiler::chain`]; without one it changes nothing.
@@ -87,80 +130,100 @@ impl Compiler {
         let Some(place) = self.chains.get_mut(chain.0 as usize) else {
             return;
         };
-        if let Some((direction, chain, times)) = place {
-            *times -= 1;
-            if *times == 0 {
-                self.by_content.remove(&(*direction, chain.clone()));
-                *place = None;
+        match place {
+            Some((_, _, times)) if *times > 1 => *times -= 1,
+            _ => {
+                if let Some((live, key, _)) = place.take() {
+                    self.remove(chain.0, live, &key);
+                }
             }
         }
     }
 
-    /// Applies the changes of membership since the last time. Returns the chains that now mean
-    /// something else for some address: flows of their endpoints are to be decided again.
+    /// Forgets a chain that nobody uses.
+    fn remove(&mut self, id: u32, chain: LiveChain, key: &ChainKey) {
+        self.by_content.remove(key);
+        self.members.forget(chain.sets(), id);
+        for rule in &chain.compiled.source.rules {
+            if let Entry::Occupied(mut uses) = self.rule_uses.entry(Arc::as_ptr(rule).addr()) {
+                *uses.get_mut() -= 1;
+                if *uses.get() == 0 {
+                    uses.remove();
+                    self.rules.remove(rule);
+                }
+            }
+        }
+        self.free.push(id);
+        drop(chain);
+        let chains = self.by_content.len();
+        if self.cidrs.len() > 2 * chains + 16 {
+            self.cidrs.retain(|_, cidrs| cidrs.strong_count() > 0);
+        }
+    }
+
+    /// Applies the changes of membership since the last time. Returns the chains that now decide
+    /// something else for some address, by number: flows of their endpoints are to be decided
+    /// again. A chain that came after a change knows it already.
     pub fn settle(&mut self) -> Vec<ChainId> {
-        let changed = std::mem::take(&mut self.changed);
-        let uses = |rule: &Arc<Rule>| match &rule.peers {
-            Peers::Any => false,
-            Peers::Of { sets, .. } => sets.iter().any(|set| changed.contains(set)),
-        };
-        let chains = (0..).map(ChainId).zip(&self.chains);
-        let chains = chains.filter_map(|(id, chain)| Some((id, chain.as_ref()?)));
-        chains
-            .filter(|(_, (_, chain, _))| chain.rules.iter().any(uses))
-            .map(|(id, _)| id)
-            .collect()
+        let changed = self.members.take_changed();
+        let mut differ = Vec::new();
+        for pairs in changed.pairs.chunk_by(|a, b| a.0 == b.0) {
+            let id = pairs[0].0;
+            let Some((chain, _, _)) = &mut self.chains[id as usize] else {
+                continue;
+            };
+            let mut differs = false;
+            for &(_, number) in pairs {
+                differs |= chain.update(number, &self.members, &mut self.scratch);
+            }
+            if differs {
+                differ.push(ChainId(id));
+            }
+            if chain.is_worn() {
+                *chain = chain.renew(&self.members, &mut self.scratch);
+            }
+        }
+        self.members.give_up(&changed.numbers);
+        differ
     }
 
     /// A table of these endpoints' chains, as of the last [`Compiler::settle`].
     ///
-    /// Each slot is given once. A slot given twice, or with a chain that there is not, accepts
-    /// nothing: nobody can say which policy was meant.
+    /// Each slot is given once. A slot that is given twice, or with a chain that there is not or
+    /// that is one of the other direction, accepts nothing: nobody can say which policy was meant.
     pub fn table(&self, slots: impl Iterator<Item = (EndpointSlot, Slot)>) -> PolicyTable {
-        let mut places: Vec<Option<Slot>> = Vec::new();
+        let mut places: Vec<Option<SlotChains>> = Vec::new();
         let mut given = Vec::new();
         for (EndpointSlot(slot), chains) in slots {
             let slot = usize::from(slot);
             if places.len() <= slot {
-                places.resize(slot + 1, None);
+                places.resize_with(slot + 1, || None);
                 given.resize(slot + 1, false);
             }
-            places[slot] = (!given[slot]).then_some(chains);
+            places[slot] = match given[slot] {
+                true => None,
+                false => self.slot(&chains),
+            };
             given[slot] = true;
         }
-        let nothing = (Direction::Egress, Chain::default());
-        let resolved: Vec<(Direction, Chain)> = self
-            .chains
-            .iter()
-            .map(|chain| match chain {
-                Some((direction, chain, _)) => (*direction, self.resolve(chain)),
-                None => nothing.clone(),
-            })
-            .collect();
-        let chains: Vec<(Direction, &Chain)> = resolved.iter().map(|(d, c)| (*d, c)).collect();
-        compile::compile(&chains, places)
+        PolicyTable::new(self.members.numbers.clone(), places)
     }
 
-    /// The chain with blocks in place of sets.
-    fn resolve(&self, chain: &Chain) -> Chain {
-        let rules = chain.rules.iter().map(|rule| match &rule.peers {
-            Peers::Of { sets, blocks } if !sets.is_empty() => {
-                let members = sets.iter().filter_map(|set| self.sets.get(set));
-                let members = members.flat_map(HashMap::keys).map(|member| Block {
-                    prefix: IpNet::from(member.to_ip()),
-                    except: Vec::new(),
-                });
-                let all: Vec<Block> = blocks.iter().cloned().chain(members).collect();
-                Arc::new(Rule {
-                    peers: Peers::blocks(all),
-                    ..Rule::clone(rule)
-                })
-            }
-            _ => rule.clone(),
-        });
-        Chain {
-            rules: rules.collect(),
-            ..chain.clone()
-        }
+    /// A slot's chains; none if one of them is not what it should be.
+    fn slot(&self, slot: &Slot) -> Option<SlotChains> {
+        let compiled = |id: ChainId, direction| {
+            let (chain, _, _) = self.chains.get(id.0 as usize)?.as_ref()?;
+            (chain.direction() == direction).then(|| chain.compiled.clone())
+        };
+        let both = |[egress, ingress]: [ChainId; 2]| {
+            let egress = compiled(egress, Direction::Egress)?;
+            Some([egress, compiled(ingress, Direction::Ingress)?])
+        };
+        let audit = match slot.audit {
+            None => None,
+            Some(chains) => Some(both(chains)?),
+        };
+        let enforced = both(slot.enforced)?;
+        Some(SlotChains { enforced, audit })
     }
 }

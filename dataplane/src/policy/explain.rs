@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::ir::{Action, Block, Chain, Peers, PortRange, Ports, Rule};
+use super::ir::{Action, Block, Chain, PeerSetId, Peers, PortRange, Ports, Rule};
 use super::naive;
 use crate::{Address, PolicyId, Protocol, Tier, Verdict};
 
@@ -74,9 +74,9 @@ pub enum PeerMatch {
         /// What was taken out of it, the address with it.
         except: IpNet,
     },
-    /// No block holds the address.
+    /// No set and no block holds the address.
     Outside,
-    /// The rule has no peer at all: its selectors found nobody.
+    /// The rule names neither a set nor a block.
     Nobody,
 }
 
@@ -126,14 +126,17 @@ impl Explanation {
     }
 }
 
+/// What a verdict was about.
+pub(super) struct Traffic<'t> {
+    pub(super) peer: Address,
+    /// The chain's sets that hold the peer.
+    pub(super) sets: &'t [PeerSetId],
+    pub(super) protocol: Protocol,
+    pub(super) port: Option<u16>,
+}
+
 /// Walks `chain` for a verdict that is known.
-pub(super) fn explain(
-    chain: &Chain,
-    verdict: Verdict,
-    peer: Address,
-    protocol: Protocol,
-    port: Option<u16>,
-) -> Explanation {
+pub(super) fn explain(chain: &Chain, verdict: Verdict, traffic: &Traffic<'_>) -> Explanation {
     let mut explanation = Explanation::without_policies(verdict);
     let consulted = &mut explanation.consulted;
     let of_tier = |tier| chain.rules.iter().filter(move |rule| rule.tier == tier);
@@ -145,14 +148,14 @@ pub(super) fn explain(
             rules: Vec::new(),
         }));
         for rule in of_tier(Tier::SecurityGroup) {
-            note(consulted, rule, compare(rule, peer, protocol, port));
+            note(consulted, rule, compare(rule, traffic));
         }
         if verdict.provenance.tier == Tier::SecurityGroup {
             return explanation;
         }
     }
     for rule in of_tier(Tier::Admin) {
-        let compared = compare(rule, peer, protocol, port);
+        let compared = compare(rule, traffic);
         let matched = compared.matched();
         note(consulted, rule, compared);
         if matched && rule.action == Action::Pass {
@@ -169,12 +172,12 @@ pub(super) fn explain(
             rules: Vec::new(),
         }));
         for rule in of_tier(Tier::NetworkPolicy) {
-            note(consulted, rule, compare(rule, peer, protocol, port));
+            note(consulted, rule, compare(rule, traffic));
         }
         return explanation;
     }
     for rule in of_tier(Tier::Baseline) {
-        let compared = compare(rule, peer, protocol, port);
+        let compared = compare(rule, traffic);
         let matched = compared.matched();
         note(consulted, rule, compared);
         if matched {
@@ -185,11 +188,12 @@ pub(super) fn explain(
 }
 
 /// How `rule` compares with the traffic.
-fn compare(rule: &Rule, peer: Address, protocol: Protocol, port: Option<u16>) -> RuleMatch {
+fn compare(rule: &Rule, traffic: &Traffic<'_>) -> RuleMatch {
+    let (protocol, port) = (traffic.protocol, traffic.port);
     RuleMatch {
         index: rule.index,
         action: rule.action,
-        peer: compare_peer(&rule.peers, peer),
+        peer: compare_peer(&rule.peers, traffic),
         port: match &rule.ports {
             ports if naive::matches_port(ports, protocol, port) => PortMatch::Matched,
             Ports::Any => PortMatch::Matched,
@@ -198,18 +202,18 @@ fn compare(rule: &Rule, peer: Address, protocol: Protocol, port: Option<u16>) ->
     }
 }
 
-/// How `peers` compares with `peer`.
-fn compare_peer(peers: &Peers, peer: Address) -> PeerMatch {
-    let Peers::Of { blocks, .. } = peers else {
+/// How `peers` compares with the other end.
+fn compare_peer(peers: &Peers, traffic: &Traffic<'_>) -> PeerMatch {
+    let Peers::Of { sets, blocks } = peers else {
         return PeerMatch::Matched;
     };
-    if naive::matches_peer(peers, peer, |_| false) {
+    if naive::matches_peer(peers, traffic.peer, |set| traffic.sets.contains(&set)) {
         return PeerMatch::Matched;
     }
-    if blocks.is_empty() {
+    if sets.is_empty() && blocks.is_empty() {
         return PeerMatch::Nobody;
     }
-    let ip: IpAddr = peer.to_ip();
+    let ip: IpAddr = traffic.peer.to_ip();
     let excepted = |block: &Block| {
         let mut excepts = block.except.iter();
         let except = excepts.find(|except| except.contains(&ip))?;

@@ -14,24 +14,32 @@
 //! Read [`ir`], [`naive`], `spans`, `classes`, `ports`, `row`, `compile` in this order; [`explain`]
 //! says why a verdict is what it is.
 
-mod classes;
-mod compile;
+mod batch;
+mod chain;
+mod cidrs;
 mod compiler;
 pub mod explain;
 pub mod ir;
+mod live;
+mod members;
 pub mod naive;
+mod numbers;
+mod paged;
+mod paint;
 mod ports;
-mod row;
+mod rules;
 mod spans;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tree;
 
+pub use batch::{BATCH, Question};
 pub use compiler::Compiler;
 pub use explain::{Consulted, Explanation, PeerMatch, PortMatch, RuleMatch};
 pub use table::{Footprint, PolicyTable};
 
-use crate::{CounterId, Verdict};
+use crate::{Address, CounterId, Verdict};
 
 /// A local endpoint's place in the tables of one snapshot: small and dense, so that tables are
 /// arrays.
@@ -43,7 +51,8 @@ pub struct EndpointSlot(pub u16);
 /// Means something only to the table whose [`PolicyTable::peer`] made it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Peer {
-    class: u32,
+    address: Address,
+    number: u32,
 }
 
 /// A verdict, and who counts it.

@@ -1,17 +1,20 @@
-//! What is left to decide once the peer is known: protocol and port to verdict.
+//! What is left to decide once the peer is known: protocol and port to decision.
 //!
 //! Protocols and ports lie on one line: 65,536 places each for TCP, UDP and SCTP, and one last
-//! stretch for everything that has no port. A [`PortMap`] is that line cut into stretches, each
-//! decided by one rule or by none. It knows neither direction nor who isolates, so that chains
-//! share it. Building one paints the rules onto the line in order of evaluation; a place
-//! once painted keeps its colour, which is what "the first match decides" means.
+//! place for everything that has no port. A class of peers has that line cut into stretches, each
+//! with one decision. It is kept as a small search tree of [`Node`]s of eight stretches; most lines
+//! are one node, one cache line.
+//!
+//! Equal nodes are kept once, from the leaves upwards, so that equal lines have the same root: to
+//! compare two lines is to compare two numbers.
 
-use hashbrown::HashMap;
+use std::hash::BuildHasher;
 
-use super::Decision;
-use super::ir::{Action, Chain, PortRange, Ports, Rule};
-use super::naive;
-use crate::{Direction, Protocol, Tier};
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use super::ir::{PortRange, Ports};
+use super::paged::Paged;
+use crate::Protocol;
 
 /// The protocols with ports, in the order of their stretches.
 const WITH_PORTS: [Protocol; 3] = [Protocol::TCP, Protocol::UDP, Protocol::SCTP];
@@ -19,269 +22,228 @@ const WITH_PORTS: [Protocol; 3] = [Protocol::TCP, Protocol::UDP, Protocol::SCTP]
 /// The place of everything that has no port.
 const NO_PORT: u32 = (WITH_PORTS.len() as u32) << 16;
 
-/// Rule numbers that the memory of lines already built may hold (4 bytes each).
-const REMEMBERED_NUMBERS: usize = 1 << 22;
-
 /// One after the last place.
-const END: u32 = NO_PORT + 1;
+pub(super) const END: u32 = NO_PORT + 1;
+
+/// Stretches of one node.
+const WIDTH: usize = 8;
+
+/// Marks a node's value as the number of a node below it.
+const BELOW: u32 = 1 << 31;
 
 /// The place of a packet on the line.
-fn place(protocol: Protocol, port: Option<u16>) -> u32 {
-    match (stretch(protocol), port) {
-        (Some(stretch), Some(port)) => stretch | u32::from(port),
+#[inline]
+pub(super) fn place(protocol: Protocol, port: Option<u16>) -> u32 {
+    let port = port.map(u32::from);
+    match (protocol, port) {
+        (Protocol::TCP, Some(port)) => port,
+        (Protocol::UDP, Some(port)) => 1 << 16 | port,
+        (Protocol::SCTP, Some(port)) => 2 << 16 | port,
         _ => NO_PORT,
     }
 }
 
-/// Where a protocol's ports start.
-fn stretch(protocol: Protocol) -> Option<u32> {
-    let index = WITH_PORTS.iter().position(|&p| p == protocol)?;
-    Some((index as u32) << 16)
+/// The places that `ports` holds: firsts and one after the lasts. Ranges that nothing can match
+/// are left out.
+pub(super) fn places(ports: &Ports) -> Vec<(u32, u32)> {
+    let of = |range: &PortRange| {
+        let start = WITH_PORTS.iter().position(|&p| p == range.protocol)?;
+        let start = (start as u32) << 16;
+        (range.first <= range.last).then(|| {
+            (
+                start + u32::from(range.first),
+                start + u32::from(range.last) + 1,
+            )
+        })
+    };
+    match ports {
+        Ports::Any => vec![(0, END)],
+        Ports::List(ranges) => ranges.iter().filter_map(of).collect(),
+    }
 }
 
-/// The places of a range of ports, first and one after the last; none if nothing can match it.
-fn places(range: &PortRange) -> Option<(u32, u32)> {
-    let start = stretch(range.protocol)?;
-    (range.first <= range.last).then(|| {
-        let (first, last) = (u32::from(range.first), u32::from(range.last));
-        (start + first, start + last + 1)
+/// Up to eight stretches of a line, or eight nodes that have them: one cache line.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(align(64))]
+pub(super) struct Node {
+    /// The last place of each stretch but the last one; the rest is filled up.
+    lasts: [i32; WIDTH],
+    /// For each stretch the number of its decision, or of the node below with [`BELOW`].
+    values: [u32; WIDTH],
+}
+
+impl Node {
+    /// The value of the stretch that holds `place`.
+    #[inline]
+    fn value(&self, place: u32) -> u32 {
+        let place = place as i32;
+        let before: usize = self.lasts.iter().map(|&l| usize::from(l < place)).sum();
+        // The last of the lasts is never used, so `before` is below eight.
+        self.values[before % WIDTH]
+    }
+}
+
+impl Default for Node {
+    fn default() -> Node {
+        Node {
+            lasts: [i32::MAX; WIDTH],
+            values: [0; WIDTH],
+        }
+    }
+}
+
+/// The nodes of one chain's lines, for look-ups: 64 bytes each.
+pub(super) type Nodes = Paged<Node, 64>;
+
+/// Where a walk from a line's root goes next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// To another node.
+    Node(u32),
+    /// It has arrived at the number of a decision.
+    Decision(u32),
+}
+
+/// One step of a walk; none where there is no such node.
+#[inline]
+pub(super) fn step(nodes: &Nodes, node: u32, place: u32) -> Option<Step> {
+    let value = nodes.get(node)?.value(place);
+    Some(match value & BELOW {
+        0 => Step::Decision(value),
+        _ => Step::Node(value & !BELOW),
     })
 }
 
-/// Whether nothing matches `ports`.
-pub(super) fn is_empty(ports: &Ports) -> bool {
-    match ports {
-        Ports::Any => false,
-        Ports::List(ranges) => ranges.iter().all(|range| places(range).is_none()),
+/// All steps of a walk.
+#[inline]
+pub(super) fn walk(nodes: &Nodes, root: u32, place: u32) -> Option<u32> {
+    let mut node = root;
+    loop {
+        match step(nodes, node, place)? {
+            Step::Decision(decision) => return Some(decision),
+            Step::Node(below) => node = below,
+        }
     }
 }
 
-/// The number of a line in [`PortMaps`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct PortMap(pub(super) u32);
+/// A stretch of a line: its last place, and the number of its decision.
+pub(super) type Stretch = (u32, u32);
 
-/// All lines, equal ones once.
+/// Finds the nodes that there are already, for whoever adds lines.
 #[derive(Debug, Default)]
-pub(super) struct PortMaps {
-    /// Where each line's stretches start in `starts` and `decisions`, and one after the last.
-    lines: Vec<u32>,
-    /// The place where a stretch starts; a line's first is 0.
-    starts: Vec<u32>,
-    /// The stretch's decision.
-    decisions: Vec<Decision>,
+pub(super) struct Lines {
+    hasher: DefaultHashBuilder,
+    known: HashTable<u32>,
+    /// Scratch: the level that is made into nodes, and the one above it.
+    level: Vec<(i32, u32)>,
+    above: Vec<(i32, u32)>,
 }
 
-impl PortMaps {
-    /// The decision at one place of one line; none for a line that does not exist.
-    pub(super) fn decision(
-        &self,
-        map: PortMap,
-        protocol: Protocol,
-        port: Option<u16>,
-    ) -> Option<Decision> {
-        let line = map.0 as usize;
-        let first = *self.lines.get(line)? as usize;
-        let end = *self.lines.get(line + 1)? as usize;
-        let place = place(protocol, port);
-        let stretch = self.starts[first..end].partition_point(|&start| start <= place) - 1;
-        self.decisions.get(first + stretch).copied()
-    }
-
-    /// Whether some place of the line drops.
-    pub(super) fn may_deny(&self, map: PortMap) -> bool {
-        let line = map.0 as usize;
-        let (first, end) = (self.lines[line] as usize, self.lines[line + 1] as usize);
-        self.decisions[first..end].iter().any(|d| !d.verdict.accept)
-    }
-
-    /// How many lines there are.
-    pub(super) fn count(&self) -> usize {
-        self.lines.len().saturating_sub(1)
-    }
-
-    /// Bytes on the heap.
-    pub(super) fn bytes(&self) -> usize {
-        (self.lines.len() + self.starts.len()) * size_of::<u32>()
-            + self.decisions.len() * size_of::<Decision>()
-    }
-}
-
-/// A line by its stretches: where each starts and who decides.
-type Line = Box<[(u32, Decision)]>;
-
-/// Builds [`PortMaps`].
-#[derive(Default)]
-pub(super) struct PortMapsBuilder {
-    maps: PortMaps,
-    by_line: HashMap<Line, PortMap>,
-    /// Lines by the numbers of the rules they were built from, in order: a memory that saves
-    /// painting again and may be emptied at any time.
-    by_rules: HashMap<Box<[u32]>, PortMap>,
-    /// Numbers in the keys of `by_rules`.
-    remembered: usize,
-}
-
-impl PortMapsBuilder {
-    /// Begins another chain: what was remembered for the last one does not hold for it.
-    pub(super) fn begin(&mut self) {
-        self.by_rules.clear();
-        self.remembered = 0;
-    }
-
-    /// The line for the rules of `chain` that match a peer, in order of evaluation: their numbers,
-    /// equal for equal rules only, and the rule of each.
-    pub(super) fn build<'a>(
-        &mut self,
-        direction: Direction,
-        chain: &Chain,
-        numbers: &[u32],
-        rules: impl Iterator<Item = &'a Rule>,
-    ) -> PortMap {
-        if let Some(&map) = self.by_rules.get(numbers) {
-            return map;
-        }
-        let rules: Vec<&Rule> = rules.collect();
-        let map = self.intern(Paint::new(&rules).finish(direction, chain, &rules));
-        self.remembered += numbers.len();
-        if self.remembered > REMEMBERED_NUMBERS {
-            self.by_rules.clear();
-            self.remembered = numbers.len();
-        }
-        self.by_rules.insert(numbers.into(), map);
-        map
-    }
-
-    fn intern(&mut self, line: Line) -> PortMap {
-        if let Some(&map) = self.by_line.get(&line) {
-            return map;
-        }
-        let maps = &mut self.maps;
-        if maps.lines.is_empty() {
-            maps.lines.push(0);
-        }
-        let map = PortMap(maps.count() as u32);
-        maps.starts.extend(line.iter().map(|&(start, _)| start));
-        maps.decisions.extend(line.iter().map(|&(_, by)| by));
-        maps.lines.push(maps.starts.len() as u32);
-        self.by_line.insert(line, map);
-        map
-    }
-
-    /// What was built so far.
-    pub(super) const fn maps(&self) -> &PortMaps {
-        &self.maps
-    }
-
-    /// What was built.
-    pub(super) fn finish(self) -> PortMaps {
-        self.maps
-    }
-}
-
-/// A line while rules are painted onto it.
-struct Paint {
-    /// The line cut wherever a rule's ports begin or end; the first cut is 0, the last [`END`].
-    cuts: Vec<u32>,
-    /// The decision for each piece between two cuts, once there is one.
-    decisions: Vec<Option<Decision>>,
-    /// For each piece the nearest one, from itself onwards, that may still be painted in this
-    /// tier: a forest of jumps, shortened as it is walked, so that no piece is painted twice.
-    next: Vec<u32>,
-}
-
-impl Paint {
-    /// The bare line, cut for `rules`.
-    fn new(rules: &[&Rule]) -> Paint {
-        let mut cuts = vec![0, END];
-        for rule in rules {
-            if let Ports::List(ranges) = &rule.ports {
-                let ends = ranges.iter().filter_map(places);
-                cuts.extend(ends.flat_map(|(first, end)| [first, end]));
-            }
-        }
-        cuts.sort_unstable();
-        cuts.dedup();
-        let pieces = cuts.len() - 1;
-        Paint {
-            cuts,
-            decisions: vec![None; pieces],
-            next: Vec::new(),
-        }
-    }
-
-    /// Paints tier after tier, and behind each what its tier does by default.
-    fn finish(mut self, direction: Direction, chain: &Chain, rules: &[&Rule]) -> Line {
-        let defaults = [
-            (Tier::SecurityGroup, chain.bound.first()),
-            (Tier::Admin, None),
-            (Tier::NetworkPolicy, chain.isolating.first()),
-            (Tier::Baseline, None),
-        ];
-        for (tier, default) in defaults {
-            self.open_undecided();
-            for rule in rules.iter().filter(|rule| rule.tier == tier) {
-                self.paint_rule(rule, direction);
-            }
-            if let Some(&first) = default {
-                self.paint(0, END, Some(naive::by_default(first, tier, direction)));
-            }
-        }
-        let accepted = naive::accepted(direction);
-        let pieces = self.cuts.iter().copied().zip(self.decisions);
-        let mut line: Vec<_> = pieces
-            .map(|(start, decision)| (start, decision.unwrap_or(accepted)))
-            .collect();
-        line.dedup_by(|next, kept| next.1 == kept.1);
-        line.into_boxed_slice()
-    }
-
-    /// Paints a rule under the earlier ones of its tier. A pass closes a piece for this tier and
-    /// leaves it undecided for the next, and so does a match in a security group.
-    fn paint_rule(&mut self, rule: &Rule, direction: Direction) {
-        let passes = match rule.tier {
-            Tier::SecurityGroup => true,
-            Tier::NetworkPolicy => false,
-            _ => rule.action == Action::Pass,
-        };
-        let decision = (!passes).then_some(naive::by_rule(rule, direction));
-        match &rule.ports {
-            Ports::Any => self.paint(0, END, decision),
-            Ports::List(ranges) => {
-                for (first, end) in ranges.iter().filter_map(places) {
-                    self.paint(first, end, decision);
+impl Lines {
+    /// The root of a line, which is added to `nodes` unless it is there. The stretches follow each
+    /// other; there is at least one.
+    pub(super) fn intern(&mut self, nodes: &mut Nodes, line: &[Stretch]) -> u32 {
+        self.level.clear();
+        let stretches = line.iter();
+        self.level
+            .extend(stretches.map(|&(last, decision)| (last as i32, decision)));
+        loop {
+            self.above.clear();
+            for chunk in self.level.chunks(WIDTH) {
+                let mut node = Node::default();
+                for (at, &(last, value)) in chunk.iter().enumerate() {
+                    if at + 1 < chunk.len() {
+                        node.lasts[at] = last;
+                    }
+                    node.values[at] = value;
                 }
+                let last = chunk[chunk.len() - 1].0;
+                let number = find_or_add(&mut self.known, &self.hasher, nodes, node);
+                self.above.push((last, number | BELOW));
             }
+            if let [(_, root)] = self.above[..] {
+                return root & !BELOW;
+            }
+            std::mem::swap(&mut self.level, &mut self.above);
         }
     }
 
-    /// Lets the next tier paint whatever is undecided.
-    fn open_undecided(&mut self) {
-        let pieces = self.decisions.len() as u32;
-        let opened = |piece: u32| match self.decisions[piece as usize] {
-            None => piece,
-            Some(_) => piece + 1,
-        };
-        self.next = (0..pieces).map(opened).chain([pieces]).collect();
+    #[cfg(test)]
+    fn count(&self) -> usize {
+        self.known.len()
     }
+}
 
-    /// The first piece from `piece` onwards that may still be painted; the count if none is.
-    fn open_from(&mut self, mut piece: usize) -> usize {
-        while self.next[piece] as usize != piece {
-            let skip = self.next[self.next[piece] as usize];
-            self.next[piece] = skip;
-            piece = skip as usize;
+fn find_or_add(
+    known: &mut HashTable<u32>,
+    hasher: &DefaultHashBuilder,
+    nodes: &mut Nodes,
+    node: Node,
+) -> u32 {
+    let is_same = |&number: &u32| nodes.get(number) == Some(&node);
+    let hash = hasher.hash_one(node);
+    if let Some(&number) = known.find(hash, is_same) {
+        return number;
+    }
+    let number = known.len() as u32;
+    nodes.set(number, node);
+    let hash_of = |&number: &u32| hasher.hash_one(nodes.get(number).copied().unwrap_or_default());
+    known.insert_unique(hash, number, hash_of);
+    number
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_every_length_are_walked_to_the_right_stretch() {
+        let (mut lines, mut nodes) = (Lines::default(), Nodes::default());
+        for length in [1, 2, 7, 8, 9, 63, 64, 65, 1000] {
+            let line: Vec<Stretch> = (0..length)
+                .map(|at| {
+                    (
+                        if at + 1 == length {
+                            END - 1
+                        } else {
+                            at * 3 + 2
+                        },
+                        at + 7,
+                    )
+                })
+                .collect();
+            let root = lines.intern(&mut nodes, &line);
+            for place in (0..length * 3 + 3).chain([NO_PORT]) {
+                let expected = (place / 3).min(length - 1) + 7;
+                assert_eq!(
+                    walk(&nodes, root, place),
+                    Some(expected),
+                    "{place} of {length}"
+                );
+            }
+            let before = lines.count();
+            assert_eq!(lines.intern(&mut nodes, &line), root);
+            assert_eq!(lines.count(), before, "nothing is kept twice");
         }
-        piece
+        assert_eq!(walk(&nodes, lines.count() as u32 + 64, 0), None);
     }
 
-    /// Closes the open pieces among the places from `first` to `end` with `decision`.
-    fn paint(&mut self, first: u32, end: u32, decision: Option<Decision>) {
-        let first = self.cuts.partition_point(|&cut| cut < first);
-        let mut piece = self.open_from(first);
-        while self.cuts[piece] < end {
-            self.decisions[piece] = decision;
-            self.next[piece] = piece as u32 + 1;
-            piece = self.open_from(piece + 1);
+    #[test]
+    fn places_of_protocols_do_not_touch() {
+        let edge = |protocol, port| place(protocol, Some(port));
+        let in_order = [
+            edge(Protocol::TCP, 0),
+            edge(Protocol::TCP, u16::MAX),
+            edge(Protocol::UDP, 0),
+            edge(Protocol::UDP, u16::MAX),
+            edge(Protocol::SCTP, 0),
+            edge(Protocol::SCTP, u16::MAX),
+            edge(Protocol::ICMP, 7),
+        ];
+        assert!(in_order.is_sorted_by(|a, b| a < b), "{in_order:?}");
+        assert_eq!(place(Protocol::TCP, None), NO_PORT);
+        for (at, protocol) in (0..).zip(WITH_PORTS) {
+            assert_eq!(edge(protocol, 9), at << 16 | 9, "as `places` has it");
         }
     }
 }

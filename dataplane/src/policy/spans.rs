@@ -17,7 +17,7 @@ pub(super) struct Span {
 }
 
 /// Where IPv4 lies.
-const V4: Span = Span {
+pub(super) const V4: Span = Span {
     first: Address::v4(0).0,
     last: Address::v4(u32::MAX).0,
 };

@@ -1,35 +1,35 @@
 //! The table that workers consult for the first packet of a flow.
 
-use super::classes::Classes;
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+
+use super::chain::CompiledChain;
 use super::explain::{self, Explanation};
-use super::ir::{Chain, EndpointPolicy};
+use super::ir::EndpointPolicy;
 use super::naive::PeerSets;
-use super::ports::PortMaps;
-use super::row::Row;
-use super::{Compiler, Decision, EndpointSlot, Peer, Slot, naive};
+use super::numbers::Numbers;
+use super::{Compiler, Decision, EndpointSlot, Peer, Slot, naive, ports};
 use crate::{Address, CounterId, Direction, Protocol, Provenance, Tier, Verdict};
 
-/// The policies of all local endpoints, compiled, immutable.
+/// The policies of all local endpoints, compiled, immutable: references to what a [`Compiler`]
+/// keeps.
 ///
 /// No look-up allocates, locks or panics, and the cost of one does not depend on how many
-/// policies, rules, endpoints or prefixes there are, but for the depth of a search tree in
-/// [`PolicyTable::classify`] and the number of port ranges that one peer meets in
-/// [`PolicyTable::decide`], both by their logarithm.
+/// policies, rules, endpoints or sets there are, but for the depth of two search trees: sixteen
+/// blocks of IPv4 are one more level (IPv6: eight), and eight stretches of ports that mean
+/// different things to one peer are one.
 #[derive(Debug, Default)]
 pub struct PolicyTable {
-    classes: Classes,
-    maps: PortMaps,
-    chains: Vec<Compiled>,
-    slots: Vec<Option<Slot>>,
+    pub(super) numbers: Numbers,
+    slots: Vec<Option<SlotChains>>,
 }
 
-/// One distinct chain.
-#[derive(Debug)]
-pub(super) struct Compiled {
-    pub(super) row: Row,
-    pub(super) may_deny: bool,
-    /// What it was compiled from, for [`PolicyTable::explain`]; the rules are shared.
-    pub(super) source: Chain,
+/// One endpoint's chains, by [`Direction`].
+#[derive(Clone, Debug)]
+pub(super) struct SlotChains {
+    pub(super) enforced: [Arc<CompiledChain>; 2],
+    pub(super) audit: Option<[Arc<CompiledChain>; 2]>,
 }
 
 /// How large a table is.
@@ -37,16 +37,17 @@ pub(super) struct Compiled {
 pub struct Footprint {
     /// Distinct chains, both directions together.
     pub chains: usize,
-    /// Peer classes.
+    /// Peer classes that blocks make, in each distinct list of them.
     pub classes: usize,
-    /// Distinct maps from protocol and port to verdict.
-    pub port_maps: usize,
-    /// Bytes of what look-ups read, and of references to rules; the rules themselves belong to
-    /// whoever made them.
+    /// Bytes of what look-ups read; the rules themselves belong to whoever made them.
     pub bytes: usize,
 }
 
 impl PolicyTable {
+    pub(super) const fn new(numbers: Numbers, slots: Vec<Option<SlotChains>>) -> PolicyTable {
+        PolicyTable { numbers, slots }
+    }
+
     /// Compiles the policies of all local endpoints at once, whose rules name no sets that have
     /// members. A table that changes comes from a [`Compiler`].
     ///
@@ -79,30 +80,16 @@ impl PolicyTable {
         compiler.table(slots.into_iter())
     }
 
-    pub(super) const fn new(
-        classes: Classes,
-        maps: PortMaps,
-        chains: Vec<Compiled>,
-        slots: Vec<Option<Slot>>,
-    ) -> PolicyTable {
-        PolicyTable {
-            classes,
-            maps,
-            chains,
-            slots,
-        }
-    }
-
     /// Whether the table holds a policy for `slot`. Without one, nothing is accepted.
     pub fn contains(&self, slot: EndpointSlot) -> bool {
         self.chain(slot, Direction::Ingress).is_some()
     }
 
     /// What the table knows of an address, for [`PolicyTable::decide`].
+    #[inline]
     pub fn peer(&self, address: Address) -> Peer {
-        Peer {
-            class: self.classes.of(address),
-        }
+        let number = self.numbers.find(address, self.numbers.probe(address));
+        Peer { address, number }
     }
 
     /// What the endpoint's policy in one direction says of the first packet of a flow.
@@ -121,8 +108,8 @@ impl PolicyTable {
         destination_port: Option<u16>,
     ) -> Decision {
         let chain = self.chain(slot, direction);
-        let decision =
-            chain.and_then(|chain| self.by_chain(chain, peer, protocol, destination_port));
+        let place = ports::place(protocol, destination_port);
+        let decision = chain.and_then(|chain| chain.decide(peer, place));
         decision.unwrap_or(unknown_endpoint(direction))
     }
 
@@ -142,20 +129,9 @@ impl PolicyTable {
         protocol: Protocol,
         destination_port: Option<u16>,
     ) -> Option<Decision> {
-        let chain = self.slot(slot)?.audit?[direction as usize];
-        let chain = self.chains.get(chain.0 as usize)?;
-        self.by_chain(chain, peer, protocol, destination_port)
-    }
-
-    fn by_chain(
-        &self,
-        chain: &Compiled,
-        peer: &Peer,
-        protocol: Protocol,
-        destination_port: Option<u16>,
-    ) -> Option<Decision> {
-        let map = chain.row.map(peer.class);
-        self.maps.decision(map, protocol, destination_port)
+        let chains = self.slot(slot)?.audit.as_ref()?;
+        let place = ports::place(protocol, destination_port);
+        chains[direction as usize].decide(peer, place)
     }
 
     /// Whether policy drops some traffic of the endpoint in `direction`: what a full conntrack
@@ -184,7 +160,14 @@ impl PolicyTable {
         let verdict = decision.verdict;
         match self.chain(slot, direction) {
             Some(chain) => {
-                explain::explain(&chain.source, verdict, peer, protocol, destination_port)
+                let sets = chain.sets_that_hold(&known);
+                let traffic = explain::Traffic {
+                    peer,
+                    sets: &sets,
+                    protocol,
+                    port: destination_port,
+                };
+                explain::explain(&chain.source, verdict, &traffic)
             }
             None => Explanation::without_policies(verdict),
         }
@@ -192,35 +175,39 @@ impl PolicyTable {
 
     /// How large the table is.
     pub fn footprint(&self) -> Footprint {
-        let chain_bytes = |chain: &Compiled| {
-            size_of_val(chain)
-                + chain.row.bytes()
-                + size_of_val(&chain.source.isolating[..])
-                + size_of_val(&chain.source.rules[..])
+        let mut footprint = Footprint {
+            bytes: self.numbers.bytes() + size_of_val(&self.slots[..]),
+            ..Footprint::default()
         };
-        Footprint {
-            chains: self.chains.len(),
-            classes: self.classes.count(),
-            port_maps: self.maps.count(),
-            bytes: self.classes.bytes()
-                + self.maps.bytes()
-                + self.chains.iter().map(chain_bytes).sum::<usize>()
-                + size_of_val(&self.slots[..]),
+        let mut seen = HashSet::new();
+        let slots = self.slots.iter().flatten();
+        for chain in slots.flat_map(|slot| slot.enforced.iter().chain(slot.audit.iter().flatten()))
+        {
+            if seen.insert(Arc::as_ptr(chain).addr()) {
+                footprint.chains += 1;
+                footprint.bytes += size_of::<CompiledChain>() + chain.bytes();
+            }
+            if seen.insert(Arc::as_ptr(&chain.cidrs).addr()) {
+                footprint.classes += chain.cidrs.classes().len();
+                footprint.bytes += chain.cidrs.bytes();
+            }
         }
+        footprint
     }
 
-    fn chain(&self, slot: EndpointSlot, direction: Direction) -> Option<&Compiled> {
-        let chain = self.slot(slot)?.enforced[direction as usize];
-        self.chains.get(chain.0 as usize)
+    #[inline]
+    pub(super) fn chain(&self, slot: EndpointSlot, direction: Direction) -> Option<&CompiledChain> {
+        Some(&self.slot(slot)?.enforced[direction as usize])
     }
 
-    fn slot(&self, slot: EndpointSlot) -> Option<&Slot> {
+    #[inline]
+    fn slot(&self, slot: EndpointSlot) -> Option<&SlotChains> {
         self.slots.get(usize::from(slot.0))?.as_ref()
     }
 }
 
 /// The decision for an endpoint without compiled policy.
-const fn unknown_endpoint(direction: Direction) -> Decision {
+pub(super) const fn unknown_endpoint(direction: Direction) -> Decision {
     Decision {
         verdict: Verdict {
             accept: false,

@@ -1,12 +1,14 @@
 //! The compiled table against the specification, and the cases that others got wrong.
 
 mod cases;
+mod changes;
 mod property;
 mod scale;
 
 use std::sync::Arc;
 
-use super::ir::{Action, Block, Chain, Isolation, Peers, PortRange, Ports, Rule};
+use super::Decision;
+use super::ir::{Action, Block, Chain, Isolation, PeerSetId, Peers, PortRange, Ports, Rule};
 use crate::{CounterId, PolicyId, Protocol, Tier};
 
 fn block(prefix: &str, except: &[&str]) -> Block {

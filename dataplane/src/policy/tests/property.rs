@@ -2,6 +2,7 @@
 //!
 //! `WEIR_CASES` sets how many cases run.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -11,7 +12,8 @@ use proptest::sample::{Index, select};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::super::ir::EndpointPolicy;
-use super::super::{EndpointSlot, Explanation, PeerMatch, PolicyTable, PortMatch, naive};
+use super::super::naive::PeerSets;
+use super::super::{EndpointSlot, Explanation, PeerMatch, PolicyTable, PortMatch, Question, naive};
 use super::*;
 use crate::{Address, Direction};
 
@@ -25,8 +27,11 @@ const EDGES: [Address; 6] = [
     Address::v6(u128::MAX),
 ];
 
+/// Sets that rules may name.
+pub(super) const SETS: u32 = 5;
+
 /// Few addresses, so that prefixes nest, touch and overlap and packets fall on their edges.
-fn address() -> impl Strategy<Value = Address> + Clone {
+pub(super) fn address() -> impl Strategy<Value = Address> + Clone {
     let v4 = (0_u32..34).prop_map(|host| Address::v4(0x0a00_0000 + host));
     let v6 = (0_u128..34).prop_map(|host| Address::v6((0xfd00 << 112) + host));
     prop_oneof![4 => v4, 4 => v6, 1 => select(EDGES.to_vec())]
@@ -66,8 +71,13 @@ fn prefix() -> impl Strategy<Value = IpNet> + Clone {
 fn peers() -> impl Strategy<Value = Peers> + Clone {
     let block =
         (prefix(), vec(prefix(), 0..3)).prop_map(|(prefix, except)| Block { prefix, except });
-    let set = vec(block, 0..4).prop_map(|blocks| Peers::blocks(blocks));
-    prop_oneof![1 => Just(Peers::Any), 5 => set]
+    let set = (0..SETS).prop_map(PeerSetId);
+    let of = (vec(block, 0..4), prop_oneof![Just(vec![]), vec(set, 0..3)]);
+    let of = of.prop_map(|(blocks, sets)| Peers::Of {
+        sets: sets.into(),
+        blocks: blocks.into(),
+    });
+    prop_oneof![1 => Just(Peers::Any), 5 => of]
 }
 
 fn port() -> impl Strategy<Value = u16> + Clone {
@@ -91,6 +101,7 @@ fn some_ports() -> impl Strategy<Value = Ports> + Clone {
 
 fn any_rule() -> impl Strategy<Value = Rule> + Clone {
     let tiers = [
+        Tier::SecurityGroup,
         Tier::Admin,
         Tier::NetworkPolicy,
         Tier::NetworkPolicy,
@@ -109,7 +120,7 @@ fn any_rule() -> impl Strategy<Value = Rule> + Clone {
             index,
             tier,
             action: match tier {
-                Tier::NetworkPolicy => Action::Accept,
+                Tier::SecurityGroup | Tier::NetworkPolicy => Action::Accept,
                 _ => action,
             },
             peers,
@@ -118,17 +129,22 @@ fn any_rule() -> impl Strategy<Value = Rule> + Clone {
         })
 }
 
-/// Which rules of a common pool a chain takes, and whether as they are or as copies.
-type Picks = (Vec<u32>, Vec<(Index, bool)>);
+/// What binds and what isolates; which rules of a common pool a chain takes, and whether as they
+/// are or as copies.
+type Picks = (Vec<u32>, Vec<u32>, Vec<(Index, bool)>);
 
 fn picks() -> impl Strategy<Value = Picks> {
     vec((any::<Index>(), any::<bool>()), 0..12).prop_flat_map(|rules| {
-        let isolating = prop_oneof![Just(vec![]), vec(0_u32..6, 1..3)];
-        (isolating, Just(rules))
+        let some = || prop_oneof![Just(vec![]), vec(0_u32..6, 1..3)];
+        (
+            prop_oneof![3 => Just(vec![]), 1 => some()],
+            some(),
+            Just(rules),
+        )
     })
 }
 
-fn pick((isolating, picks): &Picks, pool: &[Arc<Rule>]) -> Chain {
+fn pick((bound, isolating, picks): &Picks, pool: &[Arc<Rule>]) -> Chain {
     let mut rules: Vec<Arc<Rule>> = picks
         .iter()
         .map(|(index, copy)| {
@@ -141,11 +157,14 @@ fn pick((isolating, picks): &Picks, pool: &[Arc<Rule>]) -> Chain {
         })
         .collect();
     rules.sort_by_key(|rule| rule.tier);
-    chain(isolating, &rules)
+    Chain {
+        bound: bound.iter().copied().map(isolation).collect(),
+        ..chain(isolating, &rules)
+    }
 }
 
 /// Several endpoints whose chains share rules.
-fn endpoints() -> impl Strategy<Value = Vec<EndpointPolicy>> {
+pub(super) fn endpoints() -> impl Strategy<Value = Vec<EndpointPolicy>> {
     let pool = vec(any_rule(), 1..16);
     (pool, vec((picks(), picks()), 1..4)).prop_map(|(pool, chains)| {
         let pool: Vec<Arc<Rule>> = pool.into_iter().map(Arc::new).collect();
@@ -154,6 +173,18 @@ fn endpoints() -> impl Strategy<Value = Vec<EndpointPolicy>> {
             egress: pick(egress, &pool),
         };
         chains.iter().map(policy).collect()
+    })
+}
+
+/// Who is in which set.
+fn members() -> impl Strategy<Value = PeerSets> {
+    let member = ((0..SETS).prop_map(PeerSetId), address());
+    vec(member, 0..12).prop_map(|members| {
+        let mut sets = PeerSets::new();
+        for (set, member) in members {
+            sets.entry(set).or_default().insert(member);
+        }
+        sets
     })
 }
 
@@ -174,10 +205,21 @@ fn packet() -> impl Strategy<Value = Packet> {
 }
 
 /// Same cases every time; more of them with `WEIR_CASES`.
-fn run<S: Strategy>(strategy: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
+pub(super) fn run<S: Strategy>(strategy: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
+    run_some(strategy, 1, test);
+}
+
+/// One of `of` as many.
+pub(super) fn run_some<S: Strategy>(
+    strategy: S,
+    of: u32,
+    test: impl Fn(S::Value) -> Result<(), TestCaseError>,
+) {
     let cases = std::env::var("WEIR_CASES").ok();
     let config = Config {
-        cases: cases.map_or(10_000, |cases| cases.parse().unwrap()),
+        cases: cases
+            .map_or(10_000_u32, |cases| cases.parse().unwrap())
+            .div_ceil(of),
         failure_persistence: None,
         ..Config::default()
     };
@@ -189,6 +231,7 @@ fn run<S: Strategy>(strategy: S, test: impl Fn(S::Value) -> Result<(), TestCaseE
 
 /// Every endpoint and direction, with what one packet means to each.
 fn for_each(
+    sets: &PeerSets,
     endpoints: &[EndpointPolicy],
     packets: &[Packet],
     check: impl Fn(
@@ -201,7 +244,7 @@ fn for_each(
 ) -> Result<(), TestCaseError> {
     let slots = || (0..).map(|slot| EndpointSlot(slot * 3));
     let input: Vec<_> = slots().zip(endpoints).collect();
-    let table = PolicyTable::compile(&input);
+    let table = PolicyTable::compile_with(sets, &input);
     for (slot, policy) in slots().zip(endpoints) {
         for direction in [Direction::Egress, Direction::Ingress] {
             for packet in packets {
@@ -215,17 +258,41 @@ fn for_each(
 #[test]
 fn the_table_decides_as_the_specification() {
     run(
-        (endpoints(), vec(packet(), 1..40)),
-        |(endpoints, packets)| {
-            for_each(&endpoints, &packets, |table, slot, policy, direction, p| {
-                let peer = table.peer(p.peer);
-                let decided = table.decide(slot, direction, &peer, p.protocol, p.port);
-                let sets = naive::PeerSets::new();
-                let expected = naive::decide(policy, &sets, direction, p.peer, p.protocol, p.port);
-                prop_assert_eq!(decided, expected, "{:?}", p);
-                prop_assert!(decided.verdict.accept || table.may_deny(slot, direction));
-                Ok(())
-            })
+        (endpoints(), members(), vec(packet(), 1..40)),
+        |(endpoints, sets, packets)| {
+            let (mut questions, mut expected) = (Vec::new(), Vec::new());
+            let seen = RefCell::new((&mut questions, &mut expected));
+            for_each(
+                &sets,
+                &endpoints,
+                &packets,
+                |table, slot, policy, direction, p| {
+                    let peer = table.peer(p.peer);
+                    let decided = table.decide(slot, direction, &peer, p.protocol, p.port);
+                    let (protocol, port) = (p.protocol, p.port);
+                    let by_rules = naive::decide(policy, &sets, direction, p.peer, protocol, port);
+                    prop_assert_eq!(decided, by_rules, "{:?}", p);
+                    prop_assert!(decided.verdict.accept || table.may_deny(slot, direction));
+                    let mut seen = seen.borrow_mut();
+                    seen.0.push(Question {
+                        slot,
+                        direction,
+                        peer: p.peer,
+                        protocol,
+                        destination_port: port,
+                    });
+                    seen.1.push(by_rules);
+                    Ok(())
+                },
+            )?;
+            let slots = (0..).map(|slot| EndpointSlot(slot * 3));
+            let input: Vec<_> = slots.zip(&endpoints).collect();
+            let table = PolicyTable::compile_with(&sets, &input);
+            let nobody = naive::accepted(Direction::Egress);
+            let mut decided = vec![nobody; questions.len()];
+            table.decide_batch(&questions, &mut decided);
+            prop_assert_eq!(decided, expected);
+            Ok(())
         },
     );
 }
@@ -233,27 +300,37 @@ fn the_table_decides_as_the_specification() {
 #[test]
 fn explanations_agree_with_decisions() {
     run(
-        (endpoints(), vec(packet(), 1..20)),
-        |(endpoints, packets)| {
-            for_each(&endpoints, &packets, |table, slot, policy, direction, p| {
-                let explained = table.explain(slot, direction, p.peer, p.protocol, p.port);
-                let sets = naive::PeerSets::new();
-                let expected = naive::decide(policy, &sets, direction, p.peer, p.protocol, p.port);
-                let expected = expected.verdict;
-                prop_assert_eq!(explained.verdict, expected);
-                agrees(&explained, naive::chain(policy, direction), p)
-            })
+        (endpoints(), members(), vec(packet(), 1..20)),
+        |(endpoints, sets, packets)| {
+            for_each(
+                &sets,
+                &endpoints,
+                &packets,
+                |table, slot, policy, direction, p| {
+                    let explained = table.explain(slot, direction, p.peer, p.protocol, p.port);
+                    let (protocol, port) = (p.protocol, p.port);
+                    let expected = naive::decide(policy, &sets, direction, p.peer, protocol, port);
+                    prop_assert_eq!(explained.verdict, expected.verdict);
+                    agrees(&explained, naive::chain(policy, direction), &sets, p)
+                },
+            )
         },
     );
 }
 
 /// Whether the rules' results lead to the verdict, and are true.
-fn agrees(explained: &Explanation, chain: &Chain, p: &Packet) -> Result<(), TestCaseError> {
+fn agrees(
+    explained: &Explanation,
+    chain: &Chain,
+    sets: &PeerSets,
+    p: &Packet,
+) -> Result<(), TestCaseError> {
     let by = explained.verdict.provenance;
     let mut decided = false;
     for consulted in &explained.consulted {
         let tier = consulted.tier;
         prop_assert!(tier <= by.tier, "a tier after the decision");
+        let every_rule = matches!(tier, Tier::SecurityGroup | Tier::NetworkPolicy);
         for result in &consulted.rules {
             let is_part = |rule: &&Arc<Rule>| {
                 (rule.policy, rule.tier, rule.index) == (consulted.policy, tier, result.index)
@@ -261,18 +338,16 @@ fn agrees(explained: &Explanation, chain: &Chain, p: &Packet) -> Result<(), Test
             let mut parts = chain.rules.iter().filter(is_part);
             let decides =
                 (by.tier, by.policy, by.rule) == (tier, Some(consulted.policy), Some(result.index));
-            let in_force = parts.any(|rule| {
-                naive::matches(rule, &naive::PeerSets::new(), p.peer, p.protocol, p.port)
-            });
+            let in_force = parts.any(|rule| naive::matches(rule, sets, p.peer, p.protocol, p.port));
             if result.matched() {
                 prop_assert!(in_force);
                 prop_assert!(
-                    decides || tier == Tier::NetworkPolicy || result.action == Action::Pass,
+                    decides || every_rule || result.action == Action::Pass,
                     "{:?} matched and did not decide",
                     result
                 );
                 decided |= decides;
-            } else if tier == Tier::NetworkPolicy {
+            } else if every_rule {
                 prop_assert!(!in_force);
             }
             check_miss(&result.peer, &result.port, p)?;
@@ -286,6 +361,16 @@ fn agrees(explained: &Explanation, chain: &Chain, p: &Packet) -> Result<(), Test
                     .consulted
                     .iter()
                     .any(|c| c.policy == isolating.policy)
+            );
+        }
+    }
+    if !chain.bound.is_empty() {
+        for binding in &chain.bound {
+            prop_assert!(
+                explained
+                    .consulted
+                    .iter()
+                    .any(|c| c.policy == binding.policy)
             );
         }
     }

@@ -1,0 +1,86 @@
+//! One chain as workers read it.
+
+use std::sync::Arc;
+
+use super::cidrs::Cidrs;
+use super::ir::{Chain, PeerSetId};
+use super::numbers::NONE;
+use super::paged::Paged;
+use super::ports::{self, Nodes};
+use super::{Decision, Peer};
+
+/// Everything that a chain answers: class of a peer → root of its line of ports → decision.
+///
+/// A peer has a class in one of two ways. If some of the chain's sets hold it, its number leads to
+/// it; such a class knows which sets these are *and* which blocks hold the address. Everybody
+/// else's class is that of [`Cidrs`], which come first in the numbering.
+///
+/// Immutable for whoever reads. A clone shares all pages, so that a change of one member's class
+/// costs a directory and a page.
+#[derive(Clone, Debug)]
+pub(super) struct CompiledChain {
+    pub(super) cidrs: Arc<Cidrs>,
+    /// The class of each address that has a number; 0 if no set of the chain holds it.
+    pub(super) by_number: Paged<u32, 256>,
+    /// The root of each class's line.
+    pub(super) roots: Paged<u32, 256>,
+    pub(super) nodes: Nodes,
+    pub(super) decisions: Arc<[Decision]>,
+    /// Whether the line of a class that some address has drops anything.
+    pub(super) may_deny: bool,
+    /// For explanations: which sets hold the addresses of a class, by place in `sets`, and what
+    /// the chain was compiled from.
+    pub(super) holding: Paged<Option<Arc<[u32]>>, 64>,
+    pub(super) sets: Arc<[PeerSetId]>,
+    pub(super) source: Arc<Chain>,
+}
+
+impl CompiledChain {
+    /// The class that membership gives an address of this number; none if that is up to
+    /// [`CompiledChain::cidrs`].
+    #[inline]
+    pub(super) fn class_of_member(&self, number: u32) -> Option<u32> {
+        if number == NONE {
+            return None;
+        }
+        self.by_number
+            .get(number)
+            .copied()
+            .filter(|&class| class != 0)
+    }
+
+    /// The class of a peer.
+    #[inline]
+    pub(super) fn class(&self, peer: &Peer) -> u32 {
+        match self.class_of_member(peer.number) {
+            Some(class) => class,
+            None => self.cidrs.class(peer.address),
+        }
+    }
+
+    /// The decision for a peer at a place on the line of ports. There always is one; none would
+    /// mean that the chain is broken.
+    #[inline]
+    pub(super) fn decide(&self, peer: &Peer, place: u32) -> Option<Decision> {
+        let root = *self.roots.get(self.class(peer))?;
+        let decision = ports::walk(&self.nodes, root, place)?;
+        self.decisions.get(decision as usize).copied()
+    }
+
+    /// The chain's sets that hold a peer.
+    pub(super) fn sets_that_hold(&self, peer: &Peer) -> Vec<PeerSetId> {
+        let holding = self.holding.get(self.class(peer));
+        let holding = holding.and_then(Option::as_deref).unwrap_or_default();
+        let set = |&place: &u32| self.sets.get(place as usize).copied();
+        holding.iter().filter_map(set).collect()
+    }
+
+    /// Bytes on the heap without `cidrs` and `source`, which are shared.
+    pub(super) fn bytes(&self) -> usize {
+        self.by_number.bytes()
+            + self.roots.bytes()
+            + self.nodes.bytes()
+            + self.holding.bytes()
+            + size_of_val(&self.decisions[..])
+    }
+}

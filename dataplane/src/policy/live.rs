@@ -1,0 +1,216 @@
+//! One chain as the compiler keeps it: what workers read, and what it takes to change that when an
+//! address joins or leaves a set.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::chain::CompiledChain;
+use super::cidrs::Cidrs;
+use super::ir::{Chain, PeerSetId};
+use super::members::Members;
+use super::paged::Paged;
+use super::ports::{Lines, Nodes};
+use super::rules::{Rules, Scratch};
+use crate::{Address, Direction};
+
+/// Classes without an address that a chain may keep beside as many as have one.
+const IDLE_CLASSES: usize = 256;
+
+/// A chain with its compiled form.
+#[derive(Debug)]
+pub(super) struct LiveChain {
+    pub(super) compiled: Arc<CompiledChain>,
+    direction: Direction,
+    rules: Rules,
+    /// The place of each of the chain's sets in [`Rules::sets`].
+    places: HashMap<PeerSetId, u32>,
+    lines: Lines,
+    /// The classes of addresses in sets, by [class of the blocks, sets…].
+    by_signature: HashMap<Arc<[u32]>, u32>,
+    /// How many addresses have each class, and whether it denies anything.
+    classes: Vec<Use>,
+    /// Classes that some address has and that deny something.
+    denying: usize,
+    /// Classes that some address has.
+    used: usize,
+}
+
+/// Who uses a class.
+#[derive(Debug)]
+struct Use {
+    addresses: u128,
+    denies: bool,
+    root: u32,
+}
+
+impl LiveChain {
+    /// Compiles a chain whose blocks make the classes `cidrs`.
+    pub(super) fn new(
+        direction: Direction,
+        source: Arc<Chain>,
+        rules: Rules,
+        cidrs: Arc<Cidrs>,
+        members: &Members,
+        scratch: &mut Scratch,
+    ) -> LiveChain {
+        let compiled = CompiledChain {
+            by_number: Paged::default(),
+            roots: Paged::default(),
+            nodes: Nodes::default(),
+            decisions: rules.decisions.as_slice().into(),
+            may_deny: false,
+            holding: Paged::default(),
+            sets: rules.sets.as_slice().into(),
+            source,
+            cidrs: cidrs.clone(),
+        };
+        let mut chain = LiveChain {
+            compiled: Arc::new(compiled),
+            direction,
+            places: rules.sets.iter().copied().zip(0..).collect(),
+            rules,
+            lines: Lines::default(),
+            by_signature: HashMap::new(),
+            classes: Vec::new(),
+            denying: 0,
+            used: 0,
+        };
+        for class in cidrs.classes() {
+            let number = chain.add_class(&class.lists, &[], scratch);
+            chain.join(number, class.addresses);
+        }
+        for (number, sets) in members.by_address(&chain.rules.sets).iter() {
+            if let Some(address) = members.address(number) {
+                chain.assign(number, address, sets, scratch);
+            }
+        }
+        chain
+    }
+
+    /// The sets that the chain's rules name.
+    pub(super) fn sets(&self) -> &[PeerSetId] {
+        &self.rules.sets
+    }
+
+    /// Brings an address up to date with the sets that it is in. Says whether the chain now decides
+    /// something else for it.
+    pub(super) fn update(&mut self, number: u32, members: &Members, scratch: &mut Scratch) -> bool {
+        let Some(address) = members.address(number) else {
+            return false;
+        };
+        let held_by = members.sets_of(number).iter();
+        let mut sets: Vec<u32> = held_by
+            .filter_map(|set| self.places.get(set).copied())
+            .collect();
+        sets.sort_unstable();
+        self.assign(number, address, &sets, scratch)
+    }
+
+    /// Gives an address the class that these of the chain's sets make, and says whether that
+    /// decides something else.
+    fn assign(
+        &mut self,
+        number: u32,
+        address: Address,
+        sets: &[u32],
+        scratch: &mut Scratch,
+    ) -> bool {
+        let blocks = self.compiled.cidrs.class(address);
+        let before = self.compiled.class_of_member(number);
+        let after = match sets {
+            [] => None,
+            _ => Some(self.class(blocks, sets, scratch)),
+        };
+        if before == after {
+            return false;
+        }
+        let compiled = Arc::make_mut(&mut self.compiled);
+        compiled.by_number.set(number, after.unwrap_or(0));
+        let (before, after) = (before.unwrap_or(blocks), after.unwrap_or(blocks));
+        self.join(after, 1);
+        self.leave(before);
+        let root = |class: u32| self.classes[class as usize].root;
+        root(before) != root(after)
+    }
+
+    /// The class of addresses that the blocks give the class `blocks` and that are in `sets`.
+    fn class(&mut self, blocks: u32, sets: &[u32], scratch: &mut Scratch) -> u32 {
+        let signature: Vec<u32> = [blocks].into_iter().chain(sets.iter().copied()).collect();
+        if let Some(&known) = self.by_signature.get(&signature[..]) {
+            return known;
+        }
+        let cidrs = self.compiled.cidrs.clone();
+        let lists = &cidrs.classes()[blocks as usize].lists;
+        let class = self.add_class(lists, sets, scratch);
+        self.by_signature.insert(signature.into(), class);
+        class
+    }
+
+    /// A new class that nobody has.
+    fn add_class(&mut self, lists: &[u32], sets: &[u32], scratch: &mut Scratch) -> u32 {
+        let line = self.rules.line(lists, sets, scratch);
+        let decisions = &self.rules.decisions;
+        let denies = |&(_, decision): &(u32, u32)| !decisions[decision as usize].verdict.accept;
+        let denies = line.iter().any(denies);
+        let class = self.classes.len() as u32;
+        let compiled = Arc::make_mut(&mut self.compiled);
+        let root = self.lines.intern(&mut compiled.nodes, line);
+        compiled.roots.set(class, root);
+        if !sets.is_empty() {
+            compiled.holding.set(class, Some(sets.into()));
+        }
+        self.classes.push(Use {
+            addresses: 0,
+            denies,
+            root,
+        });
+        class
+    }
+
+    /// Addresses join a class.
+    fn join(&mut self, class: u32, addresses: u128) {
+        let class = &mut self.classes[class as usize];
+        if class.addresses == 0 {
+            self.used += 1;
+            self.denying += usize::from(class.denies);
+        }
+        class.addresses += addresses;
+        self.note_denials();
+    }
+
+    /// An address leaves its class.
+    fn leave(&mut self, class: u32) {
+        let class = &mut self.classes[class as usize];
+        class.addresses -= 1;
+        if class.addresses == 0 {
+            self.used -= 1;
+            self.denying -= usize::from(class.denies);
+        }
+        self.note_denials();
+    }
+
+    fn note_denials(&mut self) {
+        if self.compiled.may_deny != (self.denying > 0) {
+            Arc::make_mut(&mut self.compiled).may_deny = self.denying > 0;
+        }
+    }
+
+    /// Whether so many classes have lost their addresses that the chain had better be compiled
+    /// anew.
+    pub(super) fn is_worn(&self) -> bool {
+        self.classes.len() > 2 * self.used + IDLE_CLASSES
+    }
+
+    /// The same chain, compiled anew.
+    pub(super) fn renew(&self, members: &Members, scratch: &mut Scratch) -> LiveChain {
+        let (source, cidrs) = (self.compiled.source.clone(), self.compiled.cidrs.clone());
+        let rules = Rules::new(self.direction, &source);
+        LiveChain::new(self.direction, source, rules, cidrs, members, scratch)
+    }
+
+    /// The direction that the chain decides.
+    pub(super) const fn direction(&self) -> Direction {
+        self.direction
+    }
+}
