@@ -4,7 +4,7 @@
 //! that they would make (`NAME-0`, `NAME-1`, …). A pod without a status counts as running and gets
 //! the next address of 10.0.0.0/8.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use dataplane::policy::{EndpointSlot, PolicyTable};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Refusal, Seeded, Transaction};
-use crate::lower::{self, LocalEndpoint, PolicyIds};
+use crate::cluster::{Cluster, Commit, Refusal, Seeded, Transaction};
+use crate::lower::{self, Change, LocalEndpoint, OutOfSlots, Policies, PolicyIds, Settings};
 use crate::objects::{Key, Object, kinds};
 use crate::protocol::Reason;
 use crate::trace::View;
@@ -26,10 +26,11 @@ const MAX_REPLICAS: u64 = 1000;
 pub struct Offline {
     cluster: Cluster,
     source: Seeded,
+    policies: Policies,
+    /// Every pod that can be a subject, by UID, with its place in the table.
     locals: Vec<LocalEndpoint>,
     slots: Vec<EndpointSlot>,
     table: PolicyTable,
-    ids: PolicyIds,
     /// For stderr, behind `Warning: `.
     pub warnings: Vec<String>,
 }
@@ -39,15 +40,17 @@ impl Offline {
     /// takes the earlier one's place.
     pub fn new(objects: Vec<Object>) -> Result<Offline, Refusal> {
         let mut source = Seeded::new(0);
+        let system = Cluster::empty().with_system_namespaces(&mut source);
         let mut offline = Offline {
-            cluster: Cluster::new(&mut source),
+            cluster: Cluster::empty(),
             source,
+            policies: Policies::new(PolicyIds::new(), Settings::default()),
             locals: Vec::new(),
             slots: Vec::new(),
             table: PolicyTable::default(),
-            ids: PolicyIds::new(),
             warnings: Vec::new(),
         };
+        offline.take(system)?;
         offline.change(|transaction| put_all(transaction, objects))?;
         Ok(offline)
     }
@@ -61,7 +64,26 @@ impl Offline {
         work(&mut transaction)?;
         assign_addresses(&mut transaction)?;
         let commit = transaction.commit();
-        self.compile(commit.cluster)?;
+        self.take(commit)
+    }
+
+    fn take(&mut self, commit: Commit) -> Result<(), Refusal> {
+        let too_large = |message| Refusal::new(Reason::RequestEntityTooLarge, message);
+        let pods = commit.cluster.list_of::<Pod>().filter_map(endpoint);
+        let wanted: BTreeMap<String, LocalEndpoint> =
+            pods.map(|local| (local.uid.clone(), local)).collect();
+        if wanted.len() > usize::from(u16::MAX) {
+            let message = format!("{} pods: at most {} fit", wanted.len(), u16::MAX);
+            return Err(too_large(message));
+        }
+        let changes: Vec<Change> = commit.events.iter().map(Change::from).collect();
+        // Whatever the number of changes is, they are few numbers: a policy has one as long as it is
+        // called so.
+        let updated = self.policies.update(&changes);
+        updated.map_err(|error| too_large(error.to_string()))?;
+        self.attach(&wanted)
+            .map_err(|error| too_large(error.to_string()))?;
+        self.cluster = commit.cluster;
         for warning in commit.warnings {
             if !self.warnings.contains(&warning) {
                 self.warnings.push(warning);
@@ -70,36 +92,22 @@ impl Offline {
         Ok(())
     }
 
-    fn compile(&mut self, cluster: Cluster) -> Result<(), Refusal> {
-        let mut locals = Vec::new();
-        for object in cluster.list_of::<Pod>() {
-            let Some(pod) = object.as_pod() else { continue };
-            let spec = pod.spec.as_ref();
-            let host = spec.and_then(|s| s.host_network).unwrap_or_default();
-            if host || lower::has_ended(pod) {
-                continue;
+    /// Makes every pod a subject.
+    fn attach(&mut self, wanted: &BTreeMap<String, LocalEndpoint>) -> Result<(), OutOfSlots> {
+        let there = self.policies.endpoints();
+        let gone = there.filter(|(local, _)| wanted.get(&local.uid) != Some(local));
+        let gone: Vec<String> = gone.map(|(local, _)| local.uid.clone()).collect();
+        gone.iter().for_each(|uid| self.policies.detach(uid));
+        for (uid, local) in wanted {
+            if self.policies.slot(uid).is_none() {
+                self.policies.attach(local.clone())?;
             }
-            locals.push(LocalEndpoint {
-                namespace: object.namespace().to_owned(),
-                name: object.name().to_owned(),
-                uid: object.uid().to_owned(),
-                addresses: lower::pod_addresses(pod),
-            });
         }
-        let last = u16::try_from(locals.len()).map_err(|_| {
-            let message = format!("{} pods: at most {} fit", locals.len(), u16::MAX);
-            Refusal::new(Reason::RequestEntityTooLarge, message)
-        })?;
-        let mut ids = self.ids.clone();
-        let lowered = lower::lower(&cluster, &locals, &mut ids)
-            .map_err(|error| Refusal::new(Reason::RequestEntityTooLarge, error.to_string()))?;
-        let slots: Vec<EndpointSlot> = (0..last).map(EndpointSlot).collect();
-        let pairs: Vec<_> = slots.iter().copied().zip(&lowered.policies).collect();
-        self.table = PolicyTable::compile(&pairs);
-        self.cluster = cluster;
-        self.locals = locals;
-        self.slots = slots;
-        self.ids = ids;
+        self.policies.compile_endpoints();
+        self.policies.keep();
+        let placed = self.policies.endpoints();
+        (self.locals, self.slots) = placed.map(|(local, slot)| (local.clone(), slot)).unzip();
+        self.table = self.policies.table();
         Ok(())
     }
 
@@ -110,10 +118,26 @@ impl Offline {
             locals: &self.locals,
             slots: &self.slots,
             table: &self.table,
-            ids: &self.ids,
+            ids: self.policies.ids(),
             generation: 0,
         }
     }
+}
+
+/// A pod as an endpoint, unless it is on the host network or has ended.
+fn endpoint(object: &Arc<Object>) -> Option<LocalEndpoint> {
+    let pod = object.as_pod()?;
+    let spec = pod.spec.as_ref();
+    let on_host = spec.and_then(|spec| spec.host_network).unwrap_or_default();
+    if on_host || lower::has_ended(pod) {
+        return None;
+    }
+    Some(LocalEndpoint {
+        namespace: object.namespace().to_owned(),
+        name: object.name().to_owned(),
+        uid: object.uid().to_owned(),
+        addresses: lower::pod_addresses(pod),
+    })
 }
 
 /// Stores objects, each in place of one of the same name; namespaces that nobody declares are made,

@@ -257,8 +257,8 @@ pub enum SnapshotError {
 /// Everything the workers need to decide and to forward: immutable.
 ///
 /// What seldom changes is shared between snapshots, so that one that changes policy only
-/// ([`Snapshot::with_policy`]) costs a copy of the epochs.
-#[derive(Debug, Default)]
+/// ([`Snapshot::with_policy`]), or a clone, costs a copy of the epochs.
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     generation: Generation,
     topology: Arc<Topology>,
@@ -385,6 +385,11 @@ impl Snapshot {
     /// The endpoints' compiled policies.
     pub fn policy(&self) -> &PolicyTable {
         &self.policy
+    }
+
+    /// The endpoints' compiled policies, to be kept.
+    pub fn shared_policy(&self) -> Arc<PolicyTable> {
+        Arc::clone(&self.policy)
     }
 
     /// The choices.

@@ -66,7 +66,7 @@ impl<P: Plane> Daemon<P> {
     }
 
     pub(super) fn flow_policy(&self, verdict: Verdict) -> Option<FlowPolicy> {
-        let name = self.ids.name(verdict.provenance.policy?)?;
+        let name = self.policies.ids().name(verdict.provenance.policy?)?;
         Some(FlowPolicy {
             kind: name.kind.to_owned(),
             namespace: (!name.namespace.is_empty()).then(|| name.namespace.clone()),
@@ -183,11 +183,10 @@ impl<P: Plane> Daemon<P> {
         key: &FlowKey,
     ) -> Option<Explanation> {
         let endpoint = self.endpoints.by_incarnation(own)?;
-        let slot = self.compiled.slot(&endpoint.record.uid)?;
+        let slot = self.policies.slot(&endpoint.record.uid)?;
         let port = key.protocol.has_ports().then_some(key.destination_port);
         Some(
-            self.compiled
-                .table
+            self.table
                 .explain(slot, direction, peer, key.protocol, port),
         )
     }

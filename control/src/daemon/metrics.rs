@@ -320,7 +320,7 @@ impl<P: Plane> Daemon<P> {
     }
 
     fn policy_metrics(&self, out: &mut Exposition) {
-        let footprint = self.compiled.table.footprint();
+        let footprint = self.table.footprint();
         out.single(
             "weir_policy_table_bytes",
             Kind::Gauge,

@@ -16,6 +16,7 @@ use dataplane::{Address, Snapshot, Time};
 use ipnet::IpNet;
 
 use super::network::{Facts, Interface, Network};
+use crate::lower::OutOfSlots;
 use crate::netlink::{Change, Monitor, NetlinkError};
 
 /// Why the dataplane could not do something.
@@ -27,6 +28,9 @@ pub enum PlaneError {
     /// The kernel says so.
     #[error(transparent)]
     Kernel(#[from] NetlinkError),
+    /// The tables are full.
+    #[error(transparent)]
+    Slots(#[from] OutOfSlots),
 }
 
 /// What has changed outside.

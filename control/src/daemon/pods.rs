@@ -7,6 +7,7 @@ use super::endpoints::{Endpoint, Record};
 use super::plane::{Plane, PlaneError};
 use super::server::refused;
 use super::state::{Daemon, Live};
+use crate::lower::LocalEndpoint;
 use crate::protocol::{
     EndpointAddParams, EndpointAdded, EndpointRemoveParams, ErrorObject, Mutation, Reason,
 };
@@ -69,17 +70,43 @@ impl<P: Plane> Daemon<P> {
         }
     }
 
-    /// Makes an endpoint's port. It is in no snapshot yet.
+    /// Makes an endpoint's port, and compiles its policy. It is in no snapshot yet.
     pub(super) fn take_up(&mut self, record: Record) -> Result<(), PlaneError> {
         let interface = self.plane.pod_interface(&record.interface)?;
         let port = self.plane.add_port(&interface, record.port.map(PortId))?;
+        let attached = self.policies.attach(LocalEndpoint {
+            namespace: record.namespace.clone(),
+            name: record.name.clone(),
+            uid: record.uid.clone(),
+            addresses: record.addresses.clone(),
+        });
+        if let Err(error) = attached {
+            self.remove_port(port)?;
+            return Err(error.into());
+        }
         self.endpoints.insert(Endpoint {
             record,
             interface,
             port,
             epoch: Epoch::NONE,
         });
+        self.follow_endpoints();
         Ok(())
+    }
+
+    /// Compiles what the coming or going of an endpoint means for it and for others.
+    fn follow_endpoints(&mut self) {
+        let touched = self.policies.compile_endpoints();
+        self.touched.extend(touched.endpoints);
+        self.newest = None;
+    }
+
+    fn detach(&mut self, uid: &str) {
+        if let Some(slot) = self.policies.slot(uid) {
+            self.touched.remove(&slot);
+        }
+        self.policies.detach(uid);
+        self.follow_endpoints();
     }
 
     fn added(&self, uid: &str, live: Live) -> Result<EndpointAdded, ErrorObject> {
@@ -160,6 +187,7 @@ impl<P: Plane> Daemon<P> {
             let message = format!("endpoints {:?} not found", params.uid);
             return Err(refused(Reason::NotFound, message));
         };
+        self.detach(&params.uid);
         let mut warnings = Vec::new();
         if let Err(error) = self.endpoints.save() {
             warnings.push(format!("the endpoints' file is not written: {error}"));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dataplane::DropReason;
 use dataplane::counters::Counter;
-use dataplane::snapshot::{EndpointSlot, PortId, Role};
+use dataplane::snapshot::{EndpointSlot, Epoch, PortId, Role};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -12,7 +12,6 @@ use super::network::Interface;
 use super::plane::{Connection, Plane};
 use super::server::refused;
 use super::state::Daemon;
-use super::state::local;
 use crate::lower::LocalEndpoint;
 use crate::protocol::{
     ConntrackEntry, ConntrackListParams, ConntrackListReply, ConntrackStatus, CountersReply,
@@ -91,7 +90,7 @@ impl<P: Plane> Daemon<P> {
             pod: Some(endpoint.pod()),
             uid: Some(endpoint.record.uid.clone()),
             addresses: endpoint.record.addresses.clone(),
-            ready: self.compiled.slot(&endpoint.record.uid).is_some(),
+            ready: endpoint.epoch != Epoch::NONE,
             ..base(&endpoint.interface, endpoint.port)
         });
         let mut statuses: Vec<PortStatus> = infrastructure.chain(pods).collect();
@@ -127,12 +126,8 @@ impl<P: Plane> Daemon<P> {
     }
 
     fn locals(&self) -> (Vec<LocalEndpoint>, Vec<EndpointSlot>) {
-        let live = self.endpoints.iter();
-        let placed = live.filter_map(|endpoint| {
-            let slot = self.compiled.slot(&endpoint.record.uid)?;
-            Some((local(endpoint), slot))
-        });
-        placed.unzip()
+        let placed = self.policies.endpoints();
+        placed.map(|(local, slot)| (local.clone(), slot)).unzip()
     }
 
     fn view<'a>(&'a self, locals: &'a [LocalEndpoint], slots: &'a [EndpointSlot]) -> View<'a> {
@@ -140,8 +135,8 @@ impl<P: Plane> Daemon<P> {
             cluster: &self.cluster,
             locals,
             slots,
-            table: &self.compiled.table,
-            ids: &self.ids,
+            table: &self.table,
+            ids: self.policies.ids(),
             generation: self.live.generation,
         }
     }

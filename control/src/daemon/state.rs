@@ -1,28 +1,24 @@
 //! The daemon's state, and how a change of it becomes a live snapshot.
 //!
-//! Every change takes one way: a candidate (objects, endpoints) is lowered and compiled; if that
-//! holds it is written to the journal, then published, and the reply waits until every worker has
-//! adopted it. What fails before the journal has changed nothing.
+//! Every change takes one way: it is lowered and compiled; if that holds it is written to the
+//! journal, then published ([`publication`](super::publication)), and the reply waits until every
+//! worker has adopted it. What fails before the journal is taken back and has changed nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use config::Config;
-use dataplane::Address;
+use dataplane::Snapshot;
 use dataplane::engine::EngineError;
 use dataplane::policy::PolicyTable;
-use dataplane::policy::ir::EndpointPolicy;
 use dataplane::route::RouteTable;
-use dataplane::snapshot::{
-    Endpoint as PlaneEndpoint, EndpointSlot, Epoch, ExistingConnections, Generation, NodeEgress,
-    Parts, PortId, Role, Settings, Snapshot,
-};
+use dataplane::snapshot::{EndpointSlot, Epoch, Generation, PortId, Role};
 use tracing::{error, warn};
 
 use super::DaemonError;
 use super::addresses::PodAddresses;
-use super::endpoints::{Endpoint, Endpoints};
+use super::endpoints::Endpoints;
 use super::network::{Facts, Interface};
 use super::observe::RecentFlows;
 use super::plane::{Outside, Plane, PlaneError};
@@ -32,28 +28,9 @@ use super::watches::Watches;
 use crate::cluster::{Cluster, Event, EventKind, System};
 use crate::denial_log::DenialLog;
 use crate::journal::{Gone, Journal, Numbered, Record};
-use crate::lower::{LocalEndpoint, PolicyIds, PolicyName, lower};
+use crate::lower::{self, Change, Policies, PolicyIds, PolicyName, Touched};
 use crate::objects::{Key, kinds};
 use crate::protocol::{ErrorObject, Reason, WatchEventType, Workers};
-
-/// What the workers decide by.
-#[derive(Clone, Debug, Default)]
-pub struct Compiled {
-    /// UIDs in the order of the slots.
-    pub uids: Vec<String>,
-    /// Their policies.
-    pub policies: Vec<EndpointPolicy>,
-    /// What was compiled from them.
-    pub table: Arc<PolicyTable>,
-}
-
-impl Compiled {
-    /// The slot of a pod.
-    pub fn slot(&self, uid: &str) -> Option<EndpointSlot> {
-        let index = self.uids.iter().position(|known| known == uid)?;
-        u16::try_from(index).ok().map(EndpointSlot)
-    }
-}
 
 /// A generation that workers have adopted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,14 +51,23 @@ pub struct Daemon<P> {
     pub(super) journal: Journal,
     pub(super) cluster: Cluster,
     pub(super) source: System,
-    pub(super) ids: PolicyIds,
+    pub(super) policies: Policies,
+    /// How many of the policies' numbers the journal has.
+    pub(super) journaled_ids: usize,
     pub(super) endpoints: Endpoints,
     /// Host port and uplinks.
     pub(super) infrastructure: Vec<(Interface, PortId)>,
     /// Ports without an interface or endpoint that the newest snapshot still has.
     pub(super) leaving: Vec<PortId>,
     pub(super) facts: Facts,
-    pub(super) compiled: Compiled,
+    /// [`Facts::routes`], to be looked up in.
+    pub(super) routes: Arc<RouteTable>,
+    /// What the newest snapshot decides by.
+    pub(super) table: Arc<PolicyTable>,
+    /// Endpoints whose decisions may differ from those of the newest snapshot.
+    pub(super) touched: BTreeSet<EndpointSlot>,
+    /// The newest snapshot, as long as ports, endpoints and the network are as they are in it.
+    pub(super) newest: Option<Snapshot>,
     pub(super) live: Live,
     pub(super) log: DenialLog,
     pub(super) events_lost: u64,
@@ -115,6 +101,12 @@ impl<P: Plane> Daemon<P> {
         let source = System::open().map_err(system("open the random device"))?;
         let (cluster, ids) = restore(records)?;
         let addresses = PodAddresses::of(&cluster);
+        let journaled_ids = ids.names().len();
+        let mut policies = Policies::new(ids, lower_settings(&config));
+        let all: Vec<Change> = cluster.objects().map(Change::added).collect();
+        policies
+            .update(&all)
+            .map_err(|error| DaemonError::Start(error.to_string()))?;
         let (endpoints, saved) =
             Endpoints::open(&config.runtime_dir).map_err(system("read the endpoints' file"))?;
         let verifier = match config.self_check.sample_one_in {
@@ -130,12 +122,16 @@ impl<P: Plane> Daemon<P> {
             journal,
             cluster,
             source,
-            ids,
+            policies,
+            journaled_ids,
             endpoints,
             infrastructure: Vec::new(),
             leaving: Vec::new(),
             facts: Facts::default(),
-            compiled: Compiled::default(),
+            routes: Arc::default(),
+            table: Arc::default(),
+            touched: BTreeSet::new(),
+            newest: None,
             live: Live::default(),
             log,
             events_lost: 0,
@@ -190,35 +186,14 @@ impl<P: Plane> Daemon<P> {
             self.infrastructure.push((interface, port));
         }
         self.plane.set_local_prefixes(&self.config.pod_ranges)?;
-        self.facts = self.plane.facts()?;
+        let facts = self.plane.facts()?;
+        self.take_facts(facts);
         Ok(())
     }
 
-    /// Lowers and compiles a candidate. What equals the live one is the live one.
-    fn compile(
-        &self,
-        cluster: &Cluster,
-        endpoints: &Endpoints,
-        ids: &mut PolicyIds,
-    ) -> Result<Compiled, ErrorObject> {
-        let locals: Vec<LocalEndpoint> = endpoints.iter().map(local).collect();
-        let mut lowered = lower(cluster, &locals, ids)
-            .map_err(|error| refused(Reason::InternalError, error.to_string()))?;
-        if self.config.enforcement == config::Enforcement::Off {
-            lowered.policies.fill(EndpointPolicy::default());
-        }
-        let uids: Vec<String> = locals.into_iter().map(|local| local.uid).collect();
-        if uids == self.compiled.uids && lowered.policies == self.compiled.policies {
-            return Ok(self.compiled.clone());
-        }
-        let slots: Vec<(EndpointSlot, &EndpointPolicy)> =
-            (0..).map(EndpointSlot).zip(&lowered.policies).collect();
-        let table = Arc::new(PolicyTable::compile(&slots));
-        Ok(Compiled {
-            uids,
-            policies: lowered.policies,
-            table,
-        })
+    fn take_facts(&mut self, facts: Facts) {
+        self.routes = Arc::new(RouteTable::new(&facts.routes));
+        self.facts = facts;
     }
 
     /// Makes a changed cluster the live one.
@@ -233,15 +208,20 @@ impl<P: Plane> Daemon<P> {
                 format!("the store would hold more than {limit} objects (limits.objects)");
             return Err(refused(Reason::Forbidden, message));
         }
-        let mut ids = self.ids.clone();
-        let compiled = self.compile(&cluster, &self.endpoints, &mut ids)?;
-        let generation = self.next_generation()?;
-        let snapshot = self.build(generation, &compiled)?;
-        if !events.is_empty() || ids.names().len() > self.ids.names().len() {
-            let record = record(generation, &cluster, events, &ids, self.ids.names().len());
-            self.write(&record)?;
-        }
-        self.ids = ids;
+        let changes: Vec<Change> = events.iter().map(Change::from).collect();
+        let touched = self
+            .policies
+            .update(&changes)
+            .map_err(|error| refused(Reason::InternalError, error.to_string()))?;
+        let snapshot = match self.prepare(&cluster, events, &touched) {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                self.policies.undo(&changes);
+                return Err(error);
+            }
+        };
+        self.policies.keep();
+        self.touched.extend(touched.endpoints);
         self.cluster = cluster;
         self.addresses.follow(events);
         for event in events {
@@ -253,11 +233,30 @@ impl<P: Plane> Daemon<P> {
             self.watches.tell_all(kind, &event.object);
         }
         self.compact_journal();
-        self.publish(snapshot, compiled)
+        self.publish(snapshot)
+    }
+
+    /// Everything of a change that can fail: a snapshot, and its record in the journal.
+    fn prepare(
+        &mut self,
+        cluster: &Cluster,
+        events: &[Event],
+        touched: &Touched,
+    ) -> Result<Snapshot, ErrorObject> {
+        let generation = self.next_generation()?;
+        let snapshot = self.draw(generation, touched)?;
+        let ids = self.policies.ids();
+        if !events.is_empty() || ids.names().len() > self.journaled_ids {
+            let record = record(generation, cluster, events, ids, self.journaled_ids);
+            self.write(&record)?;
+            self.journaled_ids = self.policies.ids().names().len();
+        }
+        Ok(snapshot)
     }
 
     /// Publishes what has changed but for the objects: endpoints, addresses, routes, neighbours.
     pub(super) fn refresh(&mut self) -> Result<Live, ErrorObject> {
+        self.newest = None;
         let cluster = self.cluster.clone();
         self.commit(cluster, &[])
     }
@@ -298,118 +297,12 @@ impl<P: Plane> Daemon<P> {
                 .objects()
                 .map(|object| object.to_value())
                 .collect(),
-            policies: self.ids.names().iter().map(numbered).collect(),
+            policies: self.policies.ids().names().iter().map(numbered).collect(),
             ..Record::default()
         };
         // The long journal holds the same; the next change tries again.
         if let Err(error) = self.journal.compact(everything) {
             error!("the journal is not compacted: {error}");
-        }
-    }
-
-    /// The epoch of an endpoint under `compiled`: the new generation if its policy differs.
-    fn epoch(&self, endpoint: &Endpoint, compiled: &Compiled, generation: Generation) -> Epoch {
-        let policy = |compiled: &Compiled| -> Option<EndpointPolicy> {
-            let slot = compiled.slot(&endpoint.record.uid)?;
-            compiled.policies.get(usize::from(slot.0)).cloned()
-        };
-        let same = policy(&self.compiled).is_some_and(|old| Some(old) == policy(compiled));
-        if same && endpoint.epoch != Epoch::NONE {
-            endpoint.epoch
-        } else {
-            generation.into()
-        }
-    }
-
-    fn build(&self, generation: Generation, compiled: &Compiled) -> Result<Snapshot, ErrorObject> {
-        let gateways: Vec<Address> = self.config.gateways.iter().map(Address::from).collect();
-        let node = &self.facts.node_addresses;
-        let mut parts = Parts {
-            generation,
-            neighbours: self.facts.neighbours.clone(),
-            node_addresses: node.clone(),
-            gateways: gateways.clone(),
-            routes: Arc::new(RouteTable::new(&self.facts.routes)),
-            policy: compiled.table.clone(),
-            settings: Settings {
-                accept_events: self.accept_events(),
-                sample_one_in: self.config.self_check.sample_one_in,
-                ..settings(&self.config)
-            },
-            ..Parts::default()
-        };
-        for (interface, port) in &self.infrastructure {
-            parts.ports.push(interface.port(*port, node));
-        }
-        for (slot, endpoint) in (0..).map(EndpointSlot).zip(self.endpoints.iter()) {
-            let mut port = endpoint.interface.port(endpoint.port, &gateways);
-            port.endpoint = Some(slot);
-            parts.ports.push(port);
-            let epoch = self.epoch(endpoint, compiled, generation);
-            parts.epochs.push(epoch);
-            parts.endpoints.push(PlaneEndpoint {
-                slot,
-                incarnation: endpoint.incarnation(),
-                port: endpoint.port,
-                mac: endpoint.mac(),
-                addresses: endpoint
-                    .addresses()
-                    .take(PlaneEndpoint::ADDRESSES_MAX)
-                    .collect(),
-            });
-        }
-        Snapshot::build(parts)
-            .map_err(|error| refused(Reason::Conflict, format!("nothing has changed: {error}")))
-    }
-
-    fn publish(&mut self, snapshot: Snapshot, compiled: Compiled) -> Result<Live, ErrorObject> {
-        let generation = snapshot.generation();
-        let accept_events = snapshot.settings().accept_events;
-        let epochs: BTreeMap<u32, Epoch> = snapshot
-            .endpoints()
-            .map(|end| (end.incarnation.0, snapshot.epoch(end.slot)))
-            .collect();
-        let published = self.plane.publish(snapshot);
-        if let Err(EngineError::StaleGeneration { .. }) = published {
-            let message = format!("the workers refuse generation {}", generation.0);
-            return Err(refused(Reason::InternalError, message));
-        }
-        for endpoint in self.endpoints.iter_mut() {
-            if let Some(epoch) = epochs.get(&endpoint.record.incarnation) {
-                endpoint.epoch = *epoch;
-            }
-        }
-        self.compiled = compiled;
-        self.accept_events_live = accept_events;
-        for port in std::mem::take(&mut self.leaving) {
-            if let Err(error) = self.remove_port(port) {
-                warn!("port {} is left behind: {error}", port.0);
-            }
-        }
-        let (live, total) = self.plane.live(generation);
-        self.live = Live {
-            generation: generation.0,
-            workers: Workers {
-                live: live as u32,
-                total: total as u32,
-            },
-            elapsed_micros: 0,
-        };
-        self.keep_grounds();
-        match published {
-            Ok(acknowledged) => {
-                let elapsed = acknowledged.elapsed.as_micros();
-                self.live.elapsed_micros = u64::try_from(elapsed).unwrap_or(u64::MAX);
-                Ok(self.live)
-            }
-            Err(error) => {
-                let message = format!(
-                    "the change is made, but generation {} is live on {live}/{total} workers only: \
-                     {error}",
-                    generation.0
-                );
-                Err(refused(Reason::Timeout, message))
-            }
         }
     }
 
@@ -439,7 +332,7 @@ impl<P: Plane> Daemon<P> {
         match self.plane.facts() {
             Ok(facts) if facts == self.facts => {}
             Ok(facts) => {
-                self.facts = facts;
+                self.take_facts(facts);
                 if let Err(error) = self.refresh() {
                     error!("the network's change is not live: {}", error.message);
                 }
@@ -525,26 +418,10 @@ fn record(
     record
 }
 
-/// An endpoint as lowering sees it.
-pub(super) fn local(endpoint: &Endpoint) -> LocalEndpoint {
-    LocalEndpoint {
-        namespace: endpoint.record.namespace.clone(),
-        name: endpoint.record.name.clone(),
-        uid: endpoint.record.uid.clone(),
-        addresses: endpoint.record.addresses.clone(),
-    }
-}
-
-fn settings(config: &Config) -> Settings {
-    Settings {
-        existing_connections: match config.existing_connections {
-            config::ExistingConnections::Redecide => ExistingConnections::Redecide,
-            config::ExistingConnections::Keep => ExistingConnections::Keep,
-        },
-        node_egress: match config.node_egress {
-            config::NodeEgress::Policy => NodeEgress::Policy,
-            config::NodeEgress::Allow => NodeEgress::Allow,
-        },
-        ..Settings::default()
+/// How policies are to be taken.
+fn lower_settings(config: &Config) -> lower::Settings {
+    lower::Settings {
+        enforced: config.enforcement == config::Enforcement::On,
+        rule_counters: config.limits.rule_counters,
     }
 }

@@ -5,10 +5,9 @@
 use std::net::IpAddr;
 
 use control::cluster::{Cluster, Seeded};
-use control::lower::{LocalEndpoint, PolicyIds, lower};
+use control::lower::{LocalEndpoint, Policies};
 use control::objects::{Key, Object, kinds};
 use control::specification::{Decision, Tier, Traffic, World};
-use dataplane::policy::{EndpointSlot, PolicyTable};
 use dataplane::{Address, Direction, Protocol};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -328,11 +327,8 @@ fn check(bytes: &[u8], odd: bool) -> Result<u64, TestCaseError> {
     let attached = locals.iter();
     let attached = attached.map(|l| (l.uid.as_str(), l.addresses.as_slice()));
     let world = World::new(&cluster, attached);
-    let mut ids = PolicyIds::new();
-    let lowered = lower(&cluster, &locals, &mut ids).unwrap();
-    let slots = lowered.policies.iter().enumerate();
-    let slots: Vec<_> = slots.map(|(at, p)| (EndpointSlot(at as u16), p)).collect();
-    let table = PolicyTable::compile(&slots);
+    let policies = Policies::from_scratch(&cluster, locals.iter().cloned()).unwrap();
+    let table = policies.table();
 
     let pods = cluster.objects().filter_map(|object| object.as_pod());
     let pod_ips = pods.flat_map(|p| p.status.iter());
@@ -341,7 +337,7 @@ fn check(bytes: &[u8], odd: bool) -> Result<u64, TestCaseError> {
     peers.extend(OUTSIDE.iter().map(|text| text.parse::<IpAddr>().unwrap()));
     let protocols = [Protocol::TCP, Protocol::UDP, Protocol::SCTP, Protocol::ICMP];
     let mut decided = 0;
-    for (at, local) in locals.iter().enumerate() {
+    for local in &locals {
         let pod = world.pod(&local.namespace, &local.name).unwrap();
         for direction in [Direction::Ingress, Direction::Egress] {
             for &peer in &peers {
@@ -350,7 +346,7 @@ fn check(bytes: &[u8], odd: bool) -> Result<u64, TestCaseError> {
                     // One port of each protocol by chance, and one that no world names.
                     for port in [c.one(&NUMBERS), 82] {
                         let port = protocol.has_ports().then_some(port);
-                        let slot = EndpointSlot(at as u16);
+                        let slot = policies.slot(&local.uid).unwrap();
                         let found = table
                             .decide(slot, direction, &known, protocol, port)
                             .verdict;
@@ -371,7 +367,7 @@ fn check(bytes: &[u8], odd: bool) -> Result<u64, TestCaseError> {
                                 dataplane::Tier::Default => Tier::Default,
                             },
                             policy: found.provenance.policy.map(|id| {
-                                let name = ids.name(id).unwrap();
+                                let name = policies.ids().name(id).unwrap();
                                 let kind = kinds::KINDS.iter().find(|k| k.kind == name.kind);
                                 Key::new(kind.unwrap(), &name.namespace, &name.name)
                             }),

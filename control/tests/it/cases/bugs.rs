@@ -1,7 +1,6 @@
 //! What other implementations got wrong, each test named after the bug that it would show.
 
-use control::lower::{LocalEndpoint, PolicyIds, lower};
-use dataplane::policy::{EndpointSlot, PolicyTable};
+use control::lower::{LocalEndpoint, Policies};
 use dataplane::{Address, Direction, Protocol};
 
 use super::{Scene, judge, judge_refused};
@@ -342,13 +341,10 @@ fn a_pod_of_the_same_name_is_not_the_same_pod() {
         uid: uid.to_owned(),
         addresses: vec!["10.0.0.1".parse().unwrap()],
     };
-    let locals = [local("old"), local("new")];
-    let lowered = lower(&cluster, &locals, &mut PolicyIds::new()).unwrap();
-    let slots = [EndpointSlot(0), EndpointSlot(1)];
-    let table = PolicyTable::compile(&[
-        (slots[0], &lowered.policies[0]),
-        (slots[1], &lowered.policies[1]),
-    ]);
+    let uids = ["old", "new"];
+    let policies = Policies::from_scratch(&cluster, uids.map(local)).unwrap();
+    let slots = uids.map(|uid| policies.slot(uid).unwrap());
+    let table = policies.table();
     let peer = table.peer(Address::from(
         "192.0.2.1".parse::<std::net::IpAddr>().unwrap(),
     ));

@@ -11,13 +11,12 @@
 use std::net::IpAddr;
 
 use control::cluster::Cluster;
-use control::lower::{LocalEndpoint, PolicyIds, lower};
+use control::lower::{LocalEndpoint, Policies};
 use control::objects::{Object, decode_documents, kinds};
 use control::offline::Offline;
 use control::protocol::TraceParams;
 use control::specification::{Traffic, World};
 use control::trace::{Trace, View};
-use dataplane::policy::{EndpointSlot, PolicyTable};
 use dataplane::{Address, Direction, Protocol};
 use serde_json::{Value, json};
 
@@ -156,18 +155,17 @@ impl Scene {
             }
             cluster.restore(value).unwrap();
         }
-        let locals = locals(&cluster);
-        let mut ids = PolicyIds::new();
-        let lowered = lower(&cluster, &locals, &mut ids).unwrap();
-        let slots: Vec<_> = (0..locals.len() as u16).map(EndpointSlot).collect();
-        let pairs: Vec<_> = slots.iter().copied().zip(&lowered.policies).collect();
-        let table = PolicyTable::compile(&pairs);
+        let policies = Policies::from_scratch(&cluster, locals(&cluster)).unwrap();
+        let placed = policies.endpoints();
+        let placed = placed.map(|(local, slot)| (local.clone(), slot));
+        let (locals, slots): (Vec<LocalEndpoint>, Vec<_>) = placed.unzip();
+        let table = policies.table();
         let view = View {
             cluster: &cluster,
             locals: &locals,
             slots: &slots,
             table: &table,
-            ids: &ids,
+            ids: policies.ids(),
             generation: 0,
         };
         judge(view, expectations, "as written", self.traced);
