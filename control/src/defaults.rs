@@ -57,6 +57,10 @@ fn fill(kind: &'static Kind, value: &mut Value) {
             );
         }
         ("networking.k8s.io/v1", "NetworkPolicy") => network_policy(value),
+        (
+            "policy.networking.k8s.io/v1alpha1",
+            "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy",
+        ) => admin_network_policy(value),
         ("v1", "Pod") => pod_spec(&mut value["spec"]),
         ("v1", "Service") => service(value),
         ("v1", "Secret") => secret(value),
@@ -109,13 +113,14 @@ const TEXT_MAPS: [&str; 6] = [
     "data",
     "stringData",
 ];
-/// Lists of objects in a NetworkPolicy, where null is an object without fields.
-const OBJECT_LISTS: [&str; 8] = [
+/// Lists of objects in policies, where null is an object without fields.
+const OBJECT_LISTS: [&str; 9] = [
     "ingress",
     "egress",
     "from",
     "to",
     "ports",
+    "protocols",
     "matchExpressions",
     "containers",
     "env",
@@ -177,6 +182,26 @@ fn network_policy(value: &mut Value) {
             _ => json!(["Ingress", "Egress"]),
         };
         spec["policyTypes"] = types;
+    }
+}
+
+/// `protocol: TCP` in `portNumber` and `portRange`.
+fn admin_network_policy(value: &mut Value) {
+    for direction in ["ingress", "egress"] {
+        let rules = value["spec"]
+            .get_mut(direction)
+            .and_then(Value::as_array_mut);
+        let ports = rules
+            .into_iter()
+            .flatten()
+            .filter_map(|r| r.get_mut("ports"));
+        for port in ports.filter_map(Value::as_array_mut).flatten() {
+            for member in ["portNumber", "portRange"] {
+                if let Some(one) = port.get_mut(member).filter(|one| one.is_object()) {
+                    set(one, &["protocol"], json!("TCP"));
+                }
+            }
+        }
     }
 }
 

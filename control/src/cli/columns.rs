@@ -43,6 +43,11 @@ fn columns(kind: &str) -> Columns {
             &["SELECTOR"],
         ),
         "NetworkPolicy" => (&["NAME", "POD-SELECTOR", "AGE"], &[]),
+        // Their definitions' `additionalPrinterColumns`; AWS's has no age.
+        "ClusterNetworkPolicy" => (&["NAME", "TIER", "PRIORITY", "AGE"], &[]),
+        "AdminNetworkPolicy" => (&["NAME", "PRIORITY", "AGE"], &[]),
+        "SecurityGroupPolicy" => (&["NAME", "SECURITY-GROUP-IDS"], &[]),
+        "SecurityGroup" => (&["NAME", "INGRESS", "EGRESS", "AGE"], &["DESCRIPTION"]),
         "Deployment" => (
             &["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"],
             &["CONTAINERS", "IMAGES", "SELECTOR"],
@@ -117,6 +122,21 @@ fn cells(kind: &str, object: &Value, now: i64) -> Vec<String> {
         "NetworkPolicy" => {
             vec![name, selector(object.pointer("/spec/podSelector")), age]
         }
+        "ClusterNetworkPolicy" => vec![
+            name,
+            text(object, "/spec/tier"),
+            shown(object, "/spec/priority"),
+            age,
+        ],
+        "AdminNetworkPolicy" => vec![name, shown(object, "/spec/priority"), age],
+        "SecurityGroupPolicy" => vec![name, shown(object, "/spec/securityGroups/groupIds")],
+        "SecurityGroup" => vec![
+            name,
+            count(object, "/spec/ingress").to_string(),
+            count(object, "/spec/egress").to_string(),
+            age,
+            text(object, "/spec/description"),
+        ],
         "Deployment" => deployment(object, name, age),
         "ReplicaSet" | "ReplicationController" => replicas(object, name, age),
         "Node" => node(object, name, age),
@@ -404,6 +424,14 @@ fn text(object: &Value, pointer: &str) -> String {
         .and_then(Value::as_str)
         .unwrap_or("")
         .to_owned()
+}
+
+/// A value in JSON, as columns of custom resources are printed; empty if it is absent.
+fn shown(object: &Value, pointer: &str) -> String {
+    match object.pointer(pointer) {
+        None | Some(Value::Null) => String::new(),
+        Some(value) => value.to_string(),
+    }
 }
 
 fn items<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {

@@ -400,7 +400,8 @@ impl<'a> Transaction<'a> {
 
     fn validate(&mut self, object: &Object, old: Option<&Object>) -> Result<(), Refusal> {
         let findings = validate::validate(object, old);
-        for warning in findings.warnings {
+        let rivals = validate::rivals(object, &self.cluster);
+        for warning in findings.warnings.into_iter().chain(rivals) {
             self.warn(warning);
         }
         if findings.errors.is_empty() {

@@ -21,7 +21,7 @@ struct Ranked<'a> {
     object: &'a Object,
     about: &'a About,
     rules: Vec<Rule<'a>>,
-    /// Whether its tier can be read.
+    /// Whether its tier is known, and its spec has no unknown members.
     readable: bool,
 }
 
@@ -96,9 +96,10 @@ impl Case<'_> {
             let Some(policy) = object.as_cluster_network_policy() else {
                 continue;
             };
+            let whole = policy.spec.unknown.is_empty();
             let (own, readable) = match policy.spec.tier.as_str() {
-                "Admin" => (Tier::Admin, true),
-                "Baseline" => (Tier::Baseline, true),
+                "Admin" => (Tier::Admin, whole),
+                "Baseline" => (Tier::Baseline, whole),
                 // The tier that nobody overrides.
                 _ => (Tier::Admin, false),
             };
@@ -124,7 +125,7 @@ impl Case<'_> {
                         object,
                         about: &spec.subject,
                         rules: self.rules_of_admin(&spec.ingress, &spec.egress, true),
-                        readable: true,
+                        readable: spec.unknown.is_empty(),
                     });
                 }
             }
@@ -140,7 +141,7 @@ impl Case<'_> {
                         object,
                         about: &spec.subject,
                         rules: self.rules_of_admin(&spec.ingress, &spec.egress, false),
-                        readable: true,
+                        readable: spec.unknown.is_empty(),
                     });
                 }
             }
@@ -232,23 +233,26 @@ impl Case<'_> {
         if host_network == Some(true) {
             return None;
         }
-        let mut readable = about.unknown.is_empty()
-            && [about.namespaces.is_some(), about.pods.is_some()] != [true, true]
-            && [about.namespaces.is_some(), about.pods.is_some()] != [false, false];
         let namespace = self.namespace_of(self.subject);
-        let mut selects = true;
-        if let Some(selector) = &about.namespaces {
-            readable &= selectors::is_readable(selector);
-            selects &= selectors::readable_part_holds(selector, namespace);
-        }
-        if let Some(both) = &about.pods {
-            readable &= both.unknown.is_empty()
-                && selectors::is_readable(&both.namespace_selector)
-                && selectors::is_readable(&both.pod_selector);
-            let pod = Some(self.subject.object);
-            selects &= selectors::readable_part_holds(&both.namespace_selector, namespace)
-                && selectors::readable_part_holds(&both.pod_selector, pod);
-        }
+        let whole = about.unknown.is_empty();
+        let (selects, readable) = match (&about.namespaces, &about.pods) {
+            (Some(by), None) => (
+                selectors::readable_part_holds(by, namespace),
+                whole && selectors::is_readable(by),
+            ),
+            (None, Some(both)) => {
+                let (namespaces, labels) = (&both.namespace_selector, &both.pod_selector);
+                let pod = Some(self.subject.object);
+                let readable = selectors::is_readable(namespaces) && selectors::is_readable(labels);
+                (
+                    selectors::readable_part_holds(namespaces, namespace)
+                        && selectors::readable_part_holds(labels, pod),
+                    whole && readable && both.unknown.is_empty(),
+                )
+            }
+            // Nobody knows whom it means: everybody.
+            _ => (true, false),
+        };
         selects.then_some(readable)
     }
 

@@ -28,10 +28,14 @@ impl Case<'_> {
     fn group_allows(&self, name: &str) -> bool {
         let kind = kinds::find("weir.dev/v1alpha1", "SecurityGroup");
         let object = kind.and_then(|kind| self.world.cluster.get(&Key::new(kind, "", name)));
-        // A group that does not exist allows nothing.
+        // A group that does not exist, or is not asked, allows nothing.
+        let object = object.filter(|object| self.is_asked(object));
         let Some(group) = object.and_then(|object| object.as_security_group()) else {
             return false;
         };
+        if !group.spec.unknown.is_empty() {
+            return false;
+        }
         let rules = match self.direction {
             Direction::Ingress => group.spec.ingress.as_deref(),
             Direction::Egress => group.spec.egress.as_deref(),

@@ -5,11 +5,16 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::cluster::Cluster;
 use crate::objects::Object;
+use crate::objects::policy_api::{AdminNetworkPolicy, ClusterNetworkPolicy, MODE};
 
+mod cluster_policy;
+mod crd;
 mod metadata;
 mod names;
 mod network_policy;
+pub mod security_group;
 mod selectors;
 mod service;
 mod workload;
@@ -102,9 +107,19 @@ impl Findings {
 pub fn validate(object: &Object, old: Option<&Object>) -> Findings {
     let mut findings = Findings::default();
     metadata::validate(object, &mut findings);
+    mode(object, &mut findings);
     match (object.kind().api_version, object.kind().kind) {
         ("networking.k8s.io/v1", "NetworkPolicy") => {
             network_policy::validate(object, old, &mut findings);
+        }
+        ("policy.networking.k8s.io/v1alpha1" | "policy.networking.k8s.io/v1alpha2", _) => {
+            cluster_policy::validate(object, &mut findings);
+        }
+        ("weir.dev/v1alpha1", "SecurityGroup") => {
+            security_group::validate_group(object, old, &mut findings);
+        }
+        ("vpcresources.k8s.aws/v1beta1", "SecurityGroupPolicy") => {
+            security_group::validate_binding(object, &mut findings);
         }
         ("v1", "Pod") => workload::validate_pod(object, old, &mut findings),
         ("v1", "Service") => service::validate(object, old, &mut findings),
@@ -114,6 +129,39 @@ pub fn validate(object: &Object, old: Option<&Object>) -> Findings {
         _ => {}
     }
     findings
+}
+
+/// Whether a policy is enforced, or only watched.
+fn mode(object: &Object, findings: &mut Findings) {
+    let kind = object.kind().kind;
+    let is_policy = kind.ends_with("NetworkPolicy") || kind.starts_with("SecurityGroup");
+    if let Some(stated) = object.annotation(MODE)
+        && is_policy
+        && !["audit", "enforce"].contains(&stated)
+    {
+        let path = format!("metadata.annotations[{MODE}]");
+        findings.unsupported(path, stated, &["audit", "enforce"]);
+    }
+}
+
+/// A warning, if the object is a policy and another of its tier has its priority: where both match,
+/// the API leaves open which decides, and here it is the name that does.
+pub fn rivals(object: &Object, cluster: &Cluster) -> Option<String> {
+    let (tier, priority) = cluster_policy::rank(object)?;
+    let admin = cluster.list_of::<AdminNetworkPolicy>();
+    let others = admin.chain(cluster.list_of::<ClusterNetworkPolicy>());
+    let rivals = others.filter(|other| {
+        other.key() != object.key() && cluster_policy::rank(other) == Some((tier, priority))
+    });
+    let names: Vec<String> = rivals.take(3).map(|other| other.key().display()).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "spec.priority: {} has priority {priority} in the {tier} tier too: where both match, \
+             AdminNetworkPolicies decide before ClusterNetworkPolicies, then the name that sorts \
+             first",
+            names.join(", ")
+        )
+    })
 }
 
 /// What kubectl prints of an object that is invalid.

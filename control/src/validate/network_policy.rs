@@ -152,7 +152,7 @@ fn ip_block(block: &IPBlock, path: &str, kept: &[String], findings: &mut Finding
 }
 
 /// The block at `path`, with the API server's complaints and warnings about how it is written.
-fn checked(
+pub(super) fn checked(
     text: &str,
     path: String,
     kept: &[String],

@@ -5,5 +5,6 @@ mod flows;
 mod hostile;
 mod objects;
 mod policy;
+mod policy_kinds;
 mod policy_test;
 mod store;

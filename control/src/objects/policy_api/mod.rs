@@ -24,20 +24,28 @@
 //! * `tcp`, `udp` or `sctp` is empty, a port's number or range is out of bounds (1 to 65535, start
 //!   below end) or not exactly one of the two, a protocol's name is none of TCP, UDP, SCTP, a
 //!   named port is the empty text, or named ports stand beside peers of `networks` or `nodes`;
-//! * the policy itself cannot be read: its tier is unknown (it is then of the Admin tier), or its
-//!   subject has unknown members, not exactly one member, or a selector that cannot be read. Its
-//!   subject is then every pod that the readable part of the subject selects, all pods if none is.
+//! * the policy itself cannot be read: its spec has an unknown member, its tier is unknown (it is
+//!   then of the Admin tier), or its subject has unknown members or a selector that cannot be read
+//!   (it is then every pod that the readable part selects), or not exactly one member that is
+//!   known (it is then every pod).
 //!
 //! What validation refuses for its size alone (too many rules, long names) is read.
 //!
 //! **SecurityGroup.** A rule of which any part cannot be read, an unknown member included, matches
-//! nothing: security groups only allow.
+//! nothing, and so does every rule of a group whose spec has an unknown member: security groups
+//! only allow.
 //!
 //! **SecurityGroupPolicy.** One of which any part cannot be read binds every pod that its readable
 //! part selects, to no group: such a pod may do nothing. A ServiceAccount that is not in the
 //! cluster has no labels that anybody could read (but for `default`, which every namespace has,
 //! without labels): a `serviceAccountSelector` with requirements cannot be read for its pods, and
 //! holds them.
+
+//! # Modes
+//!
+//! Any policy may be annotated [`MODE`]`: audit`. It is then not enforced: what it would decide is
+//! watched beside what the others do. Of a SecurityGroupPolicy that means that it binds nobody, of
+//! a SecurityGroup that its rules allow nothing.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
@@ -48,6 +56,9 @@ pub mod groups;
 pub use admin::{AdminNetworkPolicy, BaselineAdminNetworkPolicy};
 pub use cluster::ClusterNetworkPolicy;
 pub use groups::{SecurityGroup, SecurityGroupPolicy};
+
+/// The annotation that says whether a policy is enforced: `audit`, or `enforce` as without it.
+pub const MODE: &str = "weir.dev/mode";
 
 /// A struct of the API that keeps the names of the members it does not know: its fields, their
 /// names in JSON, and `unknown`. What is absent, or null, is its type's default.
