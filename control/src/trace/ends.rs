@@ -1,0 +1,236 @@
+//! The ends of connections: pods, Services and addresses, by the names that people give them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use dataplane::Protocol;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::{TraceError, View};
+use crate::lower::{self, LocalEndpoint};
+use crate::objects::{Key, Object, kinds};
+use crate::selector::Selector;
+
+/// One end of a connection.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// `NS/POD`, or the address.
+    pub name: String,
+    /// At least one, of an address itself.
+    pub addresses: Vec<IpAddr>,
+    /// Index into [`View::locals`].
+    pub local: Option<usize>,
+    /// The pod's object.
+    pub pod: Option<Arc<Object>>,
+}
+
+impl View<'_> {
+    /// The end that `text` names: an address or `NS/POD`.
+    pub(crate) fn end(&self, text: &str) -> Result<End, TraceError> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(self.address_end(address.to_canonical()));
+        }
+        let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
+        let Some(object) = self.cluster.pod(namespace, name) else {
+            if self.service(text).is_some() {
+                return Err(TraceError::ServiceSends(text.to_owned()));
+            }
+            return Err(TraceError::NoSuchEnd(text.to_owned()));
+        };
+        let end = self.pod_end(object);
+        if end.addresses.is_empty() {
+            return Err(TraceError::NoAddress(end.name));
+        }
+        Ok(end)
+    }
+
+    /// An address: a pod's, if one has it.
+    fn address_end(&self, address: IpAddr) -> End {
+        let held = |l: &LocalEndpoint| l.addresses.contains(&address);
+        match self.locals.iter().position(held) {
+            Some(at) => End {
+                addresses: vec![address],
+                ..self.local_end(at)
+            },
+            None => End {
+                name: address.to_string(),
+                addresses: vec![address],
+                local: None,
+                pod: None,
+            },
+        }
+    }
+
+    /// The end of [`View::locals`] at this index.
+    pub(crate) fn local_end(&self, at: usize) -> End {
+        let local = &self.locals[at];
+        End {
+            name: format!("{}/{}", local.namespace, local.name),
+            addresses: local.addresses.clone(),
+            local: Some(at),
+            pod: self.cluster.pod(&local.namespace, &local.name).cloned(),
+        }
+    }
+
+    /// A pod as an end.
+    pub(crate) fn pod_end(&self, object: &Arc<Object>) -> End {
+        if let Some(at) = self.locals.iter().position(|l| l.uid == object.uid()) {
+            return self.local_end(at);
+        }
+        let pod = object.as_pod();
+        End {
+            name: format!("{}/{}", object.namespace(), object.name()),
+            addresses: pod.map(lower::pod_addresses).unwrap_or_default(),
+            local: None,
+            pod: Some(object.clone()),
+        }
+    }
+
+    /// The Service `NS/NAME`, unless a pod is called so.
+    pub(crate) fn service(&self, text: &str) -> Option<Arc<Object>> {
+        let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
+        if self.cluster.pod(namespace, name).is_some() {
+            return None;
+        }
+        let kind = kinds::of::<Service>()?;
+        self.cluster.get(&Key::new(kind, namespace, name)).cloned()
+    }
+
+    /// The first pod behind a Service, by name, and its port. Policy is judged there, never on the
+    /// Service's own address and port (semantics D1).
+    pub(crate) fn backend(
+        &self,
+        text: &str,
+        object: &Object,
+        wanted: Option<&str>,
+        protocol: Protocol,
+    ) -> Result<(End, Option<u16>), TraceError> {
+        let backends = self.backends(text, object, wanted, protocol)?;
+        let first = backends.into_iter().next();
+        first.ok_or_else(|| TraceError::NoAddress(format!("Service {text}")))
+    }
+
+    /// The pods behind a Service, by name, and their ports; a pod that does not have the port by
+    /// the name that the Service wants is none of them. At least one.
+    pub(crate) fn backends(
+        &self,
+        text: &str,
+        object: &Object,
+        wanted: Option<&str>,
+        protocol: Protocol,
+    ) -> Result<Vec<(End, Option<u16>)>, TraceError> {
+        let none = || TraceError::NoAddress(format!("Service {text}"));
+        let spec = object
+            .as_service()
+            .and_then(|s| s.spec.as_ref())
+            .ok_or_else(none)?;
+        let labels = spec
+            .selector
+            .clone()
+            .filter(|labels| !labels.is_empty())
+            .ok_or_else(none)?;
+        let selector = Selector::new(&LabelSelector {
+            match_labels: Some(labels),
+            match_expressions: None,
+        });
+        let kind = kinds::find("v1", "Pod").ok_or_else(none)?;
+        let pods = self
+            .cluster
+            .list_in(kind, object.namespace())
+            .filter(|pod| {
+                let ended = pod.as_pod().is_some_and(lower::has_ended);
+                !ended && selector.matches(|label| pod.label(label))
+            });
+        let ends: Vec<End> = pods
+            .map(|pod| self.pod_end(pod))
+            .filter(|end| !end.addresses.is_empty())
+            .collect();
+        if ends.is_empty() {
+            return Err(none());
+        }
+        if !protocol.has_ports() {
+            return Ok(ends.into_iter().map(|end| (end, None)).collect());
+        }
+        let ports = spec.ports.as_deref().unwrap_or_default();
+        let named = |name: &Option<String>, word: &str| name.as_deref() == Some(word);
+        let port = match (wanted, ports) {
+            (None, [only]) => Some(only),
+            (None, _) => None,
+            (Some(word), _) => ports.iter().find(|port| {
+                let same = protocol_of(port.protocol.as_deref()) == protocol;
+                same && (port.port.to_string() == word || named(&port.name, word))
+            }),
+        };
+        let word = wanted.unwrap_or_default();
+        let missing = || TraceError::NoSuchPort(word.to_owned(), format!("Service {text}"));
+        let port = port.ok_or_else(missing)?;
+        let target = match &port.target_port {
+            None | Some(IntOrString::Int(0)) => port.port.to_string(),
+            Some(IntOrString::Int(number)) => number.to_string(),
+            Some(IntOrString::String(name)) => name.clone(),
+        };
+        let mut unnamed = None;
+        let mut backends = Vec::new();
+        for end in ends {
+            match resolve_port(&end, Some(&target), protocol) {
+                Ok(number) => backends.push((end, number)),
+                Err(error) => unnamed = Some(error),
+            }
+        }
+        match unnamed {
+            Some(error) if backends.is_empty() => Err(error),
+            _ => Ok(backends),
+        }
+    }
+}
+
+/// The sender's and the receiver's first addresses of a common family, IPv4 before IPv6.
+pub(crate) fn common_family(from: &End, to: &End) -> Result<(IpAddr, IpAddr), TraceError> {
+    let pairs = families(from, to);
+    let none = || TraceError::NoCommonFamily(from.name.clone(), to.name.clone());
+    pairs.first().copied().ok_or_else(none)
+}
+
+/// One pair of addresses for each family that both ends have.
+pub(crate) fn families(from: &End, to: &End) -> Vec<(IpAddr, IpAddr)> {
+    let first = |end: &End, v4: bool| end.addresses.iter().copied().find(|a| a.is_ipv4() == v4);
+    [true, false]
+        .into_iter()
+        .filter_map(|v4| Some((first(from, v4)?, first(to, v4)?)))
+        .collect()
+}
+
+/// A port's number: as written, or as the receiving pod's containers call it.
+pub(crate) fn resolve_port(
+    to: &End,
+    wanted: Option<&str>,
+    protocol: Protocol,
+) -> Result<Option<u16>, TraceError> {
+    let Some(word) = wanted else {
+        return Ok(None);
+    };
+    if let Ok(number) = word.parse::<u16>()
+        && number != 0
+    {
+        return Ok(Some(number));
+    }
+    let pod = to.pod.as_ref().and_then(|object| object.as_pod());
+    let named = pod.map(lower::named_ports).unwrap_or_default();
+    let found = named
+        .iter()
+        .find(|(name, p, _)| name == word && *p == protocol);
+    match found {
+        Some(&(_, _, number)) => Ok(Some(number)),
+        None => Err(TraceError::NoSuchPort(word.to_owned(), to.name.clone())),
+    }
+}
+
+fn protocol_of(name: Option<&str>) -> Protocol {
+    match name {
+        Some("UDP") => Protocol::UDP,
+        Some("SCTP") => Protocol::SCTP,
+        _ => Protocol::TCP,
+    }
+}

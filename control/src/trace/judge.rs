@@ -1,0 +1,305 @@
+//! What the table says of a connection, and why, direction by direction.
+
+use std::net::IpAddr;
+
+use dataplane::policy::ir::Action;
+use dataplane::policy::{Consulted, Explanation, PeerMatch, PortMatch};
+use dataplane::{Address, Direction, PolicyId, Protocol, Provenance, Tier, Verdict};
+
+use super::miss::Question;
+use super::{Audit, End, Step, Trace, View};
+
+/// Policies that one line names.
+const NAMED: usize = 5;
+
+impl View<'_> {
+    /// Judges a connection between two addresses: egress of the sender, then ingress of the
+    /// receiver, as the pipeline does.
+    pub(crate) fn judge(
+        &self,
+        from: &End,
+        to: &End,
+        (source, destination): (IpAddr, IpAddr),
+        protocol: Protocol,
+        port: Option<u16>,
+    ) -> Trace {
+        let mut trace = Trace {
+            verdict: "allow",
+            generation: self.generation,
+            from: from.name.clone(),
+            to: to.name.clone(),
+            protocol: String::new(),
+            port,
+            steps: Vec::new(),
+            audit: self.audits(from, to, (source, destination), protocol, port),
+            reason: String::new(),
+        };
+        if source == destination {
+            trace.reason = "a pod always reaches its own address".to_owned();
+            return trace;
+        }
+        let mut allowed = Vec::new();
+        let ends = (source, destination);
+        for (direction, explanation) in self.explanations(from, to, ends, protocol, port) {
+            let question = Question {
+                view: self,
+                direction,
+                peer: match direction {
+                    Direction::Egress => to,
+                    Direction::Ingress => from,
+                },
+                protocol,
+                port,
+            };
+            trace.steps.extend(self.steps(&question, &explanation));
+            let reason = self.reason(direction, &explanation);
+            if !explanation.verdict.accept {
+                trace.verdict = "deny";
+                trace.reason = reason;
+                return trace;
+            }
+            allowed.push(reason);
+        }
+        trace.reason = match allowed.is_empty() {
+            true => "neither end is a pod on this node".to_owned(),
+            false => allowed.join("; "),
+        };
+        trace
+    }
+
+    /// What the table says of a connection between two addresses: of egress at the sender, of
+    /// ingress at the receiver; none where that end is no pod here, or a pod speaks to itself.
+    pub(crate) fn verdicts(
+        &self,
+        from: &End,
+        to: &End,
+        (source, destination): (IpAddr, IpAddr),
+        protocol: Protocol,
+        port: Option<u16>,
+    ) -> [Option<Verdict>; 2] {
+        let decide = |direction, end: &End, peer: IpAddr| {
+            let at = end.local.filter(|_| source != destination)?;
+            let peer = self.table.peer(Address::from(peer));
+            let slot = self.slots[at];
+            let decision = self.table.decide(slot, direction, &peer, protocol, port);
+            Some(decision.verdict)
+        };
+        [
+            decide(Direction::Egress, from, destination),
+            decide(Direction::Ingress, to, source),
+        ]
+    }
+
+    /// What led to [`View::verdicts`], for those directions that were asked: ingress only if
+    /// egress accepts.
+    pub(crate) fn explanations(
+        &self,
+        from: &End,
+        to: &End,
+        (source, destination): (IpAddr, IpAddr),
+        protocol: Protocol,
+        port: Option<u16>,
+    ) -> Vec<(Direction, Explanation)> {
+        let mut explanations = Vec::new();
+        if source == destination {
+            return explanations;
+        }
+        let directions = [
+            (Direction::Egress, from, destination),
+            (Direction::Ingress, to, source),
+        ];
+        for (direction, end, peer) in directions {
+            let Some(at) = end.local else { continue };
+            let peer = Address::from(peer);
+            let explanation = self
+                .table
+                .explain(self.slots[at], direction, peer, protocol, port);
+            let accept = explanation.verdict.accept;
+            explanations.push((direction, explanation));
+            if !accept {
+                break;
+            }
+        }
+        explanations
+    }
+
+    /// What would be decided otherwise if policies in audit mode were enforced.
+    fn audits(
+        &self,
+        from: &End,
+        to: &End,
+        (source, destination): (IpAddr, IpAddr),
+        protocol: Protocol,
+        port: Option<u16>,
+    ) -> Vec<Audit> {
+        let directions = [
+            (Direction::Egress, from, destination),
+            (Direction::Ingress, to, source),
+        ];
+        let mut audits = Vec::new();
+        for (direction, end, peer) in directions {
+            let Some(at) = end.local.filter(|_| source != destination) else {
+                continue;
+            };
+            let slot = self.slots[at];
+            let peer = self.table.peer(Address::from(peer));
+            let enforced = self.table.decide(slot, direction, &peer, protocol, port);
+            let audited = self.table.audit(slot, direction, &peer, protocol, port);
+            let Some(would) = audited.map(|decision| decision.verdict) else {
+                continue;
+            };
+            if would.accept == enforced.verdict.accept {
+                continue;
+            }
+            let verdict = if would.accept { "allow" } else { "deny" };
+            audits.push(Audit {
+                direction: way(direction),
+                verdict,
+                reason: format!(
+                    "audit: would {verdict} by {}",
+                    self.decider(would.provenance)
+                ),
+            });
+        }
+        audits
+    }
+
+    /// A policy's name; `NS/NAME` if it lives in a namespace.
+    pub(crate) fn policy_name(&self, id: PolicyId) -> String {
+        match self.ids.name(id) {
+            Some(name) if name.namespace.is_empty() => name.name.clone(),
+            Some(name) => format!("{}/{}", name.namespace, name.name),
+            None => "(the pod's object is gone)".to_owned(),
+        }
+    }
+
+    fn decider(&self, by: Provenance) -> String {
+        match (by.policy.map(|id| self.policy_name(id)), by.rule) {
+            (Some(policy), Some(rule)) => format!("{policy} rule {rule}"),
+            (Some(policy), None) => policy,
+            (None, _) => "default".to_owned(),
+        }
+    }
+
+    /// The decision of one direction in words, as far as the verdict alone tells.
+    pub(crate) fn brief(&self, direction: Direction, verdict: Verdict) -> String {
+        let by = verdict.provenance;
+        let way = way(direction);
+        let decider = self.decider(by);
+        match (verdict.accept, by.policy, by.rule) {
+            (true, Some(_), _) => format!("{way}: {decider} allows"),
+            (false, Some(_), Some(_)) => format!("{way}: {decider} denies"),
+            (false, Some(_), None) if by.tier == Tier::SecurityGroup => {
+                format!("{way}: bound by {decider}, no security group allows it")
+            }
+            (false, Some(_), None) => format!("{way}: isolated by {decider}, no rule allows it"),
+            (true, None, _) => format!("{way}: no policy decides"),
+            (false, None, _) => format!("{way}: the pod has no live policy yet"),
+        }
+    }
+
+    /// The decision of one direction in words.
+    fn reason(&self, direction: Direction, explanation: &Explanation) -> String {
+        let verdict = explanation.verdict;
+        let way = way(direction);
+        if verdict.accept && explanation.consulted.is_empty() {
+            return format!("{way}: no policy selects the pod");
+        }
+        let by = verdict.provenance;
+        if verdict.accept || by.policy.is_none() || by.rule.is_some() {
+            return self.brief(direction, verdict);
+        }
+        let missed = explanation.nearest_misses();
+        let why = match missed.first() {
+            None => "there is no rule",
+            Some((_, rule)) if rule.peer == PeerMatch::Matched => "no rule matches port",
+            Some((_, rule)) if rule.port == PortMatch::Matched => "no rule matches peer",
+            Some(_) => "no rule matches peer and port",
+        };
+        // Security groups are consulted in the tier of what binds pods to them, but bind nobody.
+        let of_tier = explanation.consulted.iter().filter(|c| c.tier == by.tier);
+        let isolating: Vec<String> = of_tier
+            .filter(|c| by.tier != Tier::SecurityGroup || c.rules.is_empty())
+            .map(|c| self.policy_name(c.policy))
+            .collect();
+        let verb = match by.tier {
+            Tier::SecurityGroup => "bound",
+            _ => "isolated",
+        };
+        format!("{way}: {verb} by {}, {why}", named(&isolating))
+    }
+
+    fn steps(&self, question: &Question<'_>, explanation: &Explanation) -> Vec<Step> {
+        let verdict = explanation.verdict;
+        let missed = explanation.nearest_misses();
+        let direction = way(question.direction);
+        let mut steps: Vec<Step> = Vec::new();
+        for consulted in &explanation.consulted {
+            let matched = consulted.rules.iter().find(|rule| rule.matched());
+            let nearest = missed.iter().find(|(id, _)| *id == consulted.policy);
+            steps.push(Step {
+                direction,
+                tier: tier(consulted.tier),
+                kind: self.ids.name(consulted.policy).map(|name| name.kind),
+                policy: Some(self.policy_name(consulted.policy)),
+                rule: matched.map(|rule| rule.index),
+                result: result(consulted, verdict),
+                nearest_miss: nearest.map(|(id, rule)| question.miss(*id, rule)),
+            });
+        }
+        if verdict.provenance.tier == Tier::Default {
+            steps.push(Step {
+                direction,
+                tier: tier(Tier::Default),
+                kind: None,
+                policy: None,
+                rule: None,
+                result: if verdict.accept { "allow" } else { "deny" },
+                nearest_miss: None,
+            });
+        }
+        steps
+    }
+}
+
+/// A policy's part in a decision.
+fn result(consulted: &Consulted, verdict: Verdict) -> &'static str {
+    let by = verdict.provenance;
+    let by_default = !verdict.accept && by.rule.is_none() && consulted.tier == by.tier;
+    let matched = consulted.rules.iter().find(|rule| rule.matched());
+    match matched.map(|rule| rule.action) {
+        // Security groups only deny: what one lets pass the other tiers decide.
+        Some(Action::Accept) if consulted.tier == Tier::SecurityGroup => "pass",
+        Some(Action::Accept) => "allow",
+        Some(Action::Deny) => "deny",
+        Some(Action::Pass) => "pass",
+        None if by_default => "deny",
+        None => "no match",
+    }
+}
+
+/// The first few, and how many more there are.
+fn named(names: &[String]) -> String {
+    let shown = names[..names.len().min(NAMED)].join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+fn way(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Egress => "egress",
+        Direction::Ingress => "ingress",
+    }
+}
+
+fn tier(tier: Tier) -> &'static str {
+    match tier {
+        Tier::SecurityGroup => "securityGroup",
+        Tier::Admin => "admin",
+        Tier::NetworkPolicy => "networkPolicy",
+        Tier::Baseline => "baseline",
+        Tier::Default => "default",
+    }
+}

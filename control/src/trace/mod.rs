@@ -1,0 +1,205 @@
+//! `weir trace`: what becomes of one connection, which policies were asked, which rule decided, and
+//! which rule missed by least. Computed with the table that the workers run.
+//!
+//! An address is an address: that the node itself may always reach its pods (semantics D6) hangs on
+//! the port a packet arrives by, which no address tells, and is not part of the answer.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use dataplane::Protocol;
+use dataplane::policy::{EndpointSlot, PolicyTable};
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::cluster::Cluster;
+use crate::lower::{LocalEndpoint, PolicyIds};
+use crate::protocol::TraceParams;
+
+mod ends;
+mod judge;
+mod miss;
+
+pub use ends::End;
+pub(crate) use ends::{common_family, families, resolve_port};
+
+/// Objects and the table compiled from them.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// The objects.
+    pub cluster: &'a Cluster,
+    /// The pods that the table decides for.
+    pub locals: &'a [LocalEndpoint],
+    /// Their places in the table, in the same order.
+    pub slots: &'a [EndpointSlot],
+    /// The compiled policies.
+    pub table: &'a PolicyTable,
+    /// The policies' names.
+    pub ids: &'a PolicyIds,
+    /// The table's generation; 0 offline.
+    pub generation: u64,
+}
+
+/// A question that cannot be answered.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum TraceError {
+    /// No such pod or Service.
+    #[error("{0:?} is neither an address nor a pod or Service (NAMESPACE/NAME) that exists")]
+    NoSuchEnd(String),
+    /// A pod without an address, or a Service without a pod.
+    #[error("{0} has no address")]
+    NoAddress(String),
+    /// Only a receiver can be a Service.
+    #[error("{0} is a Service: only a receiver can be one")]
+    ServiceSends(String),
+    /// The ends have no address family in common.
+    #[error("{0} and {1} have no address family in common")]
+    NoCommonFamily(String, String),
+    /// A port that is no number from 1 to 65535 and no name that the receiver gives one.
+    #[error("port {0:?} is no number from 1 to 65535, and {1} calls no port so")]
+    NoSuchPort(String, String),
+    /// TCP, UDP and SCTP need a port.
+    #[error("{0} needs a port (--port)")]
+    PortMissing(String),
+    /// Not a protocol that policy knows of.
+    #[error("protocol {0:?}: it must be one of TCP, UDP, SCTP, ICMP")]
+    NoSuchProtocol(String),
+}
+
+/// One policy's answer, or a direction's default.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// `egress` of the sender or `ingress` of the receiver.
+    pub direction: &'static str,
+    /// `securityGroup`, `admin`, `networkPolicy`, `baseline`, `default`.
+    pub tier: &'static str,
+    /// The policy's kind.
+    pub kind: Option<&'static str>,
+    /// `NS/NAME`, or `NAME` of one that lives in no namespace; none where a default decided.
+    pub policy: Option<String>,
+    /// Index of the rule that matched.
+    pub rule: Option<u16>,
+    /// `allow`, `deny`, `pass` or `no match`.
+    pub result: &'static str,
+    /// For a denial: the rule of this policy that missed by least, and by what.
+    pub nearest_miss: Option<String>,
+}
+
+/// What policies in audit mode would change.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Audit {
+    /// `egress` of the sender or `ingress` of the receiver.
+    pub direction: &'static str,
+    /// `allow` or `deny`.
+    pub verdict: &'static str,
+    /// `audit: would deny by NS/NAME`.
+    pub reason: String,
+}
+
+/// The answer.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Trace {
+    /// `allow` or `deny`.
+    pub verdict: &'static str,
+    /// The generation that says so.
+    pub generation: u64,
+    /// `NS/POD` or an address.
+    pub from: String,
+    /// `NS/POD` or an address; of a Service the pod that was judged.
+    pub to: String,
+    /// `TCP`.
+    pub protocol: String,
+    /// Destination port behind any Service.
+    pub port: Option<u16>,
+    /// Every policy consulted, sender's first.
+    pub steps: Vec<Step>,
+    /// Where policies in audit mode would have decided otherwise.
+    pub audit: Vec<Audit>,
+    /// The decision in a line.
+    pub reason: String,
+}
+
+/// Reads a protocol's name, case aside; `None` is TCP.
+pub(crate) fn protocol(name: Option<&str>) -> Result<(Protocol, String), TraceError> {
+    let name = name.unwrap_or("TCP").to_ascii_uppercase();
+    let number = match name.as_str() {
+        "TCP" => Protocol::TCP,
+        "UDP" => Protocol::UDP,
+        "SCTP" => Protocol::SCTP,
+        "ICMP" => Protocol::ICMP,
+        _ => return Err(TraceError::NoSuchProtocol(name)),
+    };
+    Ok((number, name))
+}
+
+impl View<'_> {
+    /// Answers one question.
+    pub fn trace(&self, params: &TraceParams) -> Result<Trace, TraceError> {
+        let (protocol, protocol_name) = protocol(params.protocol.as_deref())?;
+        let from = self.end(&params.from)?;
+        let wanted = params.port.as_deref();
+        let (to, port) = match self.service(&params.to) {
+            Some(service) => self.backend(&params.to, &service, wanted, protocol)?,
+            None => {
+                let to = self.end(&params.to)?;
+                let port = resolve_port(&to, wanted, protocol)?;
+                (to, port)
+            }
+        };
+        if protocol.has_ports() && port.is_none() {
+            return Err(TraceError::PortMissing(protocol_name));
+        }
+        let (source, destination) = common_family(&from, &to)?;
+        let port = port.filter(|_| protocol.has_ports());
+        // Each family has its own number for ICMP.
+        let protocol = match (protocol, destination) {
+            (Protocol::ICMP, IpAddr::V6(_)) => Protocol::ICMPV6,
+            (other, _) => other,
+        };
+        let mut trace = self.judge(&from, &to, (source, destination), protocol, port);
+        trace.protocol = protocol_name;
+        Ok(trace)
+    }
+}
+
+impl Trace {
+    /// The policies that decided: of a denial by default all that isolate, of an allowed
+    /// connection those of both directions.
+    pub fn deciders(&self) -> Vec<&str> {
+        let decided = |step: &&Step| step.result == self.verdict;
+        let steps = self.steps.iter().filter(decided);
+        steps.filter_map(|step| step.policy.as_deref()).collect()
+    }
+
+    /// For a person, several lines.
+    pub fn text(&self) -> String {
+        let port = self.port.map_or(String::new(), |port| format!(" {port}"));
+        let mut text = format!(
+            "{} -> {} {}{port}: {}\n",
+            self.from, self.to, self.protocol, self.verdict
+        );
+        for step in &self.steps {
+            let policy = step.policy.as_deref().unwrap_or("(no policy)");
+            let rule = step
+                .rule
+                .map_or(String::new(), |rule| format!(" rule {rule}"));
+            // Writing into a String cannot fail.
+            let _ = writeln!(
+                text,
+                "  {:<8}{:<15}{policy}{rule}: {}",
+                step.direction, step.tier, step.result
+            );
+            if let Some(miss) = &step.nearest_miss {
+                let _ = writeln!(text, "    nearest miss: {miss}");
+            }
+        }
+        for audit in &self.audit {
+            let _ = writeln!(text, "  {:<8}{}", audit.direction, audit.reason);
+        }
+        let _ = writeln!(text, "  {}", self.reason);
+        text
+    }
+}
