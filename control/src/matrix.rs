@@ -2,15 +2,20 @@
 //! the table that the workers run.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::net::IpAddr;
 
-use dataplane::Protocol;
+use dataplane::{Direction, Protocol, Verdict};
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
 use crate::lower;
 use crate::protocol::MatrixParams;
 use crate::trace::{End, TraceError, View, families, protocol, resolve_port};
+
+/// The most entries of a matrix that is made in memory, as the daemon's is.
+pub const MAX_ENTRIES: usize = 250_000;
 
 /// One pair and port.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
@@ -50,21 +55,71 @@ struct Column {
     port_name: Option<String>,
 }
 
-impl View<'_> {
-    /// The matrix. A pod without a containerPort is asked for only with explicit ports.
+impl Column {
+    fn title(&self) -> String {
+        match self.port {
+            Some(port) => format!("{}:{port}/{}", self.name, self.protocol_name),
+            None => format!("{} {}", self.name, self.protocol_name),
+        }
+    }
+}
+
+/// The senders and receivers of a matrix. Cells are judged as they are written, so that a matrix
+/// of any size takes the memory of its rows and columns.
+pub struct Plan<'a> {
+    view: View<'a>,
+    rows: Vec<End>,
+    columns: Vec<Column>,
+}
+
+/// A cell's verdict, and the decision in a line.
+struct Cell {
+    accept: bool,
+    reason: String,
+}
+
+impl<'a> View<'a> {
+    /// The whole matrix in memory.
+    ///
+    /// Errors: more than [`MAX_ENTRIES`] entries, and those of [`View::plan`].
+    pub fn matrix(&self, params: &MatrixParams) -> Result<Matrix, TraceError> {
+        let plan = self.plan(params)?;
+        let count = plan.rows.len().saturating_mul(plan.columns.len());
+        if count > MAX_ENTRIES {
+            return Err(TraceError::TooLarge {
+                entries: count,
+                limit: MAX_ENTRIES,
+            });
+        }
+        let mut entries = Vec::with_capacity(count);
+        for row in &plan.rows {
+            entries.extend(plan.columns.iter().map(|column| plan.entry(row, column)));
+        }
+        Ok(Matrix { entries })
+    }
+
+    /// Who is asked about whom. A pod without a containerPort is asked for only with explicit
+    /// ports.
     ///
     /// Where both ends have both families, `allow` means both: each is judged on its own.
-    pub fn matrix(&self, params: &MatrixParams) -> Result<Matrix, TraceError> {
+    pub fn plan(&self, params: &MatrixParams) -> Result<Plan<'a>, TraceError> {
         let mut rows = Vec::new();
         let mut columns = Vec::new();
+        let locals = self.locals_by_uid();
         for object in self.cluster.list_of::<Pod>() {
             let wanted = params
                 .namespace
                 .as_deref()
                 .is_none_or(|n| n == object.namespace());
             let ended = object.as_pod().is_some_and(lower::has_ended);
-            let end = self.pod_end(object);
-            if !wanted || ended || end.addresses.is_empty() {
+            if !wanted || ended {
+                continue;
+            }
+            let end = match locals.get(object.uid()) {
+                Some(&at) => self.local_end(at),
+                None => self.remote_end(object),
+            };
+            if end.addresses.is_empty() {
                 continue;
             }
             self.columns(&end, &params.ports, &mut columns)?;
@@ -83,13 +138,11 @@ impl View<'_> {
             self.columns(&end, &params.ports, &mut columns)?;
             rows.push(end);
         }
-        let mut entries = Vec::with_capacity(rows.len() * columns.len());
-        for row in &rows {
-            for column in &columns {
-                entries.push(self.cell(row, column));
-            }
-        }
-        Ok(Matrix { entries })
+        Ok(Plan {
+            view: *self,
+            rows,
+            columns,
+        })
     }
 
     fn columns(
@@ -171,31 +224,158 @@ impl View<'_> {
         }
         Ok(())
     }
+}
 
-    fn cell(&self, from: &End, column: &Column) -> Entry {
-        let mut entry = Entry {
+impl Plan<'_> {
+    fn cell(&self, from: &End, column: &Column) -> Cell {
+        let mut cell = Cell {
+            accept: false,
+            reason: "no common address family".to_owned(),
+        };
+        for (source, destination) in families(from, &column.end) {
+            let protocol = match (column.protocol, destination.is_ipv6()) {
+                (Protocol::ICMP, true) => Protocol::ICMPV6,
+                (other, _) => other,
+            };
+            let pair = (source, destination);
+            let verdicts = self
+                .view
+                .verdicts(from, &column.end, pair, protocol, column.port);
+            cell = self.decided(pair, verdicts);
+            if !cell.accept {
+                break;
+            }
+        }
+        cell
+    }
+
+    fn decided(&self, (source, destination): (IpAddr, IpAddr), by: [Option<Verdict>; 2]) -> Cell {
+        let directions = [Direction::Egress, Direction::Ingress];
+        let decided = directions.into_iter().zip(by);
+        let mut allowed: Vec<String> = Vec::new();
+        for (direction, verdict) in decided {
+            let Some(verdict) = verdict else { continue };
+            let reason = self.view.brief(direction, verdict);
+            if !verdict.accept {
+                return Cell {
+                    accept: false,
+                    reason,
+                };
+            }
+            allowed.push(reason);
+        }
+        let reason = match allowed.is_empty() {
+            true if source == destination => "a pod always reaches its own address".to_owned(),
+            true => "neither end is a pod on this node".to_owned(),
+            false => allowed.join("; "),
+        };
+        Cell {
+            accept: true,
+            reason,
+        }
+    }
+
+    fn entry(&self, from: &End, column: &Column) -> Entry {
+        let cell = self.cell(from, column);
+        Entry {
             from: from.name.clone(),
             to: column.name.clone(),
             protocol: column.protocol_name.clone(),
             port: column.port,
             port_name: column.port_name.clone(),
-            verdict: "deny".into(),
-            reason: "no common address family".to_owned(),
-        };
-        for pair in families(from, &column.end) {
-            let protocol = match (column.protocol, pair.1.is_ipv6()) {
-                (Protocol::ICMP, true) => Protocol::ICMPV6,
-                (other, _) => other,
-            };
-            let trace = self.judge(from, &column.end, pair, protocol, column.port);
-            entry.verdict = trace.verdict.into();
-            entry.reason = trace.reason;
-            if trace.verdict == "deny" {
-                break;
+            verdict: verdict(cell.accept).into(),
+            reason: cell.reason,
+        }
+    }
+
+    /// As [`Matrix::text`], row by row.
+    pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let rows = self.rows.iter().map(|row| row.name.len());
+        let first = rows.max().unwrap_or(0).max(4);
+        let titles: Vec<String> = self.columns.iter().map(Column::title).collect();
+        write_header(out, first, &titles)?;
+        for row in &self.rows {
+            let cells = self.columns.iter().map(|column| {
+                let accept = self.cell(row, column).accept;
+                Some(accept)
+            });
+            write_row(out, (first, &row.name), &titles, cells)?;
+        }
+        Ok(())
+    }
+
+    /// As JSON, entry by entry, indented as everything else is.
+    pub fn write_json(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(b"[")?;
+        let mut before = "\n";
+        for row in &self.rows {
+            for column in &self.columns {
+                out.write_all(before.as_bytes())?;
+                before = ",\n";
+                write_entry(out, &self.entry(row, column))?;
             }
         }
-        entry
+        out.write_all(match self.rows.is_empty() || self.columns.is_empty() {
+            true => b"]\n",
+            false => b"\n]\n",
+        })
     }
+}
+
+const fn verdict(accept: bool) -> &'static str {
+    if accept { "allow" } else { "deny" }
+}
+
+/// Keys sorted and four spaces a level, as all JSON for people is printed.
+fn write_entry(out: &mut dyn Write, entry: &Entry) -> io::Result<()> {
+    let text = |text: &str| serde_json::to_string(text).map_err(io::Error::other);
+    let port = entry
+        .port
+        .map_or("null".to_owned(), |port| port.to_string());
+    let port_name = match &entry.port_name {
+        Some(name) => text(name)?,
+        None => "null".to_owned(),
+    };
+    write!(
+        out,
+        "    {{\n        \"from\": {},\n        \"port\": {port},\n        \"portName\": \
+         {port_name},\n        \"protocol\": {},\n        \"reason\": {},\n        \"to\": \
+         {},\n        \"verdict\": {}\n    }}",
+        text(&entry.from)?,
+        text(&entry.protocol)?,
+        text(&entry.reason)?,
+        text(&entry.to)?,
+        text(&entry.verdict)?,
+    )
+}
+
+fn write_header(out: &mut dyn Write, first: usize, titles: &[String]) -> io::Result<()> {
+    write!(out, "{:<first$}", "FROM")?;
+    for title in titles {
+        write!(out, "   {title}")?;
+    }
+    out.write_all(b"\n")
+}
+
+/// One row of a table; none of a cell that there is not.
+fn write_row(
+    out: &mut dyn Write,
+    (first, name): (usize, &str),
+    titles: &[String],
+    cells: impl Iterator<Item = Option<bool>>,
+) -> io::Result<()> {
+    let mut line = format!("{name:<first$}");
+    for (title, cell) in titles.iter().zip(cells) {
+        let mark = match cell {
+            Some(true) => ".",
+            Some(false) => "X",
+            None => " ",
+        };
+        let width = title.len();
+        line.push_str(&format!("   {mark:<width$}"));
+    }
+    out.write_all(line.trim_end().as_bytes())?;
+    out.write_all(b"\n")
 }
 
 /// `80/TCP`, `80`, `web/UDP`, `icmp` as port and protocol.
@@ -210,44 +390,36 @@ fn split_port(text: &str) -> (Option<&str>, Option<&str>) {
 impl Matrix {
     /// For a person: one row a sender, one column a receiver's port; `.` passes, `X` does not.
     pub fn text(&self) -> String {
-        let mut rows: Vec<&str> = Vec::new();
-        let mut columns: Vec<String> = Vec::new();
         let title = |entry: &Entry| match entry.port {
             Some(port) => format!("{}:{port}/{}", entry.to, entry.protocol),
             None => format!("{} {}", entry.to, entry.protocol),
         };
+        let mut titles: Vec<String> = Vec::new();
+        let mut column_of: HashMap<String, usize> = HashMap::new();
+        let mut rows: Vec<(&str, HashMap<usize, bool>)> = Vec::new();
+        let mut row_of: HashMap<&str, usize> = HashMap::new();
         for entry in &self.entries {
-            if !rows.contains(&entry.from.as_str()) {
-                rows.push(&entry.from);
-            }
             let title = title(entry);
-            if !columns.contains(&title) {
-                columns.push(title);
-            }
+            let column = *column_of.entry(title).or_insert_with_key(|title| {
+                titles.push(title.clone());
+                titles.len() - 1
+            });
+            let row = *row_of.entry(&entry.from).or_insert_with(|| {
+                rows.push((&entry.from, HashMap::new()));
+                rows.len() - 1
+            });
+            let cells = &mut rows[row].1;
+            cells.entry(column).or_insert(entry.verdict == "allow");
         }
-        let first = rows.iter().map(|row| row.len()).max().unwrap_or(0).max(4);
-        let mut text = format!("{:<first$}", "FROM");
-        for column in &columns {
-            // Writing into a String cannot fail.
-            let _ = write!(text, "   {column}");
+        let first = rows.iter().map(|(name, _)| name.len());
+        let first = first.max().unwrap_or(0).max(4);
+        let mut text = Vec::new();
+        // Writing into memory cannot fail.
+        let _ = write_header(&mut text, first, &titles);
+        for (name, cells) in &rows {
+            let cells = (0..titles.len()).map(|column| cells.get(&column).copied());
+            let _ = write_row(&mut text, (first, name), &titles, cells);
         }
-        text.push('\n');
-        for row in rows {
-            let mut line = format!("{row:<first$}");
-            for column in &columns {
-                let mut cells = self.entries.iter();
-                let cell = cells.find(|e| e.from == row && title(e) == *column);
-                let mark = match cell.map(|entry| entry.verdict.as_ref()) {
-                    Some("allow") => ".",
-                    Some(_) => "X",
-                    None => " ",
-                };
-                let width = column.len();
-                let _ = write!(line, "   {mark:<width$}");
-            }
-            text.push_str(line.trim_end());
-            text.push('\n');
-        }
-        text
+        String::from_utf8_lossy(&text).into_owned()
     }
 }

@@ -1,5 +1,6 @@
 //! The ends of connections: pods, Services and addresses, by the names that people give them.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -76,9 +77,20 @@ impl View<'_> {
 
     /// A pod as an end.
     pub(crate) fn pod_end(&self, object: &Arc<Object>) -> End {
-        if let Some(at) = self.locals.iter().position(|l| l.uid == object.uid()) {
-            return self.local_end(at);
+        match self.locals.iter().position(|l| l.uid == object.uid()) {
+            Some(at) => self.local_end(at),
+            None => self.remote_end(object),
         }
+    }
+
+    /// The indices of [`View::locals`] by their pods' UIDs.
+    pub(crate) fn locals_by_uid(&self) -> HashMap<&str, usize> {
+        let locals = self.locals.iter().enumerate();
+        locals.map(|(at, local)| (local.uid.as_str(), at)).collect()
+    }
+
+    /// A pod that the table does not decide for.
+    pub(crate) fn remote_end(&self, object: &Arc<Object>) -> End {
         let pod = object.as_pod();
         End {
             name: format!("{}/{}", object.namespace(), object.name()),

@@ -61,6 +61,17 @@ pub enum TraceError {
     /// TCP, UDP and SCTP need a port.
     #[error("{0} needs a port (--port)")]
     PortMissing(String),
+    /// A matrix that would not fit into a reply.
+    #[error(
+        "the matrix has {entries} entries, more than {limit}: ask for one namespace (-n), or give \
+         the objects as files (-f), which has no limit"
+    )]
+    TooLarge {
+        /// What was asked for.
+        entries: usize,
+        /// The most there can be.
+        limit: usize,
+    },
     /// Not a protocol that policy knows of.
     #[error("protocol {0:?}: it must be one of TCP, UDP, SCTP, ICMP")]
     NoSuchProtocol(String),

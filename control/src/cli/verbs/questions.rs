@@ -2,6 +2,7 @@
 //! packets say.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -11,7 +12,7 @@ use crate::cli::flags::{Flag, switch, value};
 use crate::cli::output::indented;
 use crate::cli::session::{Session, VerbError};
 use crate::lab_protocol::{self, ContainerTarget, ExecRequest};
-use crate::matrix::{Entry, Matrix};
+use crate::matrix::{Entry, Matrix, Plan};
 use crate::objects::{DecodeOptions, UnknownKinds, decode_documents_with};
 use crate::offline::Offline;
 use crate::protocol::{Explained, GetParams, GetReply, MatrixParams, TraceParams};
@@ -147,29 +148,46 @@ pub fn matrix(session: &mut Session) -> Result<(), VerbError> {
         }
         return live(session, &params);
     }
-    let explained = match offline {
-        Some(offline) => {
-            let matrix = offline.view().matrix(&params).map_err(local)?;
-            Explained {
-                text: matrix.text(),
-                json: to_json(&matrix)?,
-            }
+    match offline {
+        Some(offline) => write_matrix(session, &offline.view().plan(&params).map_err(local)?),
+        None => {
+            let explained = session.connect()?.call("matrix", &params)?;
+            print(session, &explained)
         }
-        None => session.connect()?.call("matrix", &params)?,
+    }
+}
+
+/// Writes a matrix as it is judged.
+fn write_matrix(session: &Session, plan: &Plan<'_>) -> Result<(), VerbError> {
+    let json = is_json(session)?;
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let written = match json {
+        true => plan.write_json(&mut out),
+        false => plan.write_text(&mut out),
     };
-    print(session, &explained)
+    match written.and_then(|()| out.flush()) {
+        // `weir matrix | head` has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Whether `-o` asks for JSON, else for a table.
+fn is_json(session: &Session) -> Result<bool, VerbError> {
+    match session.parsed.value("output") {
+        None | Some("" | "table") => Ok(false),
+        Some("json") => Ok(true),
+        Some(other) => Err(VerbError::Local(format!(
+            "unable to match a printer suitable for the output format \"{other}\", allowed \
+             formats are: json,table"
+        ))),
+    }
 }
 
 fn print(session: &Session, explained: &Explained) -> Result<(), VerbError> {
-    match session.parsed.value("output") {
-        None | Some("" | "table") => print!("{}", explained.text),
-        Some("json") => print!("{}", indented(&explained.json)),
-        Some(other) => {
-            return Err(VerbError::Local(format!(
-                "unable to match a printer suitable for the output format \"{other}\", allowed \
-                 formats are: json,table"
-            )));
-        }
+    match is_json(session)? {
+        true => print!("{}", indented(&explained.json)),
+        false => print!("{}", explained.text),
     }
     Ok(())
 }
