@@ -1,18 +1,19 @@
-//! NetworkPolicy by hand: manifests, and what becomes of connections under them.
-//!
-//! Every case says in a line what must happen, and is judged by the compiled engine (lowered, then
-//! looked up in the table that the workers run), by the executable specification and by `trace`.
-//! It is judged twice: as the store keeps it (defaults filled in, validated) and as it was written
-//! (nothing filled in), because files and tests hold what no API server has seen.
+//! What policy must do. Most of it is data, `testbed/cases`, which [`files`] judges; here is what
+//! data cannot say: objects that neither defaults nor validation have seen, warnings, and sizes.
 
-mod bugs;
+mod as_written;
+mod cyclonus;
+mod files;
 mod limits;
-mod rules;
 mod scene;
-mod truth_table;
 mod validation;
 
-pub(crate) use scene::Scene;
+use scene::Scene;
+
+/// The cases that are data.
+fn folder() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../testbed/cases")
+}
 
 /// The standard scene with these policies (`NAMESPACE/NAME`, spec), and what must happen.
 fn judge(policies: &[(&str, &str)], expectations: &str) {
@@ -20,7 +21,7 @@ fn judge(policies: &[(&str, &str)], expectations: &str) {
     for (name, spec) in policies {
         scene.policy(name, spec);
     }
-    scene.holds(expectations);
+    scene.holds_as_written(expectations);
 }
 
 /// Several ways to write one policy, each of which must do the same.

@@ -16,7 +16,7 @@ use control::objects::{Object, decode_documents, kinds};
 use control::offline::Offline;
 use control::protocol::TraceParams;
 use control::specification::{Traffic, World};
-use control::trace::{Trace, View};
+use control::trace::View;
 use dataplane::{Address, Direction, Protocol};
 use serde_json::{Value, json};
 
@@ -120,28 +120,6 @@ impl Scene {
         self
     }
 
-    /// What must happen, to what the store keeps and to what was written.
-    pub(crate) fn holds(&self, expectations: &str) {
-        let offline = match Offline::new(self.objects.clone()) {
-            Ok(offline) => offline,
-            Err(refusal) => panic!("{refusal}"),
-        };
-        judge(offline.view(), expectations, "stored", self.traced);
-        self.holds_as_written(expectations);
-    }
-
-    /// The stored scene's answer to one question; the receiver may be a Service.
-    pub(crate) fn trace(&self, from: &str, to: &str, port: &str) -> Trace {
-        let offline = Offline::new(self.objects.clone()).unwrap();
-        let params = TraceParams {
-            from: from.to_owned(),
-            to: to.to_owned(),
-            port: Some(port.to_owned()),
-            protocol: None,
-        };
-        offline.view().trace(&params).unwrap()
-    }
-
     /// What must happen to objects that neither defaults nor validation have seen.
     pub(crate) fn holds_as_written(&self, expectations: &str) {
         let mut cluster = Cluster::empty();
@@ -168,7 +146,7 @@ impl Scene {
             ids: policies.ids(),
             generation: 0,
         };
-        judge(view, expectations, "as written", self.traced);
+        judge(view, expectations, self.traced);
     }
 
     /// That the store refuses, with this first line and these complaints.
@@ -232,7 +210,7 @@ fn verdict(egress: bool, ingress: bool) -> String {
     text.to_owned()
 }
 
-fn judge(view: View<'_>, expectations: &str, how: &str, traced: bool) {
+fn judge(view: View<'_>, expectations: &str, traced: bool) {
     let local = view.locals.iter();
     let local = local.map(|l| (l.uid.as_str(), l.addresses.as_slice()));
     let world = World::new(view.cluster, local);
@@ -272,11 +250,7 @@ fn judge(view: View<'_>, expectations: &str, how: &str, traced: bool) {
     let kind = kinds::find("networking.k8s.io/v1", "NetworkPolicy").unwrap();
     let policies = view.cluster.list(kind).map(|p| p.value().to_string());
     let policies = policies.collect::<Vec<_>>().join("\n");
-    assert!(
-        wrong.is_empty(),
-        "{how}:\n{}\n{policies:.4000}",
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "{}\n{policies:.4000}", wrong.join("\n"));
 }
 
 /// `TCP/80`, `ICMP`.

@@ -3,7 +3,6 @@
 
 use control::cluster::{Cluster, Reason, Seeded};
 use control::objects::{Object, decode_documents};
-use control::offline::Offline;
 use serde_json::{Value, json};
 
 use super::scene::refusal_text;
@@ -128,28 +127,6 @@ fn end_port_below_port() {
 }
 
 #[test]
-fn end_port_with_a_name() {
-    refused(
-        &ingress_port(json!({"port": "web", "endPort": 90})),
-        &[
-            "spec.ingress[0].ports[0].endPort: Invalid value: 90: may not be specified when `port` \
-           is non-numeric",
-        ],
-    );
-}
-
-#[test]
-fn end_port_without_port() {
-    refused(
-        &ingress_port(json!({"endPort": 90})),
-        &[
-            "spec.ingress[0].ports[0].endPort: Invalid value: 90: may not be specified when `port` \
-           is not specified",
-        ],
-    );
-}
-
-#[test]
 fn port_name() {
     let length = "must be no more than 15 characters";
     let letters = "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)";
@@ -181,18 +158,6 @@ fn port_name() {
 }
 
 #[test]
-fn peer_without_a_member() {
-    refused(
-        &json!({"ingress": [{"from": [{"podSelector": {}}, {}]}]}),
-        &["spec.ingress[0].from[1]: Required value: must specify a peer"],
-    );
-    refused(
-        &json!({"egress": [{}, {"to": [{}]}]}),
-        &["spec.egress[1].to[0]: Required value: must specify a peer"],
-    );
-}
-
-#[test]
 fn ip_block_beside_a_selector() {
     for selector in ["podSelector", "namespaceSelector"] {
         refused(
@@ -204,57 +169,6 @@ fn ip_block_beside_a_selector() {
         &json!({"ingress": [{"from": [{"podSelector": {}, "namespaceSelector": {}}]}]}),
         &[],
     );
-}
-
-#[test]
-fn too_many_policy_types_and_nothing_behind_them() {
-    refused(
-        &json!({"policyTypes": ["Ingress", "X", "Egress"], "ingress": [{"ports": [{"port": 0}]}]}),
-        &[
-            "spec.ingress[0].ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive",
-            "spec.policyTypes: Invalid value: [\"Ingress\",\"X\",\"Egress\"]: may not specify more \
-             than two policyTypes",
-        ],
-    );
-}
-
-#[test]
-fn policy_type() {
-    refused(
-        &json!({"policyTypes": ["Egress", "ingress"]}),
-        &[
-            "spec.policyTypes[1]: Unsupported value: \"ingress\": supported values: \"Ingress\", \
-           \"Egress\"",
-        ],
-    );
-}
-
-#[test]
-fn empty_cidr() {
-    refused(
-        &block(json!({"cidr": ""})),
-        &["spec.egress[1].to[0].ipBlock.cidr: Required value"],
-    );
-}
-
-#[test]
-fn bad_cidr() {
-    for text in [
-        "10.0.0.0",
-        "10.0.0.0/33",
-        "10.0.0/8",
-        "::/129",
-        "fe80::%e/64",
-        " 10.0.0.0/8",
-        "a",
-    ] {
-        refused(
-            &block(json!({"cidr": text})),
-            &[&format!(
-                "spec.egress[1].to[0].ipBlock.cidr: Invalid value: {text:?}: {NOT_A_CIDR}"
-            )],
-        );
-    }
 }
 
 #[test]
@@ -345,60 +259,6 @@ fn non_standard_cidrs_are_warned_of() {
            context (should be \"10.1.0.0/16\" or \"10.1.2.3/32\"?)",
         ],
     );
-}
-
-#[test]
-fn selector_operators_and_their_values() {
-    // The same wherever a selector stands.
-    for (path, spec) in [
-        ("spec.podSelector", json!({"podSelector": null})),
-        (
-            "spec.ingress[0].from[0].podSelector",
-            json!({"ingress": [{"from": [{"podSelector": null}]}]}),
-        ),
-        (
-            "spec.egress[0].to[0].namespaceSelector",
-            json!({"egress": [{"to": [{"namespaceSelector": null}]}]}),
-        ),
-    ] {
-        let pointer = path
-            .trim_start_matches("spec")
-            .replace(['.', '['], "/")
-            .replace(']', "");
-        for (expression, complaint) in [
-            (
-                json!({"key": "a", "operator": "In"}),
-                "values: Required value: must be specified when `operator` is 'In' or 'NotIn'",
-            ),
-            (
-                json!({"key": "a", "operator": "NotIn", "values": []}),
-                "values: Required value: must be specified when `operator` is 'In' or 'NotIn'",
-            ),
-            (
-                json!({"key": "a", "operator": "Exists", "values": ["x"]}),
-                "values: Forbidden: may not be specified when `operator` is 'Exists' or \
-                 'DoesNotExist'",
-            ),
-            (
-                json!({"key": "a", "operator": "DoesNotExist", "values": ["x"]}),
-                "values: Forbidden: may not be specified when `operator` is 'Exists' or \
-                 'DoesNotExist'",
-            ),
-            (
-                json!({"key": "a", "operator": "in", "values": ["x"]}),
-                "operator: Invalid value: \"in\": not a valid selector operator",
-            ),
-            (
-                json!({"key": "a"}),
-                "operator: Invalid value: \"\": not a valid selector operator",
-            ),
-        ] {
-            let mut spec = spec.clone();
-            *spec.pointer_mut(&pointer).unwrap() =
-                json!({"matchExpressions": [{"key": "k", "operator": "Exists"}, expression]});
-            refused(&spec, &[&format!("{path}.matchExpressions[1].{complaint}")]);
-        }
-    }
 }
 
 #[test]
@@ -556,98 +416,5 @@ fn a_manifest_without_indentation_is_no_manifest() {
          error: unknown field \"namespace\", unknown field \"name\", unknown field \
          \"podSelector\", unknown field \"matchLabels\", unknown field \
          \"app.kubernetes.io/name\", unknown field \"policyTypes\", unknown field \"egress\""
-    );
-}
-
-/// The same tutorial's policies that are whole.
-#[test]
-fn the_tutorial_s_other_policies_are_taken() {
-    let text = "
-kind: NetworkPolicy
-apiVersion: networking.k8s.io/v1
-metadata:
-  name: default-deny
-spec:
-  podSelector:
-    matchLabels: {}
-  policyTypes:
-    - Egress
----
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata:
-  name: test-network-policy
-  namespace: default
-spec:
-  podSelector:
-    matchLabels:
-      role: db
-  policyTypes:
-    - Ingress
-    - Egress
-  ingress:
-    - from:
-        - ipBlock:
-            cidr: 172.17.0.0/16
-            except:
-              - 172.17.1.0/24
-        - namespaceSelector:
-            matchLabels:
-              project: myproject
-        - podSelector:
-            matchLabels:
-              role: frontend
-      ports:
-        - protocol: TCP
-          port: 6379
-  egress:
-    - to:
-        - ipBlock:
-            cidr: 10.0.0.0/24
-      ports:
-        - protocol: TCP
-          port: 5978
-";
-    let mut scene = super::Scene::new();
-    let spec = "containers: [{name: c, image: i}]";
-    for (name, role, host) in [
-        ("db", "db", 101),
-        ("web", "frontend", 102),
-        ("other", "none", 103),
-    ] {
-        let address = format!("10.0.0.{host}");
-        let labels = format!("role: {role}");
-        scene.pod(
-            &format!("default/{name}"),
-            &labels,
-            &[&address],
-            spec,
-            "Running",
-        );
-    }
-    scene.add("{apiVersion: v1, kind: Namespace, metadata: {name: default}}");
-    scene.add(
-        "{apiVersion: v1, kind: Namespace, metadata: {name: z, labels: {project: myproject}}}",
-    );
-    scene.add(text);
-    scene.holds(
-        "
-        172.17.0.1 z/a -> default/db TCP/6379: allow
-        172.17.1.1 172.18.0.1 x/a -> default/db TCP/6379: deny ingress
-        172.17.0.1 z/a -> default/db TCP/6380 UDP/6379 ICMP: deny ingress
-        default/web -> default/db TCP/6379: deny egress
-        default/other -> default/db TCP/6379: deny both
-        default/db -> 10.0.0.200 x/a TCP/5978: allow
-        default/db -> 10.0.1.1 TCP/5978: deny egress
-        default/db -> 10.0.0.200 TCP/5979: deny egress
-        default/web -> 192.0.2.1 TCP/80: deny egress
-        192.0.2.1 -> default/web default/other TCP/80: allow
-        ",
-    );
-    assert!(
-        Offline::new(decode_documents(text, "t.yaml").unwrap())
-            .unwrap()
-            .warnings
-            .is_empty()
     );
 }

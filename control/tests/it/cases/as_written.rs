@@ -1,7 +1,12 @@
-//! What absent, null and empty mean, row by row
-//! (<https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/>).
+//! What no API server has seen: policies and pods as files and tests hold them, with nothing filled
+//! in and nothing validated. Absent, null and empty must mean the same as after defaults
+//! (`testbed/cases/networkpolicy/nil-and-empty.yaml`), and what validation refuses must match
+//! nothing, and still isolate.
 
-use super::{judge, judge_each, judge_refused};
+use control::lower::{LocalEndpoint, Policies};
+use dataplane::{Address, Direction, Protocol};
+
+use super::{Scene, judge, judge_each, judge_refused};
 
 #[test]
 fn without_policies_everything_passes() {
@@ -433,4 +438,152 @@ fn a_port_name_that_nobody_has_matches_nothing_and_isolates() {
         y/a -> x/a TCP/81: deny ingress
         ",
     );
+}
+
+#[test]
+fn pods_that_are_going_count_until_they_are_gone() {
+    let mut scene = Scene::new();
+    scene.policy(
+        "x/p",
+        "{ingress: [{from: [{podSelector: {matchLabels: {pod: b}}}]}]}",
+    );
+    let going = "
+        apiVersion: v1
+        kind: Pod
+        metadata: {name: b, namespace: x, labels: {pod: b}, deletionTimestamp: '2026-01-01T00:00:00Z',
+          deletionGracePeriodSeconds: 30}
+        spec: {containers: [{name: c, image: i}]}
+        status: {phase: Running, podIP: 10.0.0.12, podIPs: [{ip: 10.0.0.12}]}";
+    scene.add(going);
+    scene.holds_as_written("x/b -> x/a TCP/80: allow\ny/a -> x/b TCP/80: deny ingress");
+    scene.remove("Pod", "x/b");
+    scene.holds_as_written("10.0.0.12 -> x/a TCP/80: deny ingress");
+}
+
+#[test]
+fn a_pending_pod_with_an_address_counts() {
+    let mut scene = Scene::new();
+    let spec = "containers: [{name: c, image: i}]";
+    scene.pod("x/b", "pod: b", &["10.0.0.12"], spec, "Pending");
+    scene.policy(
+        "x/p",
+        "{ingress: [{from: [{podSelector: {matchLabels: {pod: b}}}]}]}",
+    );
+    scene.holds_as_written("x/b -> x/a TCP/80: allow\ny/a -> x/b TCP/80: deny ingress");
+}
+
+/// kube-network-policies: shapes that only validation had kept away were taken for "allow".
+#[test]
+fn what_validation_refuses_matches_nothing() {
+    let denied = "y/a x/b 192.0.2.1 -> x/a TCP/80 TCP/1 TCP/90 UDP/80 ICMP: deny ingress";
+    let path = "spec.ingress[0]";
+    for (rule, complaint) in [
+        (
+            "{from: [{podSelector: {matchExpressions: [{key: a, operator: Gt, values: ['1']}]}}]}",
+            format!(
+                "{path}.from[0].podSelector.matchExpressions[0].operator: Invalid value: \"Gt\": not \
+                 a valid selector operator"
+            ),
+        ),
+        (
+            "{from: [{podSelector: {matchExpressions: [{key: a, operator: NotIn}]}}]}",
+            format!(
+                "{path}.from[0].podSelector.matchExpressions[0].values: Required value: must be \
+                 specified when `operator` is 'In' or 'NotIn'"
+            ),
+        ),
+        (
+            "{from: [{ipBlock: {cidr: rubbish}}]}",
+            format!(
+                "{path}.from[0].ipBlock.cidr: Invalid value: \"rubbish\": must be a valid CIDR \
+                 value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+            ),
+        ),
+        (
+            "{from: [{ipBlock: {cidr: 0.0.0.0/0, except: [rubbish]}}]}",
+            format!(
+                "{path}.from[0].ipBlock.except[0]: Invalid value: \"rubbish\": must be a valid CIDR \
+                 value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+            ),
+        ),
+        (
+            "{from: [{ipBlock: {cidr: 0.0.0.0/0}, podSelector: {}}]}",
+            format!("{path}.from[0]: Forbidden: may not specify both ipBlock and another peer"),
+        ),
+        (
+            "{ports: [{port: 0}]}",
+            format!(
+                "{path}.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive"
+            ),
+        ),
+        (
+            "{ports: [{port: 80, endPort: 79}]}",
+            format!(
+                "{path}.ports[0].endPort: Invalid value: 79: must be greater than or equal to `port`"
+            ),
+        ),
+        (
+            "{ports: [{protocol: ICMP}]}",
+            format!(
+                "{path}.ports[0].protocol: Unsupported value: \"ICMP\": supported values: \"TCP\", \
+                 \"UDP\", \"SCTP\""
+            ),
+        ),
+    ] {
+        judge_refused(&format!("{{ingress: [{rule}]}}"), &[&complaint], denied);
+    }
+}
+
+/// The same of the policy's own selector: whoever cannot be told not to be meant is isolated.
+#[test]
+fn a_subject_selector_that_cannot_be_read_isolates() {
+    judge_refused(
+        "{podSelector: {matchLabels: {pod: a}, matchExpressions: [{key: k, operator: Gt, values: \
+         ['1']}]}, policyTypes: [Ingress, Egress], ingress: [{}], egress: [{}]}",
+        &[
+            "spec.podSelector.matchExpressions[0].operator: Invalid value: \"Gt\": not a valid \
+           selector operator",
+        ],
+        "
+        y/a 192.0.2.1 -> x/a TCP/80: deny ingress
+        x/a -> y/a 192.0.2.1 TCP/80: deny egress
+        y/a -> x/b x/c TCP/80: allow
+        ",
+    );
+}
+
+/// azure-container-networking PR 1440: another pod of the same name, on the same interface.
+#[test]
+fn a_pod_of_the_same_name_is_not_the_same_pod() {
+    let mut cluster = control::cluster::Cluster::empty();
+    for (kind, name) in [("Namespace", "x"), ("Pod", "a")] {
+        cluster
+            .restore(serde_json::json!({"apiVersion": "v1", "kind": kind,
+                "metadata": {"name": name, "namespace": "x", "uid": "new"},
+                "status": {"podIPs": [{"ip": "10.0.0.1"}]}}))
+            .unwrap();
+    }
+    let local = |uid: &str| LocalEndpoint {
+        namespace: "x".to_owned(),
+        name: "a".to_owned(),
+        uid: uid.to_owned(),
+        addresses: vec!["10.0.0.1".parse().unwrap()],
+    };
+    let uids = ["old", "new"];
+    let policies = Policies::from_scratch(&cluster, uids.map(local)).unwrap();
+    let slots = uids.map(|uid| policies.slot(uid).unwrap());
+    let table = policies.table();
+    let peer = table.peer(Address::from(
+        "192.0.2.1".parse::<std::net::IpAddr>().unwrap(),
+    ));
+    for direction in [Direction::Ingress, Direction::Egress] {
+        // No object says what the old one may do, so it may do nothing.
+        let accepts = |slot| {
+            table
+                .decide(slot, direction, &peer, Protocol::TCP, Some(80))
+                .verdict
+                .accept
+        };
+        assert_eq!(slots.map(accepts), [false, true], "{direction:?}");
+    }
 }
