@@ -17,6 +17,7 @@ pub mod netlink;
 pub mod objects;
 pub mod offline;
 pub mod policy_test;
+pub mod preview;
 pub mod protocol;
 pub mod selector;
 pub mod specification;

@@ -155,7 +155,8 @@ pub fn put_all(transaction: &mut Transaction<'_>, objects: Vec<Object>) -> Resul
         expand(transaction, &object)?;
         let status = object.value()["status"].clone();
         let stored = put(transaction, object)?;
-        if stored.as_pod().is_some() && status.is_object() {
+        // What stood there before keeps its status otherwise.
+        if status.is_object() && stored.value()["status"] != status {
             transaction.update_status(stored.key(), None, status)?;
         }
     }

@@ -7,6 +7,7 @@ pub mod files;
 pub mod flags;
 pub mod jsonpath;
 pub mod output;
+pub mod preview;
 pub mod session;
 pub mod table;
 pub mod verbs;

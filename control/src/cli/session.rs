@@ -145,10 +145,16 @@ impl Session {
         }
     }
 
-    /// Says on stderr what a change went live with: on a terminal, or with `-v=1`.
+    /// Says on stderr what a change went live with: on a terminal, or with `-v=1`; and what one
+    /// would do that was only tried (`--dry-run=server`).
     pub fn report_mutation(&self, mutation: &Mutation) -> Result<(), VerbError> {
         for warning in &mutation.warnings {
             eprintln!("Warning: {warning}");
+        }
+        if let Some(preview) = &mutation.preview
+            && self.parsed.value("dry-run") == Some("server")
+        {
+            eprint!("{}", super::preview::text(preview));
         }
         if !mutation.warnings.is_empty() && self.parsed.is_on("warnings-as-errors") {
             let count = mutation.warnings.len();

@@ -15,6 +15,7 @@ mod objects;
 mod observe;
 pub mod plane;
 mod pods;
+pub mod preview;
 mod publication;
 mod report;
 pub mod server;

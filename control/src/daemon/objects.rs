@@ -126,12 +126,19 @@ impl<P: Plane> Daemon<P> {
                 warnings.push(warning);
             }
         }
-        let live = if dry_run || events.is_empty() {
+        let mut preview = None;
+        let live = if dry_run {
+            preview = Some(self.preview(&cluster, &events)?);
+            self.live
+        } else if events.is_empty() {
             self.live
         } else {
             self.commit(cluster, &events)?
         };
-        Ok(mutation(&outcomes, warnings, live))
+        Ok(Mutation {
+            preview,
+            ..mutation(&outcomes, warnings, live)
+        })
     }
 
     fn check_generation(&self, expected: Option<u64>) -> Result<(), ErrorObject> {
@@ -273,6 +280,7 @@ fn mutation(outcomes: &[Outcome], warnings: Vec<String>, live: Live) -> Mutation
         generation: live.generation,
         workers: live.workers,
         elapsed_micros: live.elapsed_micros,
+        preview: None,
     }
 }
 

@@ -205,6 +205,7 @@ impl<P: Plane> Daemon<P> {
             generation: live.generation,
             workers: live.workers,
             elapsed_micros: live.elapsed_micros,
+            preview: None,
         })
     }
 

@@ -1,10 +1,14 @@
-//! `status` and `counters`.
+//! `status`, `counters`, `trace` and `matrix`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use dataplane::DropReason;
 use dataplane::counters::Counter;
+use dataplane::policy::PolicyTable;
 use dataplane::snapshot::{EndpointSlot, Epoch, PortId, Role};
+use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -12,7 +16,8 @@ use super::network::Interface;
 use super::plane::{Connection, Plane};
 use super::server::refused;
 use super::state::Daemon;
-use crate::lower::LocalEndpoint;
+use crate::lower::{self, LocalEndpoint};
+use crate::objects::Object;
 use crate::protocol::{
     ConntrackEntry, ConntrackListParams, ConntrackListReply, ConntrackStatus, CountersReply,
     ErrorObject, Explained, LogStatus, MatrixParams, PortStatus, Reason, Status, TraceParams,
@@ -106,38 +111,72 @@ impl<P: Plane> Daemon<P> {
     }
 
     /// The verdict on one connection, by the table that the workers use.
-    pub(super) fn trace(&self, params: &TraceParams) -> Result<Value, ErrorObject> {
-        let (locals, slots) = self.locals();
-        let trace = self
-            .view(&locals, &slots)
-            .trace(params)
-            .map_err(unanswerable)?;
+    pub(super) fn trace(&mut self, params: &TraceParams) -> Result<Value, ErrorObject> {
+        // A Service's pods are in its namespace.
+        let namespaces = [&params.from, &params.to].map(|end| match end.split_once('/') {
+            Some((namespace, _)) => namespace.to_owned(),
+            None => "default".to_owned(),
+        });
+        let addresses = [&params.from, &params.to].map(|end| end.parse::<IpAddr>().ok());
+        let meant = |pod: &Object| {
+            let own = pod.as_pod().map(lower::pod_addresses).unwrap_or_default();
+            namespaces
+                .iter()
+                .any(|namespace| namespace == pod.namespace())
+                || addresses
+                    .iter()
+                    .flatten()
+                    .any(|address| own.contains(address))
+        };
+        let subjects = self.subjects(meant);
+        let trace = subjects.view(self).trace(params).map_err(unanswerable)?;
         explained(trace.text(), &trace)
     }
 
     /// The verdicts on all pairs, by the table that the workers use.
-    pub(super) fn matrix(&self, params: &MatrixParams) -> Result<Value, ErrorObject> {
-        let (locals, slots) = self.locals();
-        let matrix = self
-            .view(&locals, &slots)
-            .matrix(params)
-            .map_err(unanswerable)?;
+    pub(super) fn matrix(&mut self, params: &MatrixParams) -> Result<Value, ErrorObject> {
+        let namespace = params.namespace.as_deref();
+        let subjects = self.subjects(|pod| namespace.is_none_or(|n| n == pod.namespace()));
+        let matrix = subjects.view(self).matrix(params).map_err(unanswerable)?;
         explained(matrix.text(), &matrix)
     }
 
-    fn locals(&self) -> (Vec<LocalEndpoint>, Vec<EndpointSlot>) {
+    /// The pods whose policy can be asked: those of this node, by what the workers decide by, and
+    /// others that are `meant`, compiled for the question.
+    fn subjects(&mut self, meant: impl Fn(&Object) -> bool) -> Subjects {
         let placed = self.policies.endpoints();
-        placed.map(|(local, slot)| (local.clone(), slot)).unzip()
-    }
-
-    fn view<'a>(&'a self, locals: &'a [LocalEndpoint], slots: &'a [EndpointSlot]) -> View<'a> {
-        View {
-            cluster: &self.cluster,
+        let placed = placed.map(|(local, slot)| (local.clone(), slot));
+        let (mut locals, mut slots): (Vec<_>, Vec<_>) = placed.unzip();
+        let own: HashSet<&str> = locals.iter().map(|local| local.uid.as_str()).collect();
+        let pods = self.cluster.list_of::<Pod>();
+        let others: Vec<Arc<Object>> = pods
+            .filter(|pod| !own.contains(pod.uid()) && meant(pod))
+            .cloned()
+            .collect();
+        if others.is_empty() {
+            let table = self.table.clone();
+            return Subjects {
+                locals,
+                slots,
+                table,
+            };
+        }
+        let names: Vec<(&str, &str)> = others.iter().map(|p| (p.namespace(), p.name())).collect();
+        let (table, places) = self.policies.table_with(&names);
+        for (pod, place) in others.iter().zip(places) {
+            let Some(slot) = place else { continue };
+            locals.push(LocalEndpoint {
+                namespace: pod.namespace().to_owned(),
+                name: pod.name().to_owned(),
+                uid: pod.uid().to_owned(),
+                addresses: pod.as_pod().map(lower::pod_addresses).unwrap_or_default(),
+            });
+            slots.push(slot);
+        }
+        Subjects {
             locals,
             slots,
-            table: &self.table,
-            ids: self.policies.ids(),
-            generation: self.live.generation,
+            table: Arc::new(table),
         }
     }
 
@@ -181,6 +220,26 @@ impl<P: Plane> Daemon<P> {
                 .filter(|(_, count)| *count > 0)
                 .map(|(reason, count)| (reason.name().to_owned(), count))
                 .collect::<BTreeMap<_, _>>(),
+        }
+    }
+}
+
+/// Pods that can be asked about, and the table that answers.
+struct Subjects {
+    locals: Vec<LocalEndpoint>,
+    slots: Vec<EndpointSlot>,
+    table: Arc<PolicyTable>,
+}
+
+impl Subjects {
+    fn view<'a, P>(&'a self, daemon: &'a Daemon<P>) -> View<'a> {
+        View {
+            cluster: &daemon.cluster,
+            locals: &self.locals,
+            slots: &self.slots,
+            table: &self.table,
+            ids: daemon.policies.ids(),
+            generation: daemon.live.generation,
         }
     }
 }

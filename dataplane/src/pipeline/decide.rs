@@ -1,9 +1,32 @@
 //! What policy says of a flow: egress of its source, then ingress of its destination.
 
+use crate::conntrack::Ends;
 use crate::counters::{CounterId, RuleCounters};
 use crate::policy::PolicyTable;
-use crate::snapshot::{Endpoint, NodeEgress, Role, Snapshot};
+use crate::snapshot::{Endpoint, Incarnation, NodeEgress, Role, Snapshot};
 use crate::{Address, Direction, FlowKey, Verdict};
+
+/// What `snapshot` would decide of a connection in the table, as its next packet would have it
+/// decided again (D2). None if one of its ends is no endpoint any more.
+pub fn decide_again(snapshot: &Snapshot, key: &FlowKey, ends: &Ends) -> Option<Verdict> {
+    let end = |address, incarnation| match incarnation {
+        Incarnation::NONE => Some(None),
+        wanted => {
+            let endpoint = snapshot.endpoint_at(address)?;
+            (endpoint.incarnation == wanted).then_some(Some(endpoint))
+        }
+    };
+    let flow = Flow {
+        key: *key,
+        source: end(key.source, ends.source)?,
+        destination: end(key.destination, ends.destination)?,
+        // A port that is gone exempts nothing.
+        ingress: snapshot
+            .port(ends.ingress)
+            .map_or(Role::Uplink, |port| port.role),
+    };
+    Some(flow.decide(snapshot).verdict)
+}
 
 /// What was decided for a flow, and the counters of what decided. A source that may not send has no
 /// ingress decided.

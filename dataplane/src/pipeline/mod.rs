@@ -22,6 +22,7 @@ mod track;
 
 use arrayvec::ArrayVec;
 
+pub use decide::decide_again;
 pub use limiter::{Limiters, RateLimiter};
 
 use crate::conntrack::{self, Storage};

@@ -29,6 +29,7 @@ mod paint;
 mod ports;
 mod rules;
 mod spans;
+mod spoken;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ mod tree;
 pub use batch::{BATCH, Question};
 pub use compiler::Compiler;
 pub use explain::{Consulted, Explanation, PeerMatch, PortMatch, RuleMatch};
+pub use spoken::Spoken;
 pub use table::{Footprint, PolicyTable};
 
 use crate::{Address, CounterId, Verdict};

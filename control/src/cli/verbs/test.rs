@@ -172,7 +172,9 @@ fn run_all(files: Vec<File>, objects: &[Object], session: &Session) -> Report {
         for test in &file.tests {
             let begun = Instant::now();
             let outcome = policy_test::run(test, &shared, &options);
-            warn(&outcome.warnings);
+            for warning in &outcome.warnings {
+                eprintln!("Warning: {}: {}: {warning}", test.file, test.name);
+            }
             report
                 .entries
                 .push(Entry::new(test, outcome, begun.elapsed()));
