@@ -1,18 +1,50 @@
-//! Policy: what control hands over ([`ir`]) and what workers consult ([`PolicyTable`]).
+//! Policy: what control hands over ([`ir`]), what turns it into tables ([`Compiler`]), and what
+//! workers consult ([`PolicyTable`]).
 //!
-//! A verdict is a function of endpoint, direction, peer address, protocol and port. [`naive`] is
-//! that function as the rules read. The table computes the same in three look-ups, each with its
-//! own small structure:
+//! A decision is a function of endpoint, direction, peer address, protocol and port. [`naive`] is
+//! that function as the rules read, one after another. The table computes the same without looking
+//! at rules: those were painted onto lines of ports beforehand, one line for each *class* of peers
+//! that all rules of a chain see alike.
 //!
 //! ```text
-//!  peer address ──classes──▶ class             which prefixes of all rules hold the address
-//!  endpoint, direction ────▶ chain             equal chains once
-//!  chain, class ────row────▶ port map          the chain's rules for that peer, in order
-//!  port map, protocol, port ─ports─▶ verdict   with the rule that decided
+//!  slot, direction ──▶ chain                  the endpoint's rules; equal chains are one
+//!
+//!  peer address ──numbers──▶ number ──page──▶ class     it is in some set that the chain names
+//!               └─cidrs: search tree───────▶ class     else: which blocks hold it
+//!
+//!  class ──▶ root ──ports: node──▶ decision             verdict, rule, counter
+//!  protocol, port ──▶ place ──┘
 //! ```
 //!
-//! Read [`ir`], [`naive`], `spans`, `classes`, `ports`, `row`, `compile` in this order; [`explain`]
-//! says why a verdict is what it is.
+//! Why it is right: two addresses of one class are in the same sets and the same blocks, so that
+//! the same rules of the chain hold them, in the same order; and a line is those rules painted in
+//! that order. Why it stays right: sets change often and rules seldom, so the class of a member is
+//! an entry in an array, written when the member joins or leaves, while blocks and lines stay as
+//! they are until a chain is compiled anew. Who reads has a snapshot: all that changes is in pages
+//! that are copied when they are written ([`paged`]).
+//!
+//! What a look-up costs, and what there is in memory:
+//!
+//! | structure | a look-up reads | memory |
+//! | --- | --- | --- |
+//! | [`numbers`] | a bucket, 64 bytes; a member's address too | about 60 bytes an address in any set |
+//! | members' classes ([`chain`]) | one entry of a page | 4 bytes for each address, in each chain with members near it |
+//! | [`cidrs`], [`tree`] | a node of 16 keys (IPv6: 8) a level; 100,000 prefixes have 5 levels | at most 16 bytes (IPv6: 40) a prefix, once for all chains with equal lists |
+//! | lines ([`ports`]) | a node, 64 bytes, for each level of eight stretches; mostly one | 64 bytes for each that differs, in each chain |
+//! | decisions | one, 20 bytes | one for each rule of each chain |
+//!
+//! What a change costs: a member that joins or leaves a set, one class in each chain that names
+//! the set; a new or changed chain, that chain. In numbers: `weir bench policy`.
+//!
+//! Bounds: a class of blocks holds the list of those that cover it, so n prefixes that all lie
+//! within each other need n² numbers; a class of members that nobody has any more is forgotten
+//! when there are more of these than others.
+//!
+//! Read [`ir`], [`naive`]; then a look-up: [`tree`], [`cidrs`], [`numbers`], [`ports`], [`chain`],
+//! [`table`], [`batch`]; then how it is made: [`spans`], [`paint`], [`rules`], [`live`],
+//! [`members`], [`compiler`]. [`explain`] says why a decision is what it is.
+
+#![allow(rustdoc::private_intra_doc_links)] // A tour for readers of the source.
 
 mod batch;
 mod chain;

@@ -1,7 +1,9 @@
 //! Named cases. The numbers are those of the bug list that the semantics come with.
 
 use super::super::ir::EndpointPolicy;
-use super::super::{EndpointSlot, Explanation, PeerMatch, PolicyTable, PortMatch};
+use super::super::{
+    Compiler, EndpointSlot, Explanation, PeerMatch, PolicyTable, PortMatch, Question, Slot, naive,
+};
 use super::*;
 use crate::{Address, Direction, Verdict};
 
@@ -331,4 +333,214 @@ fn admin_and_baseline_are_explained_up_to_the_decision() {
     let explained = explain(&table(chain(&[], &rules)), "10.0.0.1", 80);
     let policies: Vec<u32> = explained.consulted.iter().map(|c| c.policy.0).collect();
     assert_eq!(policies, [1, 4]);
+}
+
+/// A SecurityGroup rule.
+fn group(policy: u32, index: u16, peers: Peers, ports: Ports) -> Arc<Rule> {
+    let tier = Tier::SecurityGroup;
+    rule(tier, Action::Accept, policy, index, (peers, ports))
+}
+
+fn bound(bound: u32, of: Chain) -> Chain {
+    Chain {
+        bound: vec![isolation(bound)],
+        ..of
+    }
+}
+
+#[test]
+fn security_groups_deny_first_and_allow_nothing_by_themselves() {
+    let tcp = |port| ports(&[(TCP, port, port)]);
+    let rules = [
+        group(1, 0, peers(&["10.0.0.0/8"]), tcp(80)),
+        group(2, 0, peers(&["10.0.0.0/8"]), tcp(81)),
+        rule(Tier::Admin, Action::Accept, 3, 0, (Peers::Any, tcp(82))),
+        allow(4, 0, Peers::Any, tcp(80)),
+    ];
+    let table = table(bound(9, chain(&[4], &rules)));
+    let of = |peer, port| {
+        let verdict = ingress(&table, peer, TCP, Some(port));
+        let by = verdict.provenance;
+        (verdict.accept, by.tier, by.policy.map(|p| p.0), by.rule)
+    };
+    assert_eq!(
+        of("10.0.0.1", 80),
+        (true, Tier::NetworkPolicy, Some(4), Some(0))
+    );
+    assert_eq!(
+        of("10.0.0.1", 81),
+        (false, Tier::NetworkPolicy, Some(4), None)
+    );
+    let by_binding = (false, Tier::SecurityGroup, Some(9), None);
+    assert_eq!(of("10.0.0.1", 82), by_binding, "Admin comes after");
+    assert_eq!(of("11.0.0.1", 80), by_binding);
+    let explained = explain(&table, "11.0.0.1", 80);
+    let policies: Vec<u32> = explained.consulted.iter().map(|c| c.policy.0).collect();
+    assert_eq!(
+        policies,
+        [9, 1, 2],
+        "the binding and its groups, nothing after"
+    );
+    let nearest: Vec<u32> = explained
+        .nearest_misses()
+        .iter()
+        .map(|(p, _)| p.0)
+        .collect();
+    assert_eq!(nearest, [1], "only the peer missed");
+}
+
+#[test]
+fn group_rules_mean_nothing_to_an_endpoint_that_nothing_binds() {
+    let rules = [group(1, 0, peers(&["10.0.0.0/8"]), Ports::Any)];
+    let unbound = table(chain(&[], &rules));
+    assert!(accepts(&unbound, "11.0.0.1", 80));
+    assert_eq!(explain(&unbound, "11.0.0.1", 80).consulted, []);
+    let table = table(bound(9, chain(&[], &rules)));
+    assert!(!accepts(&table, "11.0.0.1", 80) && accepts(&table, "10.0.0.1", 80));
+}
+
+#[test]
+fn counters_are_those_of_what_decided() {
+    let rules = [
+        group(1, 0, peers(&["10.0.0.0/8"]), Ports::Any),
+        rule(Tier::Admin, Action::Pass, 2, 0, (Peers::Any, Ports::Any)),
+        allow(3, 7, Peers::Any, ports(&[(TCP, 80, 80)])),
+    ];
+    let table = table(bound(9, chain(&[4, 5], &rules)));
+    let counter = |peer, port| {
+        let peer = table.peer(address(peer));
+        let slot = EndpointSlot(0);
+        table
+            .decide(slot, Direction::Ingress, &peer, TCP, Some(port))
+            .counter
+    };
+    assert_eq!(counter("11.0.0.1", 80), isolation(9).counter);
+    assert_eq!(counter("10.0.0.1", 80), rules[2].counter);
+    assert_eq!(
+        counter("10.0.0.1", 81),
+        isolation(4).counter,
+        "of the first"
+    );
+    let open = PolicyTable::compile(&[(EndpointSlot(0), &EndpointPolicy::default())]);
+    let peer = open.peer(address("10.0.0.1"));
+    let decision = open.decide(EndpointSlot(0), Direction::Egress, &peer, TCP, Some(80));
+    assert_eq!(decision.counter, CounterId::NONE);
+}
+
+#[test]
+fn explanations_know_who_is_in_a_set() {
+    let set = PeerSetId(3);
+    let rules = [
+        allow(1, 0, Peers::sets([set]), ports(&[(TCP, 443, 443)])),
+        allow(1, 1, Peers::sets([PeerSetId(4)]), ports(&[(TCP, 80, 80)])),
+    ];
+    let policy = EndpointPolicy {
+        ingress: chain(&[1], &rules),
+        egress: Chain::default(),
+    };
+    let sets = [(set, [address("10.0.0.1")].into())].into();
+    let table = PolicyTable::compile_with(&sets, &[(EndpointSlot(0), &policy)]);
+    let of = |peer| -> Vec<PeerMatch> {
+        let explained = explain(&table, peer, 80);
+        let rules = explained.consulted[0].rules.iter();
+        rules.map(|rule| rule.peer.clone()).collect()
+    };
+    assert_eq!(of("10.0.0.1"), [PeerMatch::Matched, PeerMatch::Outside]);
+    assert_eq!(of("10.0.0.2"), [PeerMatch::Outside, PeerMatch::Outside]);
+}
+
+#[test]
+fn audit_is_asked_apart_and_only_where_there_is_something_to_audit() {
+    let mut compiler = Compiler::new();
+    let open = Chain::default();
+    let egress = compiler.chain(Direction::Egress, &open);
+    let enforced = [egress, compiler.chain(Direction::Ingress, &open)];
+    let audited = [
+        egress,
+        compiler.chain(Direction::Ingress, &chain(&[6], &[])),
+    ];
+    let slot = |audit| Slot { enforced, audit };
+    let slots = [(0, slot(None)), (1, slot(Some(audited)))];
+    let table = compiler.table(slots.map(|(at, slot)| (EndpointSlot(at), slot)).into_iter());
+    let peer = table.peer(address("10.0.0.1"));
+    let audit = |slot, direction| table.audit(EndpointSlot(slot), direction, &peer, TCP, Some(1));
+    assert_eq!(audit(0, Direction::Ingress), None);
+    assert_eq!(audit(2, Direction::Ingress), None);
+    let denied = audit(1, Direction::Ingress).unwrap();
+    assert!(!denied.verdict.accept);
+    assert_eq!(denied.counter, isolation(6).counter);
+    assert!(audit(1, Direction::Egress).unwrap().verdict.accept);
+    let enforced = table.decide(EndpointSlot(1), Direction::Ingress, &peer, TCP, Some(1));
+    assert!(enforced.verdict.accept);
+    assert!(
+        !table.may_deny(EndpointSlot(1), Direction::Ingress),
+        "audit denies nothing"
+    );
+}
+
+#[test]
+fn look_ups_allocate_nothing() {
+    let blocks: Vec<Block> = (0..2000)
+        .map(|i| block(&format!("20.{}.{}.0/25", i >> 8, i & 255), &[]))
+        .collect();
+    let numbers: Vec<_> = (0..40).map(|port| (TCP, port * 3, port * 3)).collect();
+    let set = PeerSetId(0);
+    let rules = [
+        allow(1, 0, Peers::blocks(blocks), ports(&numbers)),
+        allow(1, 1, Peers::sets([set]), ports(&[(TCP, 80, 80)])),
+    ];
+    let policy = EndpointPolicy {
+        ingress: chain(&[1], &rules),
+        egress: Chain::default(),
+    };
+    let members = (0..500)
+        .map(|host| Address::v4(0x0a00_0000 + host))
+        .collect();
+    let table = PolicyTable::compile_with(&[(set, members)].into(), &[(EndpointSlot(0), &policy)]);
+    let question = |i: u32| Question {
+        slot: EndpointSlot((i % 5 == 4).into()),
+        direction: [Direction::Ingress, Direction::Egress][(i % 7 == 0) as usize],
+        peer: match i % 3 {
+            0 => Address::v4(0x1400_0000 + i * 64),
+            1 => Address::v4(0x0a00_0000 + i),
+            _ => Address::v6(u128::from(i)),
+        },
+        protocol: TCP,
+        destination_port: Some(i as u16),
+    };
+    let questions: Vec<Question> = (0..200).map(question).collect();
+    let nothing = naive::accepted(Direction::Egress);
+    let mut decisions = vec![nothing; 200];
+    let allocated = allocation_counter::measure(|| {
+        table.decide_batch(&questions, &mut decisions);
+        for of in &questions {
+            let peer = table.peer(of.peer);
+            table.decide(
+                of.slot,
+                of.direction,
+                &peer,
+                of.protocol,
+                of.destination_port,
+            );
+        }
+    });
+    assert_eq!(allocated.count_total, 0);
+    // As many answers as fit: 70 is two batches and a rest.
+    let mut few = vec![nothing; 70];
+    table.decide_batch(&questions, &mut few);
+    assert_eq!(few, decisions[..70]);
+    table.decide_batch(&questions[..3], &mut few);
+    table.decide_batch(&[], &mut few);
+    assert_eq!(few, decisions[..70]);
+    let single = questions.iter().map(|of| {
+        let peer = table.peer(of.peer);
+        table.decide(
+            of.slot,
+            of.direction,
+            &peer,
+            of.protocol,
+            of.destination_port,
+        )
+    });
+    assert_eq!(single.collect::<Vec<_>>(), decisions);
 }
