@@ -111,7 +111,7 @@ impl Cidrs {
         // The cuts at both ends of IPv4 are there: see `edges`.
         let (v4, v6): (Vec<_>, Vec<_>) = pieces
             .into_iter()
-            .partition(|&(last, _)| V4.first <= last && last <= V4.last);
+            .partition(|&(last, _)| (V4.first..=V4.last).contains(&last));
         let v4: Vec<_> = v4
             .iter()
             .map(|&(last, class)| (key(last as u32), class))

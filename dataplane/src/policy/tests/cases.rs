@@ -499,7 +499,7 @@ fn look_ups_allocate_nothing() {
     let table = PolicyTable::compile_with(&[(set, members)].into(), &[(EndpointSlot(0), &policy)]);
     let question = |i: u32| Question {
         slot: EndpointSlot((i % 5 == 4).into()),
-        direction: [Direction::Ingress, Direction::Egress][(i % 7 == 0) as usize],
+        direction: [Direction::Ingress, Direction::Egress][usize::from(i.is_multiple_of(7))],
         peer: match i % 3 {
             0 => Address::v4(0x1400_0000 + i * 64),
             1 => Address::v4(0x0a00_0000 + i),
