@@ -84,6 +84,14 @@ impl Selector {
         (self, unread)
     }
 
+    /// What both select.
+    pub fn and(mut self, other: Selector) -> Selector {
+        self.requirements.extend(other.requirements);
+        self.requirements.sort_unstable();
+        self.requirements.dedup();
+        self
+    }
+
     /// The requirements.
     pub fn requirements(&self) -> &[Requirement] {
         &self.requirements

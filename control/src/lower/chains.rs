@@ -48,9 +48,10 @@ impl Policies {
         let facts = pod.facts.as_ref().filter(|facts| facts.can_be_subject())?;
         let ports = facts.named_ports.clone();
         let (enforced, all) = self.about(pod, facts);
+        let differs = all.len() > enforced.len() || self.have_other_members(&all);
         Some(PodPolicy {
-            audit: (all.len() > enforced.len()).then(|| self.put_together(&all, &ports)),
-            enforced: self.put_together(&enforced, &ports),
+            audit: differs.then(|| self.put_together(&all, &ports, true)),
+            enforced: self.put_together(&enforced, &ports, false),
         })
     }
 
@@ -78,7 +79,18 @@ impl Policies {
         (enforced, all)
     }
 
-    fn is_audit(&self, index: PolicyIndex) -> bool {
+    /// Whether some of these policies name security groups that may have other members if bindings
+    /// in audit mode count.
+    fn have_other_members(&self, about: &[PolicyIndex]) -> bool {
+        let audited = |index| self.is_audit(index);
+        let names_groups = |index: &PolicyIndex| {
+            let policy = self.policies.get(*index).map(|policy| &policy.draft);
+            policy.is_some_and(|draft| draft.ingress.names_groups() || draft.egress.names_groups())
+        };
+        self.policies.bindings().any(audited) && about.iter().any(names_groups)
+    }
+
+    pub(super) fn is_audit(&self, index: PolicyIndex) -> bool {
         let policy = self.policies.get(index);
         policy.is_some_and(|policy| policy.draft.audit)
     }
@@ -120,10 +132,15 @@ impl Policies {
         groups
     }
 
-    fn put_together(&mut self, about: &[PolicyIndex], ports: &Arc<[NamedPort]>) -> EndpointPolicy {
+    fn put_together(
+        &mut self,
+        about: &[PolicyIndex],
+        ports: &Arc<[NamedPort]>,
+        audited: bool,
+    ) -> EndpointPolicy {
         EndpointPolicy {
-            ingress: self.chain(about, Direction::Ingress, ports),
-            egress: self.chain(about, Direction::Egress, ports),
+            ingress: self.chain(about, Direction::Ingress, ports, audited),
+            egress: self.chain(about, Direction::Egress, ports, audited),
         }
     }
 
@@ -132,6 +149,7 @@ impl Policies {
         about: &[PolicyIndex],
         direction: Direction,
         ports: &Arc<[NamedPort]>,
+        audited: bool,
     ) -> Chain {
         let mut chain = Chain::default();
         for &index in about {
@@ -146,7 +164,7 @@ impl Policies {
             }
             chain
                 .rules
-                .extend(policy.rules(direction, ports).iter().cloned());
+                .extend(policy.rules(direction, ports, audited).iter().cloned());
         }
         chain
     }

@@ -21,12 +21,11 @@ use crate::selector::Selector;
 pub fn draft(object: &Object) -> Option<Draft> {
     if let Some(policy) = object.as_cluster_network_policy() {
         let spec = &policy.spec;
-        let (tier, known) = match spec.tier.as_str() {
+        let (tier, readable) = match spec.tier.as_str() {
             "Admin" => (Tier::Admin, true),
             "Baseline" => (Tier::Baseline, true),
             _ => (Tier::Admin, false),
         };
-        let readable = known && spec.unknown.is_empty();
         let place = (tier, spec.priority, 1);
         let ingress = spec.ingress.iter().map(cluster_ingress);
         let egress = spec.egress.iter().map(cluster_egress);
@@ -41,7 +40,7 @@ pub fn draft(object: &Object) -> Option<Draft> {
     }
     if let Some(policy) = object.as_admin_network_policy() {
         let spec = &policy.spec;
-        let readable = spec.unknown.is_empty();
+        let readable = true;
         let place = (Tier::Admin, spec.priority, 0);
         let ingress = spec.ingress.iter().map(|rule| admin_ingress(rule, true));
         let egress = spec.egress.iter().map(|rule| admin_egress(rule, true));
@@ -55,7 +54,7 @@ pub fn draft(object: &Object) -> Option<Draft> {
         ));
     }
     let spec = &object.as_baseline_admin_network_policy()?.spec;
-    let readable = spec.unknown.is_empty();
+    let readable = true;
     let place = (Tier::Baseline, i32::MAX, 2);
     let ingress = spec.ingress.iter().map(|rule| admin_ingress(rule, false));
     let egress = spec.egress.iter().map(|rule| admin_egress(rule, false));
@@ -113,28 +112,25 @@ fn assemble(
 
 /// The pods that the readable part of a subject selects, and whether that is all of it.
 fn draft_subject(subject: &api::Subject) -> (Subject, bool) {
-    let pods = |scope, selector| Subject::Pods {
-        scope,
+    let mut whole = subject.unknown.is_empty();
+    // Exactly one of them is valid; both select what both do, neither everybody.
+    whole &= subject.namespaces.is_some() != subject.pods.is_some();
+    let mut read = |selector: Option<&LabelSelector>| {
+        let (selector, unread) = selector.map(Selector::new).unwrap_or_default().readable();
+        whole &= !unread;
+        selector
+    };
+    let pods = subject.pods.as_ref();
+    let namespaces = read(subject.namespaces.as_ref());
+    let namespaces = namespaces.and(read(pods.map(|pods| &pods.namespace_selector)));
+    let selector = read(pods.map(|pods| &pods.pod_selector));
+    whole &= pods.is_none_or(|pods| pods.unknown.is_empty());
+    let subject = Subject::Pods {
+        scope: Scope::Matching(namespaces),
         selector,
         account: None,
     };
-    let everybody = || pods(Scope::all(), Selector::default());
-    match (&subject.namespaces, &subject.pods) {
-        (Some(namespaces), None) => {
-            let (by, unread) = Selector::new(namespaces).readable();
-            let scope = Scope::Matching(by);
-            let whole = !unread && subject.unknown.is_empty();
-            (pods(scope, Selector::default()), whole)
-        }
-        (None, Some(both)) => {
-            let (by, unread_namespaces) = Selector::new(&both.namespace_selector).readable();
-            let (selector, unread_pods) = Selector::new(&both.pod_selector).readable();
-            let unknown = !(subject.unknown.is_empty() && both.unknown.is_empty());
-            let whole = !(unknown || unread_namespaces || unread_pods);
-            (pods(Scope::Matching(by), selector), whole)
-        }
-        _ => (everybody(), false),
-    }
+    (subject, whole)
 }
 
 /// An action's name; `None` if it is none.
@@ -147,20 +143,14 @@ fn action(name: &str, accept: &str, passes: bool) -> Option<Action> {
     }
 }
 
-/// Puts a rule together; one whose action nobody knows denies.
+/// Puts a rule together; one whose action nobody knows denies what it matches.
 fn read(
     action: Option<Action>,
     matching: impl FnOnce() -> Option<(DraftPeers, DraftPorts)>,
 ) -> Read {
-    match action {
-        Some(action) => Read {
-            action,
-            matching: matching(),
-        },
-        None => Read {
-            action: Action::Deny,
-            matching: None,
-        },
+    Read {
+        action: action.unwrap_or(Action::Deny),
+        matching: matching(),
     }
 }
 

@@ -161,6 +161,17 @@ impl DraftPeers {
     }
 }
 
+impl DraftChain {
+    /// Whether a rule's peers are members of a security group.
+    pub fn names_groups(&self) -> bool {
+        let mut all = self.rules.iter().flat_map(|rule| match &rule.peers {
+            DraftPeers::Of { picked, .. } => picked.as_slice(),
+            DraftPeers::Any => &[],
+        });
+        all.any(|picked| matches!(picked, Picked::Group(_)))
+    }
+}
+
 /// Peers whose addresses change without the policy.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Picked {

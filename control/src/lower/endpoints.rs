@@ -188,6 +188,11 @@ impl LocalEndpoints {
         self.stale.insert(uid.to_owned());
     }
 
+    /// Puts the chains of all together again.
+    pub fn mark_all(&mut self) {
+        self.stale.extend(self.by_uid.keys().cloned());
+    }
+
     /// Those that were marked since the last call.
     pub fn take_stale(&mut self) -> BTreeSet<String> {
         std::mem::take(&mut self.stale)

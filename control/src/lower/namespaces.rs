@@ -16,13 +16,6 @@ pub enum Scope {
     Matching(Selector),
 }
 
-impl Scope {
-    /// Every namespace that there is.
-    pub fn all() -> Scope {
-        Scope::Matching(Selector::default())
-    }
-}
-
 /// A [`Scope`]'s number as long as anybody uses it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ScopeId(u32);
@@ -66,6 +59,14 @@ impl Namespaces {
                 labels.is_some_and(|labels| labels.satisfy(selector))
             }
             None => false,
+        }
+    }
+
+    /// The one namespace of a scope that can hold no other.
+    pub fn only(&self, scope: ScopeId) -> Option<&Arc<str>> {
+        match &**self.scopes.get(scope.0)? {
+            Scope::One(one) => Some(one),
+            Scope::Matching(_) => None,
         }
     }
 

@@ -78,13 +78,13 @@ impl Nodes {
     }
 }
 
-/// `status.addresses` of the types that are addresses, not names.
+/// `status.addresses`, those that are addresses and not names.
 fn addresses(node: &NodeObject) -> Vec<IpAddr> {
     let status = node.status.as_ref();
     let stated = status.and_then(|status| status.addresses.as_deref());
-    let texts = stated.unwrap_or_default().iter();
-    let texts = texts.filter(|address| matches!(&*address.type_, "InternalIP" | "ExternalIP"));
-    let mut found: Vec<IpAddr> = texts
+    let mut found: Vec<IpAddr> = stated
+        .unwrap_or_default()
+        .iter()
         .filter_map(|address| address.address.parse().ok())
         .map(canonical)
         .collect();

@@ -14,6 +14,9 @@ use super::ports::{NamedPort, named_ports};
 use crate::objects::Object;
 use crate::selector::Selector;
 
+/// In a namespace with at most so many pods each is looked at rather than all with a label.
+const FEW: usize = 64;
+
 /// A pod's number as long as it is known.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PodIndex(u32);
@@ -38,14 +41,18 @@ pub struct Facts {
 impl Facts {
     fn of(object: &Object, pod: &PodObject) -> Facts {
         let spec = pod.spec.as_ref();
-        let account = spec.and_then(|spec| spec.service_account_name.clone());
+        let account = spec.and_then(|spec| {
+            // The second is the first one's old name.
+            let names = [&spec.service_account_name, &spec.service_account];
+            names.into_iter().flatten().find(|name| !name.is_empty())
+        });
         let mut stated = pod_addresses(pod);
         stated.sort_unstable();
         stated.dedup();
         Facts {
             uid: object.uid().to_owned(),
             labels: Labels::of(object),
-            account: account.unwrap_or_else(|| "default".to_owned()),
+            account: account.map_or_else(|| "default".to_owned(), String::clone),
             named_ports: named_ports(pod).into(),
             stated,
             on_host_network: is_on_host_network(pod),
@@ -202,13 +209,20 @@ impl Pods {
         scope: ScopeId,
         selector: &Selector,
     ) -> Vec<PodIndex> {
-        let mut found = match self.by_label.candidates(selector) {
-            Some(candidates) => candidates,
-            None => {
-                let names = namespaces.of(scope);
-                let lists = names.iter().filter_map(|name| self.by_namespace.get(name));
-                lists.flatten().copied().collect()
-            }
+        let neighbours = namespaces
+            .only(scope)
+            .map(|name| self.by_namespace.get(name));
+        let neighbours = neighbours.map(|pods| pods.map_or(&[][..], Vec::as_slice));
+        let mut found = match neighbours.filter(|pods| pods.len() <= FEW) {
+            Some(few) => few.to_vec(),
+            None => match self.by_label.candidates(selector) {
+                Some(candidates) => candidates,
+                None => {
+                    let names = namespaces.of(scope);
+                    let lists = names.iter().filter_map(|name| self.by_namespace.get(name));
+                    lists.flatten().copied().collect()
+                }
+            },
         };
         found.retain(|&index| {
             let Some(pod) = self.get(index) else {
@@ -252,6 +266,11 @@ impl Pods {
     /// At those of all pods.
     pub fn mark_all(&mut self) {
         self.stale.extend(self.by_name.values());
+    }
+
+    /// Whether there is none left to be marked.
+    pub fn are_all_marked(&self) -> bool {
+        self.stale.len() == self.by_name.len()
     }
 
     /// Those that were marked since the last call.

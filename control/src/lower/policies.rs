@@ -3,16 +3,17 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use dataplane::policy::ir::{Isolation, Peers, Ports, Rule};
+use dataplane::policy::ir::{Action, Isolation, Peers, Ports, Rule};
 use dataplane::{CounterId, Direction, PolicyId, Tier};
 
 use super::counters::Counters;
-use super::draft::{Draft, DraftChain, Subject};
+use super::draft::{Draft, DraftChain, DraftRule, Subject};
 use super::labels::Labels;
 use super::namespaces::{Namespaces, ScopeId, Scoped};
 use super::ports::{DraftPorts, NamedPort};
 use super::sets::{DestinationsId, PeerSets};
 use crate::objects::Key;
+use crate::selector::Selector;
 
 /// Both directions, in the order in which arrays have them.
 pub const DIRECTIONS: [Direction; 2] = [Direction::Egress, Direction::Ingress];
@@ -42,11 +43,16 @@ struct Side {
     isolation: Option<Isolation>,
     /// By rule.
     peers: Vec<Peers>,
+    /// By rule, if security groups are among the peers: as they are where bindings in audit mode
+    /// count.
+    audit_peers: Vec<Peers>,
     /// By rule.
     counters: Vec<CounterId>,
     /// By rule: where names of ports mean something, if it sends to named ports.
     destinations: Vec<Option<DestinationsId>>,
     rules: Lowered,
+    /// With [`Side::audit_peers`], if there are any.
+    audit_rules: Option<Rules>,
 }
 
 #[derive(Debug)]
@@ -69,9 +75,18 @@ impl Policy {
         self.sides[direction as usize].isolation
     }
 
-    /// Its rules in a direction for a subject that calls its ports so.
-    pub fn rules(&mut self, direction: Direction, ports: &Arc<[NamedPort]>) -> Rules {
+    /// Its rules in a direction for a subject that calls its ports so; `audited` where policies in
+    /// audit mode count.
+    pub fn rules(
+        &mut self,
+        direction: Direction,
+        ports: &Arc<[NamedPort]>,
+        audited: bool,
+    ) -> Rules {
         let side = &mut self.sides[direction as usize];
+        if let Some(rules) = side.audit_rules.as_ref().filter(|_| audited) {
+            return rules.clone();
+        }
         let subjects = match &mut side.rules {
             Lowered::Once(rules) => return rules.clone(),
             Lowered::PerSubject(subjects) => subjects,
@@ -99,7 +114,7 @@ struct Head {
     policy: PolicyId,
     index: u16,
     tier: Tier,
-    action: dataplane::policy::ir::Action,
+    action: Action,
     counter: CounterId,
 }
 
@@ -246,9 +261,8 @@ impl PolicyStore {
             _ => {}
         }
         for side in &policy.sides {
-            side.peers
-                .iter()
-                .for_each(|peers| ground.sets.release(peers));
+            let peers = side.peers.iter().chain(&side.audit_peers);
+            peers.for_each(|peers| ground.sets.release(peers));
             for id in side.destinations.iter().flatten() {
                 ground.sets.release_destinations(*id);
                 if let Some(users) = self.sending.get_mut(id) {
@@ -270,20 +284,26 @@ impl PolicyStore {
         };
         for direction in DIRECTIONS {
             let chain = policy.draft.chain(direction);
-            let named = |rule: &super::draft::DraftRule| !rule.ports.names().is_empty();
-            let rules = if direction == Direction::Ingress && chain.rules.iter().any(named) {
-                Lowered::PerSubject(HashMap::new())
-            } else {
-                let side = &policy.sides[direction as usize];
-                let mut rules = Vec::with_capacity(side.peers.len());
-                for at in 0..side.peers.len() {
+            let side = &policy.sides[direction as usize];
+            let lower = |peers: &[Peers]| -> Rules {
+                let mut rules = Vec::with_capacity(peers.len());
+                for (at, peers) in peers.iter().enumerate() {
                     let head = Head::of(policy.id, &policy.draft, side.counters[at], chain, at);
                     let ports = &chain.rules[at].ports;
-                    push_rule(&mut rules, &head, ports, side, at, sets);
+                    push_rule(&mut rules, &head, peers, ports, side.destinations[at], sets);
                 }
-                Lowered::Once(rules.into())
+                rules.into()
             };
-            policy.sides[direction as usize].rules = rules;
+            let named = |rule: &DraftRule| !rule.ports.names().is_empty();
+            let per_subject = direction == Direction::Ingress && chain.rules.iter().any(named);
+            let rules = match per_subject {
+                true => Lowered::PerSubject(HashMap::new()),
+                false => Lowered::Once(lower(&side.peers)),
+            };
+            let audit_rules = chain.names_groups().then(|| lower(&side.audit_peers));
+            let side = &mut policy.sides[direction as usize];
+            side.rules = rules;
+            side.audit_rules = audit_rules;
         }
     }
 
@@ -314,7 +334,7 @@ impl PolicyStore {
     }
 
     /// The scope and selector of a policy's subject, if it is picked by labels.
-    pub fn subject(&self, index: PolicyIndex) -> Option<(ScopeId, &crate::selector::Selector)> {
+    pub fn subject(&self, index: PolicyIndex) -> Option<(ScopeId, &Selector)> {
         let policy = self.get(index)?;
         match &policy.draft.subject {
             Subject::Pods { selector, .. } => Some((policy.scope?, selector)),
@@ -335,7 +355,11 @@ fn side(id: PolicyId, draft: &Draft, direction: Direction, ground: &mut Ground<'
         ..Side::default()
     };
     for (at, rule) in chain.rules.iter().enumerate() {
-        let peers = ground.sets.acquire(&rule.peers, ground.namespaces);
+        let peers = ground.sets.acquire(&rule.peers, false, ground.namespaces);
+        if chain.names_groups() {
+            let audited = ground.sets.acquire(&rule.peers, true, ground.namespaces);
+            side.audit_peers.push(audited);
+        }
         let names = match &rule.ports {
             DraftPorts::Of { names, .. } if direction == Direction::Egress => Some(names),
             _ => None,
@@ -355,26 +379,22 @@ fn side(id: PolicyId, draft: &Draft, direction: Direction, ground: &mut Ground<'
 fn push_rule(
     rules: &mut Vec<Arc<Rule>>,
     head: &Head,
+    peers: &Peers,
     ports: &DraftPorts,
-    side: &Side,
-    at: usize,
+    destinations: Option<DestinationsId>,
     sets: &PeerSets,
 ) {
-    let Some(id) = side.destinations[at] else {
-        rules.push(head.rule(side.peers[at].clone(), ports.on(&[])));
+    let numbers = ports.on(&[]);
+    let Some(destinations) = destinations else {
+        rules.push(head.rule(peers.clone(), numbers));
         return;
     };
     let before = rules.len();
-    let numbers = ports.on(&[]);
     if numbers != Ports::List(Arc::from([])) {
-        rules.push(head.rule(side.peers[at].clone(), numbers));
+        rules.push(head.rule(peers.clone(), numbers));
     }
-    for (meaning, set) in sets.meanings(id) {
-        let peers = Peers::Of {
-            sets: Arc::from([set]),
-            blocks: Arc::from([]),
-        };
-        rules.push(head.rule(peers, Ports::List(meaning.clone())));
+    for (meaning, set) in sets.meanings(destinations) {
+        rules.push(head.rule(Peers::sets([set]), Ports::List(meaning.clone())));
     }
     if rules.len() == before {
         // Nobody has such a port: the rule is kept, so that it can be explained.

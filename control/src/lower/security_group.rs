@@ -23,19 +23,18 @@ use crate::selector::Selector;
 pub fn draft(object: &Object) -> Option<Draft> {
     if let Some(group) = object.as_security_group() {
         let spec = &group.spec;
-        let readable = spec.unknown.is_empty();
         let chain = |rules: &Option<Vec<SecurityGroupRule>>| DraftChain {
             isolates: false,
             rules: rules
                 .iter()
                 .flatten()
-                .map(|rule| allow(rule).filter(|_| readable))
-                .map(|rule| rule.unwrap_or_else(|| DraftRule::unreadable(Action::Accept)))
+                .map(|rule| allow(rule).unwrap_or_else(|| DraftRule::unreadable(Action::Accept)))
                 .collect(),
         };
         return Some(Draft {
             order: Order::plain(Tier::SecurityGroup, object),
-            audit: is_audit(object),
+            // What a group allows is not a matter of who is bound to it.
+            audit: false,
             subject: Subject::Group(object.key().name.clone()),
             groups: Vec::new(),
             ingress: chain(&spec.ingress),
@@ -57,10 +56,6 @@ fn binding(object: &Object) -> Option<Draft> {
     let known = spec.unknown.is_empty() && spec.security_groups.unknown.is_empty();
     let (pods, accounts) = (&spec.pod_selector, &spec.service_account_selector);
     let selects = pods.is_some() || accounts.is_some();
-    if known && (!selects || ids.is_empty()) {
-        // AWS takes no notice of such a one.
-        return None;
-    }
     let (selector, unread_pods) = pods
         .as_ref()
         .map(Selector::new)
@@ -69,6 +64,10 @@ fn binding(object: &Object) -> Option<Draft> {
     let account = accounts.as_ref().map(|by| Selector::new(by).readable());
     let unread_accounts = account.as_ref().is_some_and(|(_, unread)| *unread);
     let whole = known && !unread_pods && !unread_accounts;
+    if whole && (!selects || ids.is_empty()) {
+        // AWS takes no notice of such a one.
+        return None;
+    }
     let groups = ids.iter().map(|id| Arc::from(id.as_str()));
     let isolated = DraftChain {
         isolates: true,
@@ -134,7 +133,7 @@ fn ports(rule: &SecurityGroupRule) -> Option<DraftPorts> {
 fn protocol(stated: &IntOrString) -> Option<Option<Protocol>> {
     let text = match stated {
         IntOrString::Int(number) => number.to_string(),
-        IntOrString::String(text) => text.to_ascii_lowercase(),
+        IntOrString::String(text) => text.clone(),
     };
     Some(match text.as_str() {
         "-1" | "all" => None,
@@ -143,6 +142,9 @@ fn protocol(stated: &IntOrString) -> Option<Option<Protocol>> {
         "sctp" => Some(Protocol::SCTP),
         "icmp" => Some(Protocol::ICMP),
         "icmpv6" => Some(Protocol::ICMPV6),
-        number => Some(Protocol(number.parse().ok()?)),
+        number if number.bytes().all(|digit| digit.is_ascii_digit()) => {
+            Some(Protocol(number.parse().ok()?))
+        }
+        _ => return None,
     })
 }

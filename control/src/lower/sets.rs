@@ -25,9 +25,18 @@ pub enum Members {
     /// Nodes that a selector matches.
     Nodes(Selector),
     /// Pods that are in a security group.
-    Group(Arc<str>),
+    Group(Membership),
     /// Of the peers of a [`Destinations`] the pods on which its names mean these ports.
     Calling(DestinationsId, Arc<[PortRange]>),
+}
+
+/// Being in a security group.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Membership {
+    /// The group.
+    pub group: Arc<str>,
+    /// Also by what only puts pods there in audit mode.
+    pub audited: bool,
 }
 
 /// Peers of an egress rule that has named ports: the names mean something else on each pod.
@@ -73,8 +82,14 @@ pub struct PeerSets {
 }
 
 impl PeerSets {
-    /// A rule's peers, each set of which has one use more.
-    pub fn acquire(&mut self, peers: &DraftPeers, namespaces: &mut Namespaces) -> Peers {
+    /// A rule's peers, each set of which has one use more; `audited` where policies in audit mode
+    /// count.
+    pub fn acquire(
+        &mut self,
+        peers: &DraftPeers,
+        audited: bool,
+        namespaces: &mut Namespaces,
+    ) -> Peers {
         let DraftPeers::Of { picked, blocks } = peers else {
             return Peers::Any;
         };
@@ -91,7 +106,11 @@ impl PeerSets {
                     set
                 }
                 Picked::Nodes(selector) => self.acquire_set(Members::Nodes(selector.clone())).0,
-                Picked::Group(name) => self.acquire_set(Members::Group(name.clone())).0,
+                Picked::Group(name) => {
+                    let group = name.clone();
+                    let members = Members::Group(Membership { group, audited });
+                    self.acquire_set(members).0
+                }
             };
             if sets.contains(&set) {
                 self.sets.release(set.0);
