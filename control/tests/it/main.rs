@@ -7,4 +7,7 @@ mod objects;
 mod policy;
 mod policy_kinds;
 mod policy_test;
+mod preview;
+mod questions;
+mod schemas;
 mod store;

@@ -294,10 +294,15 @@ fn traces_and_matrices_from_files() {
         "ingress: isolated by default/db, no rule matches peer"
     );
     let miss = peer.steps.last().unwrap().nearest_miss.as_deref();
-    assert_eq!(miss, Some("rule 0: default/evil is not among its peers"));
+    assert_eq!(
+        miss,
+        Some(
+            "rule 0 fails on peer: default/evil has no app, wants pods with app=web in namespace default"
+        )
+    );
     let port = ask("default/web", "default/db-0", "80");
     let miss = port.steps.last().unwrap().nearest_miss.as_deref();
-    assert_eq!(miss, Some("rule 0: it wants port 3306/TCP"));
+    assert_eq!(miss, Some("rule 0 fails on port: 80, wants 3306"));
     assert_eq!(ask("default/db-0", "default/db-0", "80").verdict, "allow");
 
     let matrix = offline.view().matrix(&MatrixParams::default()).unwrap();

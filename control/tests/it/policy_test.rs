@@ -472,6 +472,11 @@ fn reports_count_what_there_is() {
     ] {
         assert!(text.lines().any(|l| l == line), "{line}\n{text}");
     }
+    crate::schemas::holds("test.v1.schema.json", &report.json());
+    let failures = report.json()["tests"][0]["failures"].take();
+    for failure in failures.as_array().unwrap() {
+        crate::schemas::holds("trace.v1.schema.json", &failure["trace"]);
+    }
     let xml = report.junit();
     assert!(
         xml.contains(

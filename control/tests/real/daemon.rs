@@ -346,6 +346,72 @@ pub fn policy_is_enforced_the_moment_the_reply_is_there() {
     assert!(node.connects(a, "b", true));
 }
 
+pub fn a_dry_run_tells_what_it_would_cut_and_cuts_nothing() {
+    let mut node = Node::new("preview");
+    node.pod("a", 2, true);
+    node.pod("b", 3, true);
+    node.pod("c", 4, true);
+    serve(node.find("b"));
+    let a = &node.find("a").namespace;
+    let mut live = a
+        .run(|| connect(node.address("b", false), PATIENCE).unwrap())
+        .unwrap();
+    // What the node itself sends stays allowed, and so does its connection.
+    let mut probe = node
+        .namespace
+        .run(|| connect(node.address("b", false), PATIENCE).unwrap())
+        .unwrap();
+    let before: Status = node.client().call("status", json!({})).unwrap();
+    let try_out = |method: &str, mut params: Value| {
+        params["dryRun"] = json!(true);
+        let tried: Mutation = node.client().call(method, params).unwrap();
+        tried.preview.unwrap()
+    };
+    let preview = try_out("apply", json!({"objects": [deny_b()]}));
+    let closes: Vec<(String, String, String)> = preview
+        .closes
+        .iter()
+        .map(|g| (g.from.join(" "), g.to.join(" "), g.ports.clone()))
+        .collect();
+    let expected = (
+        "default/a default/c other IPv4 addresses other IPv6 addresses",
+        "default/b",
+        "everything",
+    );
+    let (from, to, ports) = &closes[0];
+    assert_eq!((from.as_str(), to.as_str(), ports.as_str()), expected);
+    assert_eq!((closes.len(), preview.opened_pairs), (1, 0));
+    assert_eq!(preview.cut_connections, 1, "{preview:?}");
+    let cut = &preview.cuts[0];
+    let port = live.local_addr().unwrap().port();
+    assert_eq!(
+        (cut.from.as_str(), cut.to.as_str(), cut.protocol.as_str()),
+        ("default/a", "default/b", "TCP")
+    );
+    assert_eq!((cut.source_port, cut.destination_port), (port, 8080));
+    assert_eq!(
+        cut.reason,
+        "ingress: isolated by default/deny-b, no rule allows it"
+    );
+
+    exchange(&mut live).unwrap();
+    exchange(&mut probe).unwrap();
+    assert!(node.connects(&node.find("a").namespace, "b", true));
+    let after: Status = node.client().call("status", json!({})).unwrap();
+    assert_eq!(after.generation, before.generation);
+
+    // For real it is as was told, and its deletion opens what it closed.
+    node.apply(json!([deny_b()]));
+    assert!(exchange(&mut live).is_err());
+    exchange(&mut probe).unwrap();
+    let target = json!({"targets": [{"resource": "netpol", "name": "deny-b"}]});
+    let preview = try_out("delete", target);
+    assert_eq!(preview.closed_pairs, 0);
+    assert_eq!(preview.cut_connections, 0);
+    assert_eq!(preview.opens[0].to, ["default/b"]);
+    assert!(node.is_silent(&node.find("a").namespace, "b", false));
+}
+
 pub fn killed_it_is_closed_and_started_again_it_goes_on() {
     let mut node = Node::new("restart");
     node.pod("a", 2, true);

@@ -30,6 +30,10 @@ const TESTS: &[Test] = &[
         daemon::killed_it_is_closed_and_started_again_it_goes_on,
     ),
     (
+        "daemon::a_dry_run_tells_what_it_would_cut_and_cuts_nothing",
+        daemon::a_dry_run_tells_what_it_would_cut_and_cuts_nothing,
+    ),
+    (
         "daemon::an_interface_that_goes_takes_its_endpoint_along",
         daemon::an_interface_that_goes_takes_its_endpoint_along,
     ),

@@ -1,0 +1,164 @@
+//! What a change opens and closes, compared on two tables.
+
+use std::collections::BTreeSet;
+
+use control::objects::decode_documents;
+use control::offline::{Offline, put_all};
+use control::preview::{Comparison, Party};
+use control::protocol::{Preview, PreviewGroup};
+use dataplane::policy::EndpointSlot;
+
+const PODS: [&str; 3] = ["db", "api", "web"];
+
+fn pods() -> String {
+    let pods = PODS.iter().enumerate().map(|(index, name)| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{namespace: x, name: {name}, labels: \
+             {{app: {name}}}}}\nspec: {{containers: [{{name: c, image: i}}]}}\n\
+             status: {{phase: Running, podIP: 10.0.0.{}}}\n",
+            index + 1
+        )
+    });
+    pods.collect()
+}
+
+fn policy(name: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+         metadata: {{namespace: x, name: {name}}}\nspec: {spec}\n"
+    )
+}
+
+/// What `change` does to a scene with these policies.
+fn preview(policies: &str, change: &str) -> Preview {
+    let objects = || decode_documents(&format!("{}{policies}", pods()), "t.yaml").unwrap();
+    let before = Offline::new(objects()).unwrap();
+    // The same seed gives the same UIDs, and so the same slots.
+    let mut after = Offline::new(objects()).unwrap();
+    let change = decode_documents(change, "c.yaml").unwrap();
+    after
+        .change(|transaction| put_all(transaction, change))
+        .unwrap();
+    let (before, after) = (before.view(), after.view());
+    assert_eq!((before.locals, before.slots), (after.locals, after.slots));
+    let placed = before.locals.iter().zip(before.slots);
+    let pods: Vec<Party> = placed
+        .map(|(local, slot)| Party {
+            name: format!("{}/{}", local.namespace, local.name),
+            addresses: local.addresses.clone(),
+            slot: Some(*slot),
+        })
+        .collect();
+    let touched: BTreeSet<EndpointSlot> = before.slots.iter().copied().collect();
+    let comparison = Comparison {
+        before: before.table,
+        after: after.table,
+        touched: &touched,
+        pods: &pods,
+    };
+    comparison.preview()
+}
+
+/// `a, b -> c: PORTS`, sorted.
+fn lines(groups: &[PreviewGroup]) -> Vec<String> {
+    let mut lines: Vec<String> = groups
+        .iter()
+        .map(|g| format!("{} -> {}: {}", g.from.join(", "), g.to.join(", "), g.ports))
+        .collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn a_first_policy_closes_all_but_what_it_allows() {
+    let preview = preview(
+        "",
+        &policy(
+            "db",
+            "{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: \
+             {app: api}}}], ports: [{port: 5432}, {port: 8000, endPort: 8010}]}]}",
+        ),
+    );
+    assert_eq!(lines(&preview.opens), [""; 0]);
+    assert_eq!(
+        lines(&preview.closes),
+        [
+            "other IPv4 addresses, x/web -> x/db: everything",
+            "x/api -> x/db: TCP 1-5431, 5433-7999, 8011-65535; UDP; SCTP; protocols without ports",
+        ]
+    );
+    assert_eq!((preview.closed_pairs, preview.opened_pairs), (3, 0));
+}
+
+#[test]
+fn a_changed_rule_opens_and_closes() {
+    let rule = |port: u16| {
+        policy(
+            "db",
+            &format!(
+                "{{podSelector: {{matchLabels: {{app: db}}}}, ingress: [{{ports: [{{port: {port}}}]}}]}}"
+            ),
+        )
+    };
+    let preview = preview(&rule(80), &rule(81));
+    assert_eq!(
+        lines(&preview.opens),
+        ["other IPv4 addresses, x/api, x/web -> x/db: TCP 81"]
+    );
+    assert_eq!(
+        lines(&preview.closes),
+        ["other IPv4 addresses, x/api, x/web -> x/db: TCP 80"]
+    );
+}
+
+#[test]
+fn what_another_policy_allows_or_denies_stays() {
+    let open = policy("open", "{podSelector: {}, ingress: [{}]}");
+    let closed = policy("closed", "{podSelector: {}}");
+    let nothing = preview(&open, &closed);
+    assert_eq!((nothing.opened_pairs, nothing.closed_pairs), (0, 0));
+    // Egress of the sender still denies.
+    let mute = policy("mute", "{podSelector: {}, policyTypes: [Egress]}");
+    let nothing = preview(&format!("{mute}{closed}"), &open);
+    let opens = lines(&nothing.opens);
+    assert_eq!(
+        opens,
+        ["other IPv4 addresses -> x/api, x/db, x/web: everything"]
+    );
+}
+
+#[test]
+fn addresses_outside_are_asked_for_by_example() {
+    let egress = |block: &str| {
+        policy(
+            "out",
+            &format!(
+                "{{podSelector: {{matchLabels: {{app: web}}}}, policyTypes: [Egress], egress: \
+                 [{{to: [{{ipBlock: {block}}}]}}]}}"
+            ),
+        )
+    };
+    let preview = preview(
+        &egress("{cidr: 198.51.100.0/24}"),
+        &egress("{cidr: 198.51.100.0/24, except: [198.51.100.0/25]}"),
+    );
+    assert_eq!(lines(&preview.opens), [""; 0]);
+    assert_eq!(
+        lines(&preview.closes),
+        ["x/web -> 198.51.100.0/25: everything"]
+    );
+}
+
+#[test]
+fn a_label_moves_a_pod() {
+    let rule = policy(
+        "db",
+        "{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: \
+         {app: api}}}]}]}",
+    );
+    let relabelled = "{apiVersion: v1, kind: Pod, metadata: {namespace: x, name: web, labels: \
+                      {app: api}}, spec: {containers: [{name: c, image: i}]}}";
+    let preview = preview(&rule, relabelled);
+    assert_eq!(lines(&preview.opens), ["x/web -> x/db: everything"]);
+    assert_eq!(lines(&preview.closes), [""; 0]);
+}
