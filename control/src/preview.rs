@@ -6,8 +6,9 @@
 //! one question a stretch is enough for all ports. Addresses that no pod has are asked for by
 //! example: one for every prefix that rules speak of, and one that none of them holds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::rc::Rc;
 
 use dataplane::policy::{EndpointSlot, Peer, PolicyTable};
 use dataplane::{Address, Direction, Protocol};
@@ -58,12 +59,18 @@ impl Comparison<'_> {
     pub fn preview(&self) -> Preview {
         let mut comparing = Comparing {
             comparison: self,
-            cuts: BTreeMap::new(),
+            cuts: HashMap::new(),
             decisions: 0,
             left_out: 0,
             opens: Grouping::default(),
             closes: Grouping::default(),
         };
+        let taken: HashSet<IpAddr> = self
+            .pods
+            .iter()
+            .flat_map(|p| &p.addresses)
+            .copied()
+            .collect();
         let touches = |party: &&Party| party.slot.is_some_and(|slot| self.touched.contains(&slot));
         for party in self.pods.iter().filter(touches) {
             for other in self.pods {
@@ -76,7 +83,7 @@ impl Comparison<'_> {
                     comparing.pair(other, party);
                 }
             }
-            for outsider in self.outsiders(party) {
+            for outsider in self.outsiders(party, &taken) {
                 comparing.pair(party, &outsider);
                 comparing.pair(&outsider, party);
             }
@@ -92,7 +99,7 @@ impl Comparison<'_> {
     }
 
     /// Addresses that no pod has, as examples.
-    fn outsiders(&self, party: &Party) -> Vec<Party> {
+    fn outsiders(&self, party: &Party, taken: &HashSet<IpAddr>) -> Vec<Party> {
         let Some(slot) = party.slot else {
             return Vec::new();
         };
@@ -102,7 +109,7 @@ impl Comparison<'_> {
                 prefixes.extend(table.spoken_of(slot, direction).prefixes);
             }
         }
-        let is_pod = |address: &IpAddr| self.pods.iter().any(|p| p.addresses.contains(address));
+        let is_pod = |address: &IpAddr| taken.contains(address);
         let mut found = Vec::new();
         for prefix in prefixes.iter().take(MAX_PREFIXES) {
             let inside: Vec<&IpNet> = prefixes
@@ -150,8 +157,8 @@ fn examples<'a>(prefix: &'a IpNet, inside: &'a [&IpNet]) -> impl Iterator<Item =
 
 struct Comparing<'a> {
     comparison: &'a Comparison<'a>,
-    /// Where decisions of an endpoint may change with the port, in either table.
-    cuts: BTreeMap<(EndpointSlot, Direction), BTreeSet<(Protocol, u16)>>,
+    /// Where decisions of an endpoint may change with the port, in either table, in order.
+    cuts: HashMap<(EndpointSlot, Direction), Rc<[(Protocol, u16)]>>,
     decisions: usize,
     left_out: u64,
     opens: Grouping,
@@ -192,26 +199,17 @@ impl Comparing<'_> {
         }
     }
 
+    /// The stretches of all ports, port 0 apart: no packet asks for it.
     fn stretches(&mut self, from: &Party, to: &Party) -> Vec<Stretch> {
-        let mut cuts: BTreeSet<(Protocol, u16)> = WITH_PORTS.map(|p| (p, 0)).into();
-        let ends = [(from, Direction::Egress), (to, Direction::Ingress)];
-        for (slot, direction) in ends.into_iter().filter_map(|(p, d)| Some((p.slot?, d))) {
-            let tables = [self.comparison.before, self.comparison.after];
-            let own = self.cuts.entry((slot, direction)).or_insert_with(|| {
-                let spoken = tables.map(|table| table.spoken_of(slot, direction).ports);
-                let ranges = spoken.into_iter().flatten();
-                ranges
-                    .flat_map(|range| {
-                        let behind = range.last.checked_add(1);
-                        let behind = behind.map(|port| (range.protocol, port));
-                        [Some((range.protocol, range.first)), behind]
-                    })
-                    .flatten()
-                    .filter(|(protocol, _)| WITH_PORTS.contains(protocol))
-                    .collect()
-            });
-            cuts.extend(own.iter().copied());
+        let mut cuts: Vec<(Protocol, u16)> = WITH_PORTS.map(|protocol| (protocol, 1)).into();
+        for (party, direction) in [(from, Direction::Egress), (to, Direction::Ingress)] {
+            if let Some(slot) = party.slot {
+                cuts.extend_from_slice(&self.cuts(slot, direction));
+            }
         }
+        cuts.retain(|(_, first)| *first > 0);
+        cuts.sort_unstable();
+        cuts.dedup();
         let mut stretches: Vec<Stretch> = Vec::with_capacity(cuts.len() + 1);
         for (protocol, first) in cuts {
             if let Some((Some(last_protocol), _, last)) = stretches.last_mut()
@@ -223,6 +221,28 @@ impl Comparing<'_> {
         }
         stretches.push((None, 0, 0));
         stretches
+    }
+
+    fn cuts(&mut self, slot: EndpointSlot, direction: Direction) -> Rc<[(Protocol, u16)]> {
+        if let Some(known) = self.cuts.get(&(slot, direction)) {
+            return known.clone();
+        }
+        let tables = [self.comparison.before, self.comparison.after];
+        let spoken = tables.map(|table| table.spoken_of(slot, direction).ports);
+        let edges = spoken.into_iter().flatten().flat_map(|range| {
+            let behind = range.last.checked_add(1);
+            let behind = behind.map(|port| (range.protocol, port));
+            [Some((range.protocol, range.first)), behind]
+        });
+        let mut cuts: Vec<(Protocol, u16)> = edges
+            .flatten()
+            .filter(|(protocol, _)| WITH_PORTS.contains(protocol))
+            .collect();
+        cuts.sort_unstable();
+        cuts.dedup();
+        let cuts: Rc<[(Protocol, u16)]> = cuts.into();
+        self.cuts.insert((slot, direction), cuts.clone());
+        cuts
     }
 }
 
@@ -257,11 +277,7 @@ impl<'a> Decider<'a> {
 
     fn accepts(&self, stretch: &Stretch) -> bool {
         let (protocol, port) = match *stretch {
-            (Some(protocol), first, last) => {
-                // No packet asks for port 0; the stretch that begins there begins at 1.
-                let port = if first == 0 { last.min(1) } else { first };
-                (protocol, Some(port))
-            }
+            (Some(protocol), first, _) => (protocol, Some(first)),
             (None, ..) if self.v4 => (Protocol::ICMP, None),
             (None, ..) => (Protocol::ICMPV6, None),
         };
@@ -288,7 +304,7 @@ fn in_words(all: &[Stretch], some: &BTreeSet<Stretch>) -> String {
         }
         let words: Vec<String> = ranges
             .iter()
-            .map(|&(first, last)| match (first.max(1), last) {
+            .map(|range| match *range {
                 (1, u16::MAX) => String::new(),
                 (first, last) if first == last => first.to_string(),
                 (first, last) => format!("{first}-{last}"),

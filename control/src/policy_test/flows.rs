@@ -284,8 +284,10 @@ impl Expansion<'_> {
         let everyone = match self.everyone.take() {
             Some(known) => known,
             None => {
-                let locals = 0..self.view.locals.len();
-                let ends = locals.map(|at| self.view.local_end(at));
+                let locals = self.view.locals;
+                let mut order: Vec<usize> = (0..locals.len()).collect();
+                order.sort_by_key(|&at| (&locals[at].namespace, &locals[at].name));
+                let ends = order.into_iter().map(|at| self.view.local_end(at));
                 let ends = ends.filter(|end| !end.addresses.is_empty());
                 ends.map(|end| self.flows.ends.add(end)).collect()
             }

@@ -8,6 +8,7 @@ use super::flows::{Flow, Flows};
 use super::judge::{self, Specification};
 use super::model::{Expect, Family, PolicyTest, Step};
 use super::scene::{Scene, decode};
+use crate::lower::{AUDIT, MODE};
 use crate::objects::Object;
 use crate::offline::Offline;
 use crate::trace::{Trace, View, families};
@@ -48,7 +49,9 @@ pub struct PolicyKey {
 impl PolicyKey {
     fn of(object: &Object) -> Option<PolicyKey> {
         let kind = object.kind().kind;
-        POLICY_KINDS.contains(&kind).then(|| PolicyKey {
+        // What is only watched decides nothing.
+        let enforced = object.annotation(MODE) != Some(AUDIT);
+        (enforced && POLICY_KINDS.contains(&kind)).then(|| PolicyKey {
             kind,
             namespace: object.namespace().to_owned(),
             name: object.name().to_owned(),

@@ -82,11 +82,7 @@ impl Question<'_> {
         if wanted.words.is_empty() {
             return format!("{is} is not among its peers");
         }
-        let nobody = match rule.peer {
-            PeerMatch::Nobody => ", of whom there is none",
-            _ => "",
-        };
-        format!("{is}, wants {}{nobody}", listed(wanted.words))
+        format!("{is}, wants {}", listed(wanted.words))
     }
 
     /// The peer with the labels that the rule looks at.

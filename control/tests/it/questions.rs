@@ -138,8 +138,7 @@ fn a_miss_says_what_is_and_what_is_wanted() {
     );
     assert_eq!(
         of("198.51.100.1", 3306),
-        "rule 0 fails on peer: 198.51.100.1, wants pods with app=api in namespace shop, of whom \
-         there is none"
+        "rule 0 fails on peer: 198.51.100.1, wants pods with app=api in namespace shop"
     );
     assert_eq!(of("192.0.2.1", 80), "rule 1 fails on port: 80, wants 3306");
 }
