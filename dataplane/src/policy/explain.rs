@@ -112,12 +112,22 @@ impl Explanation {
             (_, PortMatch::Matched) => 2,
             _ => 3,
         };
+        let denied_in = self.verdict.provenance.tier;
+        let would_help = |tier: Tier, rule: &RuleMatch| match rule.action {
+            Action::Deny => false,
+            // Leaving a tier helps only where that tier denies.
+            Action::Pass => tier == denied_in,
+            // A group that lets pass what another one lets pass already changes nothing.
+            Action::Accept => tier != Tier::SecurityGroup || tier == denied_in,
+        };
         let missed = || {
             let rules = self.consulted.iter().flat_map(|c| {
-                let policy = c.policy;
-                c.rules.iter().map(move |rule| (policy, rule))
+                let (tier, policy) = (c.tier, c.policy);
+                c.rules.iter().map(move |rule| (tier, policy, rule))
             });
-            rules.filter(|(_, rule)| !rule.matched() && rule.action != Action::Deny)
+            rules
+                .filter(|(tier, _, rule)| !rule.matched() && would_help(*tier, rule))
+                .map(|(_, policy, rule)| (policy, rule))
         };
         let least = missed().map(|(_, rule)| distance(rule)).min();
         missed()
