@@ -89,6 +89,10 @@ pub const OBSERVED_FLOWS: usize = 4096;
 /// told how many.
 pub const OBSERVED_FLOWS_PER_SECOND: u32 = 20_000;
 
+/// Policies that metrics name each for itself, those with the lowest numbers; the others are summed
+/// up under empty names.
+pub const METRIC_POLICIES: usize = 1000;
+
 /// New flows of which one is decided again by the specification.
 pub const SAMPLE_ONE_IN: u32 = 64;
 /// Range of `self_check.sample_one_in`; 0 is none at all.

@@ -271,7 +271,8 @@ fn open_file(path: &Path) -> io::Result<(File, u64)> {
     Ok((file, bytes))
 }
 
-fn tier_name(tier: Option<Tier>) -> &'static str {
+/// A tier as it is written; `NONE` if none decided.
+pub fn tier_name(tier: Option<Tier>) -> &'static str {
     match tier {
         Some(Tier::SecurityGroup) => "SECURITY_GROUP",
         Some(Tier::Admin) => "ADMIN",
@@ -282,7 +283,8 @@ fn tier_name(tier: Option<Tier>) -> &'static str {
     }
 }
 
-fn direction_name(direction: Option<Direction>) -> &'static str {
+/// A direction as it is written; `NONE` if none decided.
+pub fn direction_name(direction: Option<Direction>) -> &'static str {
     match direction {
         Some(Direction::Ingress) => "INGRESS",
         Some(Direction::Egress) => "EGRESS",

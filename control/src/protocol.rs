@@ -23,6 +23,8 @@
 //! | `log.follow` | `{}` | [`WatchReply`], then [`LogLine`] notifications |
 //! | `observe` | [`ObserveParams`] | [`ObserveReply`], then [`ObserveEvent`] notifications |
 //! | `metrics` | `{}` | [`MetricsReply`] |
+//! | `hits` | [`HitsParams`] | [`HitsReply`] |
+//! | `pod.policies` | [`PodPoliciesParams`] | [`PodPoliciesReply`] |
 
 use std::net::IpAddr;
 
@@ -826,4 +828,132 @@ impl FlowsLost {
 pub struct MetricsReply {
     /// Prometheus' text exposition format 0.0.4.
     pub text: String,
+}
+
+/// `hits`: what rules have decided.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct HitsParams {
+    /// Only policies of this kind, `NetworkPolicy`; by default all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Only this one; with a kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its namespace, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+/// Reply of `hits`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HitsReply {
+    /// By kind, namespace and name.
+    pub policies: Vec<PolicyHits>,
+    /// Rules that there is no counter for (`limits.rule_counters`).
+    pub without_counter: u64,
+}
+
+/// What the rules of one policy have decided since the daemon's start, or since the policy's last
+/// change.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyHits {
+    /// `NetworkPolicy`.
+    pub kind: String,
+    /// Its namespace; null for kinds without.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Whether it is in audit mode: it decides nothing then.
+    pub audit: bool,
+    /// Pods of the cluster that it is about, `NS/POD`.
+    pub pods: Vec<String>,
+    /// By direction and rule, default denials last.
+    pub rules: Vec<RuleHit>,
+}
+
+impl PolicyHits {
+    /// Connections and packets of all rules together.
+    pub fn totals(&self) -> (u64, u64) {
+        let connections = self.rules.iter().map(|rule| rule.connections).sum();
+        let packets = self.rules.iter().map(|rule| rule.packets).sum();
+        (connections, packets)
+    }
+
+    /// When a rule last decided something; null if none ever did.
+    pub fn last_hit(&self) -> Option<&str> {
+        self.rules
+            .iter()
+            .filter_map(|rule| rule.last_hit.as_deref())
+            .max()
+    }
+
+    /// Rules that never decided anything, `ingress[0]`; default denials are not among them.
+    pub fn never_matched(&self) -> Vec<String> {
+        let silent = self
+            .rules
+            .iter()
+            .filter(|rule| rule.packets == 0 && rule.is_counted);
+        silent
+            .filter_map(|rule| {
+                let direction = rule.direction.name().to_lowercase();
+                Some(format!("{direction}[{}]", rule.rule?))
+            })
+            .collect()
+    }
+}
+
+/// What one rule has decided.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleHit {
+    /// Direction.
+    pub direction: crate::flow::FlowDirection,
+    /// Index in the policy's list for the direction; null: what it denies because no rule matches.
+    pub rule: Option<u16>,
+    /// Whether it is counted: not a rule that only lets traffic go on to what decides (Pass, and
+    /// rules of security groups), nor one beyond `limits.rule_counters`.
+    pub is_counted: bool,
+    /// Connections that it decided.
+    pub connections: u64,
+    /// Their packets, in both directions, dropped ones too.
+    pub packets: u64,
+    /// When the last one was seen, to about a second, RFC 3339; null if there was none.
+    pub last_hit: Option<String>,
+}
+
+/// `pod.policies`: the policies that are about a pod.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PodPoliciesParams {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub name: String,
+}
+
+/// Reply of `pod.policies`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodPoliciesReply {
+    /// By kind, namespace and name.
+    pub policies: Vec<PodPolicy>,
+}
+
+/// A policy that is about a pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodPolicy {
+    /// `NetworkPolicy`.
+    pub kind: String,
+    /// Its namespace; null for kinds without.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Whether it is in audit mode.
+    pub audit: bool,
 }

@@ -354,6 +354,18 @@ impl Counters {
         }
     }
 
+    /// The hits of one rule, summed over all workers; zero beyond the counters there are.
+    pub fn hits_of(&self, counter: CounterId) -> RuleHits {
+        let mut sum = RuleHits::default();
+        for shard in &self.shards {
+            if let Some(words) = shard.rules.get(counter.0 as usize) {
+                sum.connections += words.connections.load(Ordering::Relaxed);
+                sum.packets += words.packets.load(Ordering::Relaxed);
+            }
+        }
+        sum
+    }
+
     /// Rule counters there are, [`CounterId::NONE`] among them.
     pub fn rules_max(&self) -> u32 {
         let rules = self.shards.first().map_or(1, |shard| shard.rules.len());

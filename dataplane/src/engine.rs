@@ -380,6 +380,11 @@ impl Engine {
         self.shared.counters.rule_hits(hits);
     }
 
+    /// The hits of one rule: as [`Counters::hits_of`].
+    pub fn hits_of(&self, counter: CounterId) -> RuleHits {
+        self.shared.counters.hits_of(counter)
+    }
+
     /// Counters of rules there are, [`CounterId::NONE`] among them: [`Options::rule_counters`].
     pub fn rule_counters(&self) -> u32 {
         self.shared.counters.rules_max()

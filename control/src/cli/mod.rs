@@ -20,7 +20,9 @@ use flags::{Flag, GLOBAL, Parsed, Takes};
 use session::{Session, VerbError};
 use verbs::label::MetadataMap;
 use verbs::mutate::Way;
-use verbs::{check, delete, get, label, metrics, mutate, observe, pods, questions, status, test};
+use verbs::{
+    check, delete, describe, get, label, metrics, mutate, observe, pods, questions, status, test,
+};
 
 /// One verb.
 struct Verb {
@@ -67,6 +69,14 @@ const VERBS: &[Verb] = &[
                    weir get pod web -o jsonpath='{.status.podIP}'",
         flags: get::FLAGS,
         run: get::run,
+    },
+    Verb {
+        name: "describe",
+        about: "Show objects in full: of policies whom they are about and what their rules decided",
+        usage: "describe (TYPE [NAME_PREFIX…] | TYPE/NAME… | TYPE -l SELECTOR)",
+        examples: "weir describe netpol web -n shop\nweir describe pod bb1\nweir describe cnp",
+        flags: describe::FLAGS,
+        run: describe::run,
     },
     Verb {
         name: "delete",
@@ -367,6 +377,8 @@ mod tests {
         "field-manager",
         "cascade",
         "quiet",
+        "chunk-size",
+        "show-events",
     ];
 
     #[test]

@@ -21,6 +21,27 @@ impl Table {
         self.rows.push(row);
     }
 
+    /// Puts columns before the one with that index; every row has as many `cells`.
+    pub fn insert_columns<S: Into<String>>(
+        &mut self,
+        at: usize,
+        names: impl IntoIterator<Item = S>,
+        cells: Vec<Vec<String>>,
+    ) {
+        let names: Vec<String> = names.into_iter().map(Into::into).collect();
+        let at = at.min(self.header.len());
+        self.header.splice(at..at, names);
+        for (row, cells) in self.rows.iter_mut().zip(cells) {
+            let at = at.min(row.len());
+            row.splice(at..at, cells);
+        }
+    }
+
+    /// Number of columns that have a name.
+    pub fn columns(&self) -> usize {
+        self.header.len()
+    }
+
     /// The table as text; without the header if `headers` is false.
     pub fn render(&self, headers: bool) -> String {
         self.render_below(headers, &mut Vec::new())
@@ -95,6 +116,17 @@ mod tests {
             "NAME          AGE\na-long-name   5s\nb             2m\n"
         );
         assert_eq!(table.render(false), "a-long-name   5s\nb             2m\n");
+    }
+
+    #[test]
+    fn columns_can_be_put_in_between() {
+        let mut table = Table::new(["NAME", "LABELS"]);
+        table.push(vec!["a".into(), "x=y".into()]);
+        table.insert_columns(1, ["HITS"], vec![vec!["7".into()]]);
+        assert_eq!(
+            table.render(true),
+            "NAME   HITS   LABELS\na      7      x=y\n"
+        );
     }
 
     #[test]

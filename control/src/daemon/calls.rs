@@ -65,6 +65,7 @@ impl<P: Plane> Service for Serving<'_, P> {
             None => {
                 self.daemon.plane.maintain();
                 self.daemon.follow_events();
+                self.daemon.follow_hits();
                 self.daemon.follow_outside();
                 let workers = self.daemon.plane.workers();
                 self.dead_worker = workers.iter().position(|worker| !worker.alive);
@@ -114,6 +115,8 @@ impl<P: Plane> Daemon<P> {
             }
             "observe" => give(self.observe(client, &take(params)?)?),
             "metrics" => give(self.metrics()),
+            "hits" => give(self.list_hits(&take(params)?)?),
+            "pod.policies" => give(self.pod_policies(&take(params)?)),
             "endpoint.add" => give(self.add_endpoint(take(params)?)?),
             "endpoint.remove" => give(self.remove_endpoint(&take(params)?)?),
             "trace" => self.trace(&take(params)?),

@@ -38,6 +38,11 @@ impl<P: Plane> Daemon<P> {
     }
 
     fn follow_event(&mut self, event: &Event, now: Instant, clock: Clock) {
+        match event.kind {
+            EventKind::Denied(verdict) => self.tallies.deny(verdict),
+            EventKind::Audited { would, .. } => self.tallies.audit(would),
+            _ => {}
+        }
         let is_logged = match event.kind {
             EventKind::Accepted(_) => self.config.log.accepts,
             EventKind::Denied(_) | EventKind::DeniedAgain(_) | EventKind::Audited { .. } => true,
@@ -256,20 +261,24 @@ fn is_worth_a_line(reason: DropReason) -> bool {
     )
 }
 
+/// Why a tier denies although none of its rules says so.
 fn missed(explanation: &Explanation) -> String {
-    let rules = || {
-        let policies = explanation.consulted.iter();
-        policies
-            .filter(|policy| policy.tier == Tier::NetworkPolicy)
-            .flat_map(|policy| &policy.rules)
+    let tier = explanation.verdict.provenance.tier;
+    let rule = match tier {
+        Tier::SecurityGroup => "security group rule",
+        _ => "rule",
     };
-    if rules().next().is_none() {
-        return "no rule allows anything".into();
+    let policies = explanation.consulted.iter();
+    let mut rules = policies
+        .filter(|policy| policy.tier == tier)
+        .flat_map(|policy| &policy.rules);
+    if rules.next().is_none() {
+        return format!("no {rule} allows anything");
     }
     let nearest = explanation.nearest_misses();
     match nearest.first().map(|(_, rule)| (&rule.peer, &rule.port)) {
-        Some((PeerMatch::Matched, PortMatch::Wanted(_))) => "no rule matches port".into(),
+        Some((PeerMatch::Matched, PortMatch::Wanted(_))) => format!("no {rule} matches port"),
         Some((PeerMatch::Excepted { except, .. }, _)) => format!("peer is excepted by {except}"),
-        _ => "no rule matches peer".into(),
+        _ => format!("no {rule} matches peer"),
     }
 }

@@ -6,13 +6,24 @@
 
 use std::fmt::{Display, Write};
 
+use config::limits::METRIC_POLICIES;
 use dataplane::counters::Counter;
-use dataplane::{DropReason, Generation};
+use dataplane::{Direction, DropReason, Generation, PolicyId, Tier};
 
 use super::plane::Plane;
 use super::report::role_name;
 use super::state::Daemon;
+use crate::denial_log::{direction_name, tier_name};
 use crate::protocol::MetricsReply;
+
+/// The tiers that deny.
+const TIERS: [Tier; 5] = [
+    Tier::SecurityGroup,
+    Tier::Admin,
+    Tier::NetworkPolicy,
+    Tier::Baseline,
+    Tier::Default,
+];
 
 /// What a metric is.
 #[derive(Clone, Copy)]
@@ -87,6 +98,7 @@ impl<P: Plane> Daemon<P> {
         self.port_metrics(&mut out);
         self.conntrack_metrics(&mut out);
         self.policy_metrics(&mut out);
+        self.decision_metrics(&mut out);
         self.self_check_metrics(&mut out);
         self.record_metrics(&mut out);
         MetricsReply { text: out.text }
@@ -333,6 +345,96 @@ impl<P: Plane> Daemon<P> {
             "Distinct lists of rules that endpoints have, both directions together.",
             footprint.chains,
         );
+    }
+
+    /// Flows denied by tier and direction, and what each policy has decided.
+    fn decision_metrics(&self, out: &mut Exposition) {
+        let mut denied = out.family(
+            "weir_policy_denied_flows_total",
+            Kind::Counter,
+            "Flows denied, by the tier and direction that denied them.",
+        );
+        for tier in TIERS {
+            for direction in [Direction::Ingress, Direction::Egress] {
+                let labels = [
+                    ("tier", tier_name(Some(tier))),
+                    ("direction", direction_name(Some(direction))),
+                ];
+                denied.sample(&labels, self.tallies.denied(tier, direction));
+            }
+        }
+        let hits: Vec<_> = self.hits.by_policy().into_iter().collect();
+        let mut connections = out.family(
+            "weir_policy_connections_total",
+            Kind::Counter,
+            "Connections that the rules of a policy have decided, since its last change.",
+        );
+        let numbers = hits
+            .iter()
+            .map(|(policy, hits)| (*policy, hits.connections));
+        self.per_policy(&mut connections, &[], numbers);
+        let mut packets = out.family(
+            "weir_policy_packets_total",
+            Kind::Counter,
+            "Packets of these connections, dropped ones too.",
+        );
+        let numbers = hits.iter().map(|(policy, hits)| (*policy, hits.packets));
+        self.per_policy(&mut packets, &[], numbers);
+        let mut audited = out.family(
+            "weir_policy_audited_flows_total",
+            Kind::Counter,
+            "Flows that a policy in audit mode would have decided otherwise.",
+        );
+        for (at, would) in [(0, "deny"), (1, "allow")] {
+            let numbers = self
+                .tallies
+                .audited()
+                .map(|(policy, counts)| (policy, counts[at]));
+            self.per_policy(&mut audited, &[("would", would)], numbers);
+        }
+        let counters = self.policies.counters();
+        out.single(
+            "weir_rule_counters",
+            Kind::Gauge,
+            "Counters that belong to a rule.",
+            counters.iter().count(),
+        );
+        out.single(
+            "weir_rules_without_counter",
+            Kind::Gauge,
+            "Rules that have none because limits.rule_counters is reached.",
+            counters.without(),
+        );
+    }
+
+    /// A sample for each policy, as many as [`METRIC_POLICIES`]; the rest in one.
+    fn per_policy(
+        &self,
+        family: &mut Family<'_>,
+        labels: &[(&str, &str)],
+        numbers: impl Iterator<Item = (PolicyId, u64)>,
+    ) {
+        let mut rest = None;
+        for (at, (policy, number)) in numbers.enumerate() {
+            let name = self.policies.ids().name(policy);
+            match name.filter(|_| at < METRIC_POLICIES) {
+                Some(name) => {
+                    let own = [
+                        ("kind", name.kind),
+                        ("namespace", &name.namespace),
+                        ("policy", &name.name),
+                        // Another policy of that name counts for itself.
+                        ("uid", &name.uid),
+                    ];
+                    family.sample(&[labels, &own].concat(), number);
+                }
+                None => *rest.get_or_insert(0) += number,
+            }
+        }
+        if let Some(rest) = rest {
+            let own = [("kind", ""), ("namespace", ""), ("policy", ""), ("uid", "")];
+            family.sample(&[labels, &own].concat(), rest);
+        }
     }
 
     fn self_check_metrics(&self, out: &mut Exposition) {

@@ -9,6 +9,7 @@ pub mod calls;
 pub mod connection;
 pub mod endpoints;
 mod events;
+mod hits;
 mod metrics;
 pub mod network;
 mod objects;

@@ -12,7 +12,7 @@ use dataplane::counters::{RuleHits, Totals};
 use dataplane::engine::{Acknowledged, Engine, EngineError, PortSpec};
 use dataplane::events::Event;
 use dataplane::snapshot::{Generation, Incarnation, PortId, Role};
-use dataplane::{Address, Snapshot, Time};
+use dataplane::{Address, CounterId, Snapshot, Time};
 use ipnet::IpNet;
 
 use super::network::{Facts, Interface, Network};
@@ -120,6 +120,9 @@ pub trait Plane {
 
     /// Writes the hits of the rules numbered below `hits.len()`.
     fn rule_hits(&self, hits: &mut [RuleHits]);
+
+    /// The hits of one rule.
+    fn hits_of(&self, counter: CounterId) -> RuleHits;
 
     /// Removes a gone endpoint's connections.
     fn forget_endpoint(&mut self, incarnation: Incarnation);
@@ -279,6 +282,10 @@ impl Plane for KernelPlane {
 
     fn rule_hits(&self, hits: &mut [RuleHits]) {
         self.engine.rule_hits(hits);
+    }
+
+    fn hits_of(&self, counter: CounterId) -> RuleHits {
+        self.engine.hits_of(counter)
     }
 
     fn forget_endpoint(&mut self, incarnation: Incarnation) {

@@ -33,8 +33,14 @@ impl<P: Plane> Daemon<P> {
     pub(super) fn status(&self) -> Status {
         let generation = dataplane::Generation(self.live.generation);
         let (live, total) = self.plane.live(generation);
+        let verifier = self.verifier.as_ref();
+        let mismatches = verifier.map_or(0, |verifier| verifier.counts().mismatches());
         let health = if self.config.enforcement == config::Enforcement::Off {
             "ENFORCEMENT IS OFF (weir.toml): every packet of a pod passes".to_owned()
+        } else if mismatches > 0 {
+            format!(
+                "POLICY MISMATCH: the self-check decided {mismatches} flows otherwise (see the log)"
+            )
         } else if live == total {
             "ok".to_owned()
         } else {

@@ -19,6 +19,7 @@ use tracing::{error, warn};
 use super::DaemonError;
 use super::addresses::PodAddresses;
 use super::endpoints::Endpoints;
+use super::hits::{Hits, Tallies};
 use super::network::{Facts, Interface};
 use super::observe::RecentFlows;
 use super::plane::{Outside, Plane, PlaneError};
@@ -78,6 +79,10 @@ pub struct Daemon<P> {
     pub(super) accept_events_live: bool,
     /// Pods by their addresses, as of `cluster`.
     pub(super) addresses: PodAddresses,
+    /// What rules have decided.
+    pub(super) hits: Hits,
+    /// What the workers have told of, by who decided.
+    pub(super) tallies: Tallies,
     /// The self-check, unless it is switched off.
     pub(super) verifier: Option<Verifier>,
     pub(super) started: Instant,
@@ -139,6 +144,8 @@ impl<P: Plane> Daemon<P> {
             recent: RecentFlows::new(Instant::now()),
             accept_events_live: false,
             addresses,
+            hits: Hits::new(Instant::now()),
+            tallies: Tallies::default(),
             verifier,
             started: Instant::now(),
             clients: 0,
@@ -233,7 +240,9 @@ impl<P: Plane> Daemon<P> {
             self.watches.tell_all(kind, &event.object);
         }
         self.compact_journal();
-        self.publish(snapshot)
+        let live = self.publish(snapshot);
+        self.restart_hits(events);
+        live
     }
 
     /// Everything of a change that can fail: a snapshot, and its record in the journal.

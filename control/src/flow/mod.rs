@@ -220,7 +220,7 @@ pub fn tcp_flag_names(flags: u8) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
     use std::time::Duration;
 
     /// The promised shape: every key is there, null where there is nothing.
@@ -272,7 +272,32 @@ mod tests {
                 "generation": 42, "node": "n1",
             })
         );
-        assert_eq!(serde_json::from_value::<Flow>(value).unwrap(), flow);
+        assert_eq!(serde_json::from_value::<Flow>(value.clone()).unwrap(), flow);
+        let schema = include_str!("../../schemas/observe.v1.schema.json");
+        let schema: Value = serde_json::from_str(schema).unwrap();
+        for (schema, value) in [
+            (&schema, &value),
+            (&schema["$defs"]["end"], &value["source"]),
+            (&schema["$defs"]["policy"], &value["policy"]),
+        ] {
+            let required: Vec<&str> = schema["required"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|name| name.as_str().unwrap())
+                .collect();
+            let object = value.as_object().unwrap();
+            let properties = schema["properties"].as_object().unwrap();
+            assert_eq!(required.len(), object.len());
+            assert!(
+                required.iter().all(|name| object.contains_key(*name)),
+                "{schema}"
+            );
+            assert!(
+                object.keys().all(|name| properties.contains_key(name)),
+                "{schema}"
+            );
+        }
     }
 
     #[test]

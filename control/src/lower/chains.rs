@@ -56,7 +56,7 @@ impl Policies {
     }
 
     /// The policies about a pod in order: those that are enforced, and all.
-    fn about(&self, pod: &Pod, facts: &Facts) -> (Vec<PolicyIndex>, Vec<PolicyIndex>) {
+    pub(super) fn about(&self, pod: &Pod, facts: &Facts) -> (Vec<PolicyIndex>, Vec<PolicyIndex>) {
         let scopes = self.namespaces.scopes_of(&pod.namespace);
         let mut all = Vec::new();
         self.policies.selecting(&scopes, &facts.labels, |index| {
@@ -96,7 +96,7 @@ impl Policies {
     }
 
     /// Whether a policy that a pod's labels satisfy picks it by its ServiceAccount, too.
-    fn picks_account(&self, index: PolicyIndex, pod: &Pod, facts: &Facts) -> Picks {
+    pub(super) fn picks_account(&self, index: PolicyIndex, pod: &Pod, facts: &Facts) -> Picks {
         let subject = self.policies.get(index).map(|policy| &policy.draft.subject);
         match subject {
             Some(Subject::Pods {

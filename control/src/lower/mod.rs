@@ -24,6 +24,7 @@ use dataplane::policy::{Compiler, EndpointSlot, PolicyTable, Slot};
 use crate::cluster::{Cluster, Event, EventKind};
 use crate::objects::{Key, Object};
 
+mod about;
 mod accounts;
 mod chains;
 mod cluster_policy;
@@ -43,6 +44,7 @@ mod security_group;
 mod sets;
 mod settle;
 
+pub use about::{PolicyRule, PolicyRules};
 pub use counters::{Counted, Counters};
 pub use draft::{AUDIT, MODE};
 pub use endpoints::{LocalEndpoint, OutOfSlots};

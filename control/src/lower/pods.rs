@@ -196,6 +196,11 @@ impl Pods {
         self.places.get(index.0 as usize)?.as_ref()
     }
 
+    /// Every pod's number.
+    pub fn all(&self) -> impl Iterator<Item = PodIndex> {
+        self.by_name.values().copied()
+    }
+
     /// The pod called so.
     pub fn find(&self, namespace: &str, name: &str) -> Option<PodIndex> {
         let key = (Arc::from(namespace), Arc::from(name));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
+use dataplane::counters::RuleHits;
 use dataplane::events::{Event, EventKind};
 use dataplane::snapshot::{Generation, Incarnation, PortId, Role};
 use dataplane::{
@@ -348,6 +349,9 @@ fn the_self_check_notices_a_wrong_verdict_and_keeps_what_it_follows_from() {
     let wrong = Verdict::default_accept(Direction::Ingress);
     check(&mut scene, sample(wrong), "weir_policy_mismatch_total");
     assert_eq!(mismatches(&mut scene), (1.0, 1.0), "wrong");
+    let status = scene.must("status", json!({}));
+    let health = status["health"].as_str().unwrap();
+    assert!(health.starts_with("POLICY MISMATCH"), "{health}");
     let old = Event {
         generation: Generation(generation.0 + 1000),
         ..sample(wrong)
@@ -370,5 +374,88 @@ fn the_self_check_notices_a_wrong_verdict_and_keeps_what_it_follows_from() {
     assert!(
         specification.starts_with("drop (Ingress NetworkPolicy policy "),
         "{specification}"
+    );
+}
+
+#[test]
+fn hits_are_of_the_rule_that_has_the_counter_now() {
+    let mut scene = Scene::new("hits");
+    let mut policy = deny("d");
+    policy["spec"]["ingress"] = json!([{"ports": [{"port": 80}]}, {"ports": [{"port": 81}]}]);
+    scene.must("apply", json!({"objects": [pod("a"), policy]}));
+    let ask = |scene: &mut Scene| {
+        let params = json!({"kind": "NetworkPolicy", "namespace": "default", "name": "d"});
+        let reply = scene.must("hits", params);
+        reply["policies"][0].clone()
+    };
+    let count = |scene: &mut Scene, hits: [u64; 4]| {
+        let hits = hits.map(|packets| RuleHits {
+            connections: packets / 2,
+            packets,
+        });
+        scene.memory.borrow_mut().rule_hits = hits.into();
+    };
+    let found = ask(&mut scene);
+    assert_eq!(found["pods"], json!(["default/a"]));
+    assert_eq!(
+        found["rules"].as_array().unwrap().len(),
+        3,
+        "two rules and the default"
+    );
+    // Counter 0 is nobody's, 1 that of the default denials.
+    count(&mut scene, [9, 2, 4, 0]);
+    let found = ask(&mut scene);
+    let rule = |at: usize, found: &Value| {
+        let rule = &found["rules"][at];
+        let last = rule["lastHit"].is_string();
+        (
+            rule["rule"].clone(),
+            rule["connections"].clone(),
+            rule["packets"].clone(),
+            last,
+        )
+    };
+    assert_eq!(rule(0, &found), (json!(0), json!(2), json!(4), true));
+    assert_eq!(rule(1, &found), (json!(1), json!(0), json!(0), false));
+    assert_eq!(rule(2, &found), (Value::Null, json!(1), json!(2), true));
+    // A change of the spec begins anew, one of the labels does not.
+    let mut changed =
+        scene.must("get", json!({"resource": "netpol", "name": "d"}))["items"][0].clone();
+    changed["metadata"]["labels"] = json!({"x": "y"});
+    scene.must("replace", json!({"objects": [changed.clone()]}));
+    assert_eq!(
+        rule(0, &ask(&mut scene)),
+        (json!(0), json!(2), json!(4), true)
+    );
+    changed["spec"]["ingress"][0]["ports"][0]["port"] = json!(8080);
+    changed["metadata"]
+        .as_object_mut()
+        .unwrap()
+        .remove("resourceVersion");
+    scene.must("replace", json!({"objects": [changed]}));
+    assert_eq!(
+        rule(0, &ask(&mut scene)),
+        (json!(0), json!(0), json!(0), false)
+    );
+    count(&mut scene, [9, 2, 6, 0]);
+    assert_eq!(
+        rule(0, &ask(&mut scene)),
+        (json!(0), json!(1), json!(2), true)
+    );
+    let about = scene.must("pod.policies", json!({"namespace": "default", "name": "a"}));
+    assert_eq!(about["policies"][0]["name"], "d");
+    assert_eq!(
+        scene.reason("hits", json!({"kind": "Nonsense"})),
+        control::protocol::Reason::NotFound
+    );
+    let reply = scene.must("metrics", json!({}));
+    let samples = parse(reply["text"].as_str().unwrap());
+    let mut packets = samples
+        .iter()
+        .filter(|(name, _)| name.starts_with("weir_policy_packets_total"));
+    let (name, number) = packets.next().unwrap();
+    assert!(
+        name.contains("policy=\"d\"") && *number == 2.0,
+        "{name} {number}"
     );
 }

@@ -22,7 +22,7 @@ use dataplane::counters::{RuleHits, Totals};
 use dataplane::engine::{Acknowledged, EngineError};
 use dataplane::events::{Event, EventKind};
 use dataplane::snapshot::{EndpointSlot, Generation, Incarnation, PortId, Role};
-use dataplane::{Address, Direction, FlowKey, Mac, Protocol, Snapshot, Time, Verdict};
+use dataplane::{Address, CounterId, Direction, FlowKey, Mac, Protocol, Snapshot, Time, Verdict};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
@@ -158,6 +158,11 @@ impl Plane for Fake {
         }
     }
 
+    fn hits_of(&self, counter: CounterId) -> RuleHits {
+        let known = &self.0.borrow().rule_hits;
+        known.get(counter.0 as usize).copied().unwrap_or_default()
+    }
+
     fn forget_endpoint(&mut self, incarnation: Incarnation) {
         self.0.borrow_mut().forgotten.push(incarnation.0);
     }
@@ -265,7 +270,7 @@ impl Scene {
             .unwrap_or_else(|error| panic!("{method}: {}", error.message))
     }
 
-    fn reason(&mut self, method: &str, params: Value) -> Reason {
+    pub fn reason(&mut self, method: &str, params: Value) -> Reason {
         let error = self.call(method, params.clone());
         let error = error.expect_err(&format!("{method} {params}"));
         error.data.unwrap().reason

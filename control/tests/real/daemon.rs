@@ -14,27 +14,32 @@ use control::protocol::{EndpointAdded, Mutation, OperationKind, Reason, Status};
 use serde_json::{Value, json};
 
 /// How long what should come is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How long what should not come is.
 const SILENCE: Duration = Duration::from_millis(1500);
 
-struct Pod {
+pub struct Pod {
     name: &'static str,
-    namespace: Namespace,
+    pub namespace: Namespace,
     addresses: Vec<IpAddr>,
     mac: String,
 }
 
-struct Node {
+pub struct Node {
     tag: String,
-    folder: PathBuf,
-    namespace: Namespace,
+    pub folder: PathBuf,
+    pub namespace: Namespace,
     daemon: Option<Child>,
     pods: Vec<Pod>,
 }
 
 impl Node {
-    fn new(name: &str) -> Node {
+    pub fn new(name: &str) -> Node {
+        Node::with(name, "")
+    }
+
+    /// A node with more in its configuration.
+    pub fn with(name: &str, more: &str) -> Node {
         let tag = format!("weir-daemon-{}-{name}", std::process::id());
         let folder = PathBuf::from("/run").join(&tag);
         fs::create_dir_all(&folder).unwrap();
@@ -44,7 +49,7 @@ impl Node {
             "instance = '{tag}'\nnode_name = 'n1'\nsocket = '{0}/weir.sock'\nruntime_dir = '{0}'\n\
              state_dir = '{0}/state'\nworkers = [0, 1]\npod_ranges = ['10.77.0.0/24', 'fd77::/64']\n\
              [umem]\nchunks = 4096\n[host_port]\naddresses = ['10.254.0.1', 'fd54::1']\n\
-             [log]\npath = '{0}/network-policy.log'\n",
+             [log]\npath = '{0}/network-policy.log'\n{more}",
             folder.display()
         );
         fs::write(folder.join("weir.toml"), text).unwrap();
@@ -94,13 +99,13 @@ impl Node {
         daemon.wait().unwrap();
     }
 
-    fn client(&self) -> Client {
+    pub fn client(&self) -> Client {
         let mut client = Client::connect(self.folder.join("weir.sock")).unwrap();
         client.set_timeout(Some(PATIENCE)).unwrap();
         client
     }
 
-    fn apply(&self, objects: Value) -> Mutation {
+    pub fn apply(&self, objects: Value) -> Mutation {
         let applied = self
             .client()
             .call::<Mutation>("apply", json!({"objects": objects}));
@@ -110,7 +115,7 @@ impl Node {
     }
 
     /// A pod's object, its veth pair, and its endpoint unless `add` says not.
-    fn pod(&mut self, name: &'static str, number: u8, add: bool) {
+    pub fn pod(&mut self, name: &'static str, number: u8, add: bool) {
         let namespace = Namespace::create(&format!("{}-{name}", self.tag)).unwrap();
         up(&namespace, "lo");
         let mut netlink = self.namespace.run(Netlink::connect).unwrap().unwrap();
@@ -162,7 +167,7 @@ impl Node {
         }
     }
 
-    fn find(&self, name: &str) -> &Pod {
+    pub fn find(&self, name: &str) -> &Pod {
         self.pods.iter().find(|pod| pod.name == name).unwrap()
     }
 
@@ -188,12 +193,12 @@ impl Node {
     }
 
     /// Whether a connection works, in one family: a byte there and back.
-    fn connects(&self, from: &Namespace, to: &str, v6: bool) -> bool {
+    pub fn connects(&self, from: &Namespace, to: &str, v6: bool) -> bool {
         self.attempt(from, to, v6, PATIENCE)
     }
 
     /// Whether a connection attempt times out.
-    fn is_silent(&self, from: &Namespace, to: &str, v6: bool) -> bool {
+    pub fn is_silent(&self, from: &Namespace, to: &str, v6: bool) -> bool {
         !self.attempt(from, to, v6, SILENCE)
     }
 
@@ -208,7 +213,7 @@ impl Node {
         SocketAddr::new(self.find(name).addresses[usize::from(v6)], 8080)
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::thread::sleep(Duration::from_millis(300));
         fs::read_to_string(self.folder.join("network-policy.log")).unwrap()
     }
@@ -252,7 +257,7 @@ fn exchange(stream: &mut TcpStream) -> std::io::Result<()> {
 }
 
 /// Answers every byte in the pod, on every address, until the process ends.
-fn serve(pod: &Pod) {
+pub fn serve(pod: &Pod) {
     let listener = pod
         .namespace
         .run(|| TcpListener::bind("[::]:8080").unwrap())
@@ -269,7 +274,7 @@ fn serve(pod: &Pod) {
     });
 }
 
-fn deny_b() -> Value {
+pub fn deny_b() -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
         "metadata": {"name": "deny-b"},

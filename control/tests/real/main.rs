@@ -5,6 +5,7 @@
 
 mod daemon;
 mod netlink;
+mod told;
 
 type Test = (&'static str, fn());
 
@@ -36,6 +37,14 @@ const TESTS: &[Test] = &[
     (
         "daemon::an_interface_that_goes_takes_its_endpoint_along",
         daemon::an_interface_that_goes_takes_its_endpoint_along,
+    ),
+    (
+        "told::flows_hits_and_samples_of_real_packets",
+        told::flows_hits_and_samples_of_real_packets,
+    ),
+    (
+        "told::a_policy_in_audit_mode_reports_and_decides_nothing",
+        told::a_policy_in_audit_mode_reports_and_decides_nothing,
     ),
 ];
 

@@ -8,9 +8,11 @@ use crate::cli::columns::{Layout, table};
 use crate::cli::flags::{Flag, switch, value};
 use crate::cli::output::{Form, list};
 use crate::cli::session::{Session, VerbError};
-use crate::protocol::{GetReply, Reason, WatchEventType, WatchParams};
+use crate::cli::table::Table;
+use crate::client::Client;
+use crate::protocol::{GetReply, HitsParams, Reason, WatchEventType, WatchParams};
 
-use super::{ALL_NAMESPACES, Named, OUTPUT, SELECTOR, TEMPLATE, fetch, named, singular};
+use super::{ALL_NAMESPACES, Named, OUTPUT, SELECTOR, TEMPLATE, fetch, hits, named, singular};
 
 /// Flags of `get`.
 pub const FLAGS: &[Flag] = &[
@@ -94,7 +96,7 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
     if let Some(path) = session.parsed.value("sort-by") {
         sort(&mut replies, path)?;
     }
-    print(session, &form, &replies, failed)?;
+    print(session, &form, &replies, failed, &mut client)?;
     if failed {
         Err(VerbError::Status(1))
     } else {
@@ -154,6 +156,7 @@ fn print(
     form: &Form,
     replies: &[(GetReply, bool)],
     failed: bool,
+    client: &mut Client,
 ) -> Result<(), VerbError> {
     let total: usize = replies.iter().map(|(reply, _)| reply.items.len()).sum();
     match form {
@@ -172,7 +175,8 @@ fn print(
                     println!();
                 }
                 let layout = layout(session, reply, *wide, prefixed);
-                let rows = table(&reply.kind, &singular(reply), &reply.items, layout, now());
+                let mut rows = table(&reply.kind, &singular(reply), &reply.items, layout, now());
+                add_hits(&mut rows, &reply.kind, &reply.items, layout, client)?;
                 print!("{}", rows.render(!session.parsed.is_on("no-headers")));
             }
         }
@@ -201,6 +205,26 @@ fn print(
             print!("{}", form.render(&value)?);
         }
     }
+    Ok(())
+}
+
+/// Of policies, `-o wide` shows what their rules have decided.
+fn add_hits(
+    rows: &mut Table,
+    kind: &str,
+    objects: &[Value],
+    layout: Layout,
+    client: &mut Client,
+) -> Result<(), VerbError> {
+    if !layout.wide || !hits::is_policy(kind) {
+        return Ok(());
+    }
+    let params = HitsParams {
+        kind: Some(kind.to_owned()),
+        ..HitsParams::default()
+    };
+    let reply = hits::fetch(client, &params)?;
+    hits::add_columns(rows, usize::from(layout.labels), objects, &reply, now());
     Ok(())
 }
 
@@ -258,7 +282,8 @@ fn watch(session: &mut Session, form: &Form, wanted: &[Named]) -> Result<(), Ver
             Form::Table { wide } => {
                 let layout = layout(session, &about, *wide, false);
                 let objects = std::slice::from_ref(&event.object);
-                let rows = table(&about.kind, &singular(&about), objects, layout, now());
+                let mut rows = table(&about.kind, &singular(&about), objects, layout, now());
+                add_hits(&mut rows, &about.kind, objects, layout, &mut client)?;
                 print!("{}", rows.render_below(headers, &mut widths));
                 headers = false;
             }

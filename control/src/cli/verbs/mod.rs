@@ -2,7 +2,9 @@
 
 pub mod check;
 pub mod delete;
+pub mod describe;
 pub mod get;
+mod hits;
 pub mod label;
 pub mod metrics;
 pub mod mutate;

@@ -1,0 +1,248 @@
+//! `describe`: one object after another, as kubectl describes it, with what only the daemon knows:
+//! whom a policy is about, what its rules have decided, which policies are about a pod.
+
+mod generic;
+mod network_policy;
+mod page;
+mod pod;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use crate::cli::columns::seconds_since_1970;
+use crate::cli::flags::{Flag, value};
+use crate::cli::session::{Session, VerbError};
+use crate::cli::table::Table;
+use crate::client::Client;
+use crate::protocol::{
+    GetReply, HitsParams, PodPoliciesParams, PodPoliciesReply, PolicyHits, Reason,
+};
+
+use super::{ALL_NAMESPACES, Named, SELECTOR, fetch, hits, named};
+use page::{Page, text};
+
+/// Flags of `describe`.
+pub const FLAGS: &[Flag] = &[
+    ALL_NAMESPACES,
+    SELECTOR,
+    value("chunk-size", None, ""),
+    value("show-events", None, ""),
+];
+
+/// Runs `describe`.
+pub fn run(session: &mut Session) -> Result<(), VerbError> {
+    let wanted = named(&session.parsed.arguments)?;
+    if wanted.is_empty() {
+        return Err(VerbError::Usage(
+            "You must specify the type of resource to describe.".into(),
+        ));
+    }
+    let mut client = session.connect()?;
+    let mut pages = Vec::new();
+    let mut failed = false;
+    for one in wanted {
+        for (kind, object) in find(session, &mut client, &one, &mut failed)? {
+            pages.push(describe(&mut client, &kind, &object)?);
+        }
+    }
+    print!("{}", pages.join("\n\n"));
+    if failed {
+        return Err(VerbError::Status(1));
+    }
+    if pages.is_empty() {
+        let namespace = session.namespace().unwrap_or_else(|| "default".to_owned());
+        if session.parsed.is_on("all-namespaces") {
+            eprintln!("No resources found");
+        } else {
+            eprintln!("No resources found in {namespace} namespace.");
+        }
+    }
+    Ok(())
+}
+
+/// The objects that an argument names. A name that nobody has stands for all that begin with it.
+fn find(
+    session: &Session,
+    client: &mut Client,
+    wanted: &Named,
+    failed: &mut bool,
+) -> Result<Vec<(String, Value)>, VerbError> {
+    let objects = |reply: GetReply| {
+        let kind = reply.kind;
+        reply
+            .items
+            .into_iter()
+            .map(move |item| (kind.clone(), item))
+    };
+    let mut found = Vec::new();
+    if wanted.names.is_empty() {
+        for (reply, _) in fetch(session, client, std::slice::from_ref(wanted))? {
+            found.extend(objects(reply));
+        }
+    }
+    for name in &wanted.names {
+        let only = |names| Named {
+            resource: wanted.resource.clone(),
+            names,
+        };
+        match fetch(session, client, &[only(vec![name.clone()])]) {
+            Ok(replies) => found.extend(replies.into_iter().flat_map(|(reply, _)| objects(reply))),
+            Err(VerbError::Client(error)) if error.reason() == Some(Reason::NotFound) => {
+                let all = fetch(session, client, &[only(Vec::new())])?;
+                let before = found.len();
+                let begins = |(_, item): &(String, Value)| {
+                    text(item, "/metadata/name").starts_with(name.as_str())
+                };
+                let all = all.into_iter().flat_map(|(reply, _)| objects(reply));
+                found.extend(all.filter(begins));
+                if found.len() == before {
+                    VerbError::Client(error).report("describe");
+                    *failed = true;
+                }
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(found)
+}
+
+fn describe(client: &mut Client, kind: &str, object: &Value) -> Result<String, VerbError> {
+    let mut page = Page::default();
+    let name = text(object, "/metadata/name").to_owned();
+    let namespace = Some(text(object, "/metadata/namespace"))
+        .filter(|namespace| !namespace.is_empty())
+        .map(str::to_owned);
+    match kind {
+        "NetworkPolicy" => network_policy::describe(&mut page, object),
+        "Pod" => {
+            let params = PodPoliciesParams {
+                namespace: namespace.clone().unwrap_or_default(),
+                name: name.clone(),
+            };
+            let reply: PodPoliciesReply = client.call("pod.policies", params)?;
+            pod::describe(&mut page, object, &reply.policies);
+        }
+        _ => generic::describe(&mut page, object),
+    }
+    if hits::is_policy(kind) {
+        let params = HitsParams {
+            kind: Some(kind.to_owned()),
+            namespace,
+            name: Some(name),
+        };
+        let reply = hits::fetch(client, &params)?;
+        if let Some(policy) = reply.policies.first() {
+            policy_hits(&mut page, policy, now());
+        }
+    }
+    if kind != "NetworkPolicy" {
+        page.field(0, "Events", "<none>");
+    }
+    Ok(page.render())
+}
+
+/// Whom a policy is about and what its rules have decided.
+fn policy_hits(page: &mut Page, policy: &PolicyHits, now: i64) {
+    let mode = if policy.audit {
+        "audit (reports what it would decide, decides nothing)"
+    } else {
+        "enforced"
+    };
+    page.field(0, "Mode", mode);
+    page.list(0, "Pods", &policy.pods);
+    let silent = policy.never_matched();
+    page.list(0, "Never Matched", &silent);
+    if policy.rules.is_empty() {
+        return page.field(0, "Rule Hits", "<none>");
+    }
+    page.line(0, "Rule Hits:");
+    let mut table = Table::new(["  Rule", "Connections", "Packets", "Last Hit"]);
+    table.push(
+        ["  ----", "-----------", "-------", "--------"]
+            .map(str::to_owned)
+            .into(),
+    );
+    for rule in &policy.rules {
+        let direction = rule.direction.name().to_lowercase();
+        let name = match rule.rule {
+            Some(index) => format!("  {direction}[{index}]"),
+            None => format!("  {direction} default (no rule matches)"),
+        };
+        let cells = if rule.is_counted {
+            let last = hits::ago(rule.last_hit.as_deref(), now);
+            [rule.connections.to_string(), rule.packets.to_string(), last]
+        } else {
+            ["-", "-", "<not counted>"].map(str::to_owned)
+        };
+        table.push([vec![name], cells.into()].concat());
+    }
+    for line in table.render(true).lines() {
+        page.line(0, line);
+    }
+}
+
+/// `2026-11-21 02:00:00 +0000 UTC`, as Go prints a time.
+fn created_on(object: &Value) -> String {
+    let stamp = text(object, "/metadata/creationTimestamp");
+    match stamp.split_once('T') {
+        Some((day, rest)) if seconds_since_1970(stamp).is_some() => {
+            let clock = rest.trim_end_matches('Z');
+            format!("{day} {clock} +0000 UTC")
+        }
+        _ => "0001-01-01 00:00:00 +0000 UTC".to_owned(),
+    }
+}
+
+fn now() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::FlowDirection;
+    use crate::protocol::RuleHit;
+
+    #[test]
+    fn hits_name_every_rule_and_the_silent_ones_apart() {
+        let rule = |direction, rule, packets, is_counted| RuleHit {
+            direction,
+            rule,
+            is_counted,
+            connections: packets,
+            packets,
+            last_hit: (packets > 0).then(|| "1970-01-01T00:01:00Z".to_owned()),
+        };
+        let policy = PolicyHits {
+            pods: vec!["shop/web-0".into(), "shop/web-1".into()],
+            rules: vec![
+                rule(FlowDirection::Ingress, Some(0), 3, true),
+                rule(FlowDirection::Ingress, Some(1), 0, true),
+                rule(FlowDirection::Ingress, None, 2, true),
+                rule(FlowDirection::Egress, Some(0), 0, false),
+            ],
+            ..PolicyHits::default()
+        };
+        let mut page = Page::default();
+        policy_hits(&mut page, &policy, 65);
+        assert_eq!(
+            page.render(),
+            "\
+Mode:           enforced
+Pods:           shop/web-0
+                shop/web-1
+Never Matched:  ingress[1]
+Rule Hits:
+  Rule                                Connections   Packets   Last Hit
+  ----                                -----------   -------   --------
+  ingress[0]                          3             3         5s ago
+  ingress[1]                          0             0         <never>
+  ingress default (no rule matches)   2             2         5s ago
+  egress[0]                           -             -         <not counted>
+"
+        );
+    }
+}

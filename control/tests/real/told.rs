@@ -1,0 +1,259 @@
+//! What is told of real packets: by `observe`, `metrics`, `get -o wide`, `describe` and the log.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::daemon::{Node, PATIENCE, deny_b, serve};
+
+fn weir(node: &Node, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    command
+        .args(arguments)
+        .env("WEIR_SOCKET", node.folder.join("weir.sock"));
+    command
+}
+
+fn printed(node: &Node, arguments: &[&str]) -> String {
+    let output = weir(node, arguments).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "weir {arguments:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A metric's value; `series` is its name with labels.
+fn metric(node: &Node, series: &str) -> f64 {
+    let text = printed(node, &["metrics"]);
+    let line = text.lines().find(|line| {
+        line.strip_prefix(series)
+            .is_some_and(|l| l.starts_with(' '))
+    });
+    let line = line.unwrap_or_else(|| panic!("{series} is not in:\n{text}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+/// `weir observe -f -o json`, and the flows that it prints.
+struct Observer {
+    process: Child,
+    flows: Receiver<Value>,
+}
+
+impl Observer {
+    fn start(node: &Node, filters: &[&str]) -> Observer {
+        let mut arguments = vec!["observe", "-f", "-o", "json"];
+        arguments.extend(filters);
+        let mut process = weir(node, &arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let (sender, flows) = channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = sender.send(serde_json::from_str(&line).unwrap());
+            }
+        });
+        Observer { process, flows }
+    }
+
+    /// The next flow that is wanted.
+    fn next(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let flow = self.flows.recv_timeout(left);
+            let flow = flow.unwrap_or_else(|_| panic!("no flow: {what}"));
+            if wanted(&flow) {
+                return flow;
+            }
+        }
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Pods of `app: a` reach those of `app: b` at 8080; so would others that are not there.
+fn allow_a() -> Value {
+    let from = |app: &str| json!([{"podSelector": {"matchLabels": {"app": app}}}]);
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "allow-a"},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "b"}}, "policyTypes": ["Ingress"],
+            "ingress": [
+                {"from": from("a"), "ports": [{"port": 8080}]},
+                {"from": from("nobody")},
+            ],
+        }
+    })
+}
+
+pub fn flows_hits_and_samples_of_real_packets() {
+    let every = "[self_check]\nsample_one_in = 1\ncpu_percent = 100\n";
+    let mut node = Node::with("told", every);
+    node.pod("a", 2, true);
+    node.pod("b", 3, true);
+    serve(node.find("b"));
+    let a = &node.find("a").namespace;
+
+    // Nobody follows: what passes is not told.
+    assert!(node.connects(a, "b", false));
+    let before = printed(&node, &["observe", "--all", "--verdict", "FORWARDED", "-s"]);
+    assert_eq!(before, "");
+
+    let generation = metric(&node, "weir_generation");
+    let observer = Observer::start(&node, &["--to-pod", "b"]);
+    wait_until("the observer is there", || {
+        metric(&node, "weir_generation") > generation
+    });
+    for v6 in [false, true] {
+        assert!(node.connects(a, "b", v6));
+        let flow = observer.next("an accept", |flow| flow["verdict"] == "FORWARDED");
+        assert_eq!(flow["source"]["pod"], "a", "{flow}");
+        assert_eq!(flow["destination"]["pod"], "b", "{flow}");
+        assert_eq!(flow["destination"]["port"], 8080, "{flow}");
+        assert_eq!(flow["destination"]["labels"]["app"], "b", "{flow}");
+        assert_eq!(flow["tcpFlags"], json!(["SYN"]), "{flow}");
+        assert_eq!(flow["policy"], Value::Null, "{flow}");
+    }
+    node.apply(json!([deny_b()]));
+    for v6 in [false, true] {
+        assert!(node.is_silent(a, "b", v6));
+        let flow = observer.next("a denial", |flow| {
+            flow["verdict"] == "DROPPED" && flow["policy"] != Value::Null
+        });
+        assert_eq!(flow["direction"], "INGRESS", "{flow}");
+        assert_eq!(flow["policy"]["name"], "deny-b", "{flow}");
+        assert_eq!(flow["reason"], "no rule allows anything", "{flow}");
+    }
+    assert!(node.connects(&node.namespace, "b", false), "the node's own");
+    let last = printed(
+        &node,
+        &[
+            "observe",
+            "--last",
+            "1",
+            "--verdict",
+            "DROPPED",
+            "-t",
+            "policy-verdict",
+        ],
+    );
+    let expected =
+        "-> default/b:8080 policy-verdict:default/deny-b INGRESS DROPPED (TCP Flags: SYN";
+    assert!(last.contains(expected), "{last}");
+
+    node.apply(json!([allow_a()]));
+    for v6 in [false, true] {
+        assert!(node.connects(a, "b", v6));
+    }
+    let wide = printed(&node, &["get", "netpol", "-o", "wide", "--no-headers"]);
+    let row = |name: &str| -> Vec<String> {
+        let row = wide.lines().find(|line| line.starts_with(name)).unwrap();
+        let cells = row.split("   ").map(str::trim);
+        cells
+            .filter(|cell| !cell.is_empty())
+            .map(str::to_owned)
+            .collect()
+    };
+    let allowed = row("allow-a");
+    assert_eq!(allowed[3], "2", "two connections: {wide}");
+    assert!(allowed[4].parse::<u64>().unwrap() > 4, "{wide}");
+    assert!(allowed[5].ends_with("s ago"), "{wide}");
+    assert_eq!(allowed[6], "ingress[1]", "{wide}");
+    assert!(row("deny-b")[3].parse::<u64>().unwrap() >= 2, "{wide}");
+    let described = printed(&node, &["describe", "netpol", "allow-a"]);
+    for line in ["Pods:           default/b", "Never Matched:  ingress[1]"] {
+        assert!(described.lines().any(|found| found == line), "{described}");
+    }
+    let pod = printed(&node, &["describe", "pod", "b"]);
+    assert!(pod.contains("NetworkPolicy default/allow-a"), "{pod}");
+
+    // A spec that changes begins anew.
+    let mut changed = allow_a();
+    changed["spec"]["ingress"][0]["ports"][0]["port"] = json!(8081);
+    node.apply(json!([changed]));
+    let wide = printed(
+        &node,
+        &["get", "netpol", "allow-a", "-o", "wide", "--no-headers"],
+    );
+    assert!(wide.contains("ingress[0],ingress[1]"), "{wide}");
+
+    wait_until("samples", || {
+        metric(&node, "weir_policy_samples_total") >= 8.0
+    });
+    for name in [
+        "weir_policy_mismatch_total",
+        "weir_policy_reason_mismatch_total",
+    ] {
+        assert_eq!(metric(&node, name), 0.0, "{name}");
+    }
+    let denied = "weir_policy_denied_flows_total{tier=\"NETWORK_POLICY\",direction=\"INGRESS\"}";
+    assert!(metric(&node, denied) >= 2.0);
+}
+
+pub fn a_policy_in_audit_mode_reports_and_decides_nothing() {
+    let every = "[self_check]\nsample_one_in = 1\ncpu_percent = 100\n";
+    let mut node = Node::with("audit", every);
+    node.pod("a", 2, true);
+    node.pod("b", 3, true);
+    serve(node.find("b"));
+    let a = &node.find("a").namespace;
+    let mut audited = deny_b();
+    audited["metadata"]["annotations"] = json!({"weir.dev/mode": "audit"});
+    node.apply(json!([audited]));
+    for v6 in [false, true] {
+        assert!(node.connects(a, "b", v6), "what is audited decides nothing");
+    }
+    let log = node.log();
+    for address in ["SIP: 10.77.0.2;", "SIP: fd77::2;"] {
+        let line = log.lines().find(|line| line.contains(address));
+        let line = line.unwrap_or_else(|| panic!("{address} is not in {log}"));
+        for part in [
+            "PolicyVerdict: AUDIT;Tier: NETWORK_POLICY;Direction: INGRESS;Source: default/a;",
+            "Policy: default/deny-b;Reason: would be denied: no rule matches;",
+            ";Would: DENY",
+        ] {
+            assert!(line.contains(part), "{line}");
+        }
+    }
+    let told = printed(
+        &node,
+        &["observe", "--verdict", "AUDIT", "--last", "9", "-s"],
+    );
+    assert_eq!(told.lines().count(), 2, "{told}");
+    let uid: Value =
+        serde_json::from_str(&printed(&node, &["get", "netpol", "deny-b", "-o", "json"])).unwrap();
+    let uid = uid["metadata"]["uid"].as_str().unwrap();
+    let series = format!(
+        "weir_policy_audited_flows_total{{would=\"deny\",kind=\"NetworkPolicy\",\
+         namespace=\"default\",policy=\"deny-b\",uid=\"{uid}\"}}"
+    );
+    assert_eq!(metric(&node, &series), 2.0);
+    let described = printed(&node, &["describe", "netpol", "deny-b"]);
+    assert!(described.contains("Mode:           audit "), "{described}");
+    // Enforced, it decides; and nothing is reported any more.
+    printed(&node, &["annotate", "netpol", "deny-b", "weir.dev/mode-"]);
+    assert!(node.is_silent(a, "b", false));
+    assert_eq!(metric(&node, &series), 2.0);
+    wait_until("samples", || {
+        metric(&node, "weir_policy_samples_total") >= 3.0
+    });
+    assert_eq!(metric(&node, "weir_policy_mismatch_total"), 0.0);
+}
