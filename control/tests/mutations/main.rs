@@ -1,0 +1,269 @@
+//! Planted mistakes in the policy compiler, each of which a test must catch.
+//!
+//! `mutations.toml` lists them: a file, the text that stands there once, and what it is replaced
+//! by. Without being asked, this test only holds the list to the code: every text still stands
+//! where it is said to, once. `WEIR_MUTATIONS=all` (or a part of a name) plants them one by one in a
+//! copy of the sources under `target/mutations` and runs the tests of the crate that the file
+//! belongs to; one that passes all of them has survived, and fails this test. That takes some
+//! twenty seconds for each.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::Deserialize;
+
+/// The mistakes.
+const LIST: &str = include_str!("mutations.toml");
+/// Longer than any of the tests takes: a mutant that is still running then does not end.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// What a build of the workspace reads.
+const SOURCES: [&str; 7] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "config",
+    "dataplane",
+    "control",
+    "testbed",
+    "bench",
+];
+
+/// All mistakes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mutations {
+    mutation: Vec<Mutation>,
+}
+
+/// One mistake.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mutation {
+    /// What goes wrong, as a person would say it.
+    name: String,
+    /// The file, from the workspace's root.
+    file: PathBuf,
+    /// What stands there, once.
+    find: String,
+    /// What is put in its place.
+    replace: String,
+}
+
+/// How a mutant ended.
+enum End {
+    /// These tests failed.
+    Caught(Vec<String>),
+    /// The tests did not end.
+    Hung,
+    /// Every test passed.
+    Survived,
+    /// It is no mutant: it does not build.
+    NotBuilt(String),
+}
+
+fn main() -> ExitCode {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mutations: Mutations = match toml::from_str(LIST) {
+        Ok(mutations) => mutations,
+        Err(error) => {
+            println!("test mutations.toml ... FAILED: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let wrong: Vec<String> = check(&root, &mutations.mutation);
+    for line in &wrong {
+        println!("test the_list_of_mutations_fits_the_code ... FAILED: {line}");
+    }
+    if !wrong.is_empty() {
+        return ExitCode::FAILURE;
+    }
+    println!("test the_list_of_mutations_fits_the_code ... ok");
+    match std::env::var("WEIR_MUTATIONS") {
+        Ok(wanted) => plant(&root, &mutations.mutation, &wanted),
+        Err(_) => {
+            let count = mutations.mutation.len();
+            println!("test {count} mutations ... skipped: WEIR_MUTATIONS=all plants them");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// What is wrong with the list.
+fn check(root: &Path, mutations: &[Mutation]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (at, mutation) in mutations.iter().enumerate() {
+        let name = &mutation.name;
+        if mutations[..at].iter().any(|other| other.name == *name) {
+            wrong.push(format!("{name}: the name stands twice"));
+        }
+        let text = fs::read_to_string(root.join(&mutation.file)).unwrap_or_default();
+        let count = text.matches(&mutation.find).count();
+        if count != 1 || mutation.find == mutation.replace {
+            let file = mutation.file.display();
+            wrong.push(format!("{name}: stands {count} times in {file}"));
+        }
+    }
+    wrong
+}
+
+/// Plants those whose name holds `wanted`, or all.
+fn plant(root: &Path, mutations: &[Mutation], wanted: &str) -> ExitCode {
+    let folder = root.join("target/mutations");
+    let tree = folder.join("tree");
+    if let Err(error) = copy_sources(root, &tree) {
+        println!("the sources cannot be copied: {error}");
+        return ExitCode::FAILURE;
+    }
+    let picked = |mutation: &&Mutation| wanted == "all" || mutation.name.contains(wanted);
+    let (mut caught, mut failed) = (0, 0);
+    for mutation in mutations.iter().filter(picked) {
+        let start = Instant::now();
+        let end = mutate(&tree, &folder.join("build"), mutation);
+        let seconds = start.elapsed().as_secs();
+        let name = &mutation.name;
+        match end {
+            Ok(End::Caught(tests)) => {
+                caught += 1;
+                println!("caught ({seconds} s) {name}: {}", shortened(&tests));
+            }
+            Ok(End::Hung) => {
+                caught += 1;
+                println!("caught ({seconds} s) {name}: its tests do not end");
+            }
+            Ok(End::Survived) => {
+                failed += 1;
+                println!("SURVIVED ({seconds} s) {name}");
+            }
+            Ok(End::NotBuilt(error)) => {
+                failed += 1;
+                println!("NO MUTANT {name}: {error}");
+            }
+            Err(error) => {
+                failed += 1;
+                println!("NOT RUN {name}: {error}");
+            }
+        }
+    }
+    println!("{caught} caught, {failed} not");
+    match failed {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+fn shortened(tests: &[String]) -> String {
+    match tests {
+        [] => "a test crashed".to_owned(),
+        [one] => one.clone(),
+        [first, rest @ ..] => format!("{first} and {} more", rest.len()),
+    }
+}
+
+/// Copies what has changed since the last time, so that what was built of the rest holds.
+fn copy_sources(root: &Path, tree: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(tree)?;
+    for name in SOURCES {
+        copy(&root.join(name), &tree.join(name))?;
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    if from.is_dir() {
+        fs::create_dir_all(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            copy(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        return Ok(());
+    }
+    let bytes = fs::read(from)?;
+    if fs::read(to).ok().as_ref() != Some(&bytes) {
+        fs::write(to, bytes)?;
+    }
+    Ok(())
+}
+
+/// Plants one mistake, runs the tests, and puts the file back.
+fn mutate(tree: &Path, build: &Path, mutation: &Mutation) -> std::io::Result<End> {
+    let path = tree.join(&mutation.file);
+    let text = fs::read_to_string(&path)?;
+    fs::write(&path, text.replacen(&mutation.find, &mutation.replace, 1))?;
+    let end = run_tests(tree, build, &mutation.file);
+    fs::write(&path, text)?;
+    end
+}
+
+fn run_tests(tree: &Path, build: &Path, file: &Path) -> std::io::Result<End> {
+    // A mistake in the dataplane is first of all for its own tests to catch.
+    let suites: &[&[&str]] = match file.starts_with("dataplane") {
+        true => &[
+            &["-p", "weir-dataplane", "--lib", "--", "policy::"],
+            &["-p", "weir-control", "--test", "it"],
+        ],
+        false => &[
+            &["-p", "weir-control", "--lib"],
+            &["-p", "weir-control", "--test", "it"],
+        ],
+    };
+    for suite in suites {
+        match run_suite(tree, build, suite)? {
+            End::Survived => {}
+            end => return Ok(end),
+        }
+    }
+    Ok(End::Survived)
+}
+
+fn run_suite(tree: &Path, build: &Path, arguments: &[&str]) -> std::io::Result<End> {
+    let output = build.with_extension("log");
+    let log = fs::File::create(&output)?;
+    let mut child = Command::new(env!("CARGO"))
+        .args(["test", "--locked", "--quiet"])
+        .args(arguments)
+        .current_dir(tree)
+        .env("CARGO_TARGET_DIR", build)
+        .env_remove("WEIR_MUTATIONS")
+        // The first counterexample is enough.
+        .env("PROPTEST_MAX_SHRINK_ITERS", "0")
+        .env("CARGO_PROFILE_DEV_DEBUG", "0")
+        // Whoever does not end is ended with all that it started.
+        .process_group(0)
+        .stdout(Stdio::from(log.try_clone()?))
+        .stderr(Stdio::from(log))
+        .spawn()?;
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if start.elapsed() > PATIENCE {
+            kill_process_group(Pid::from_child(&child), Signal::KILL)?;
+            child.wait()?;
+            return Ok(End::Hung);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let text = fs::read_to_string(&output)?;
+    if status.success() {
+        return Ok(End::Survived);
+    }
+    if let Some(error) = text.lines().find(|line| line.starts_with("error[")) {
+        return Ok(End::NotBuilt(error.to_owned()));
+    }
+    if text.contains("could not compile") {
+        return Ok(End::NotBuilt("it does not compile".to_owned()));
+    }
+    let mut failed: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("    "))
+        .filter(|line| line.contains("::") && !line.contains(' '))
+        .map(str::to_owned)
+        .collect();
+    failed.sort_unstable();
+    failed.dedup();
+    Ok(End::Caught(failed))
+}
