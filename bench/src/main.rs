@@ -1,5 +1,6 @@
 //! `weir-bench`: measurement, and nothing but: no other crate depends on it.
 
+mod acl;
 mod cluster;
 mod error;
 mod machine;
@@ -30,6 +31,12 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Benchmark {
+    /// The price of a new flow by five-tuple rules with random CIDRs, beside DPDK's `rte_acl`.
+    Acl {
+        /// Pairs of runs of each set of rules.
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        runs: u16,
+    },
     /// The dataplane's steps and the whole pipeline in memory, nanoseconds per packet.
     Micro(micro::Arguments),
     /// Compiled policy on nodes of several sizes: time to compile, memory, time to decide.
@@ -43,6 +50,7 @@ enum Benchmark {
 fn main() -> ExitCode {
     let command_line = CommandLine::parse();
     let report = match &command_line.benchmark {
+        Benchmark::Acl { runs } => acl::run((*runs).into()),
         Benchmark::Micro(arguments) => micro::run(arguments),
         Benchmark::Policy { runs } => Ok(policy::run((*runs).into())),
     };
