@@ -113,6 +113,11 @@ pub const SELF_CHECK_GENERATIONS: usize = 64;
 /// Disagreements whose objects are written to the state directory; later ones are only logged.
 pub const SELF_CHECK_FILES: usize = 4;
 
+/// Milliseconds after which the journal's newest line is brought to disk (fdatasync): together with
+/// the time that takes less than a second. A change is written before it is live, and outlives the
+/// daemon from then on; a machine that loses power may lose this much.
+pub const JOURNAL_SYNC_MS: u64 = 400;
+
 /// Bytes of the journal after which the store is written as a whole and the journal begins anew.
 pub const JOURNAL_BYTES: u64 = 16 << 20;
 

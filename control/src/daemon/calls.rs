@@ -64,6 +64,7 @@ impl<P: Plane> Service for Serving<'_, P> {
             Some(_) => self.daemon.follow_outside(),
             None => {
                 self.daemon.plane.maintain();
+                self.daemon.journal.tick();
                 self.daemon.follow_events();
                 self.daemon.follow_hits();
                 self.daemon.follow_outside();

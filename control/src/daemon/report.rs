@@ -37,6 +37,8 @@ impl<P: Plane> Daemon<P> {
         let mismatches = verifier.map_or(0, |verifier| verifier.counts().mismatches());
         let health = if self.config.enforcement == config::Enforcement::Off {
             "ENFORCEMENT IS OFF (weir.toml): every packet of a pod passes".to_owned()
+        } else if let Some(failure) = self.journal.failure() {
+            format!("THE JOURNAL IS NOT ON DISK, no change is taken any more: {failure}")
         } else if mismatches > 0 {
             format!(
                 "POLICY MISMATCH: the self-check decided {mismatches} flows otherwise (see the log)"

@@ -14,6 +14,7 @@ use dataplane::engine::EngineError;
 use dataplane::policy::PolicyTable;
 use dataplane::route::RouteTable;
 use dataplane::snapshot::{EndpointSlot, Epoch, Generation, PortId, Role};
+use serde_json::Value;
 use tracing::{error, warn};
 
 use super::DaemonError;
@@ -28,7 +29,7 @@ use super::verify::Verifier;
 use super::watches::Watches;
 use crate::cluster::{Cluster, Event, EventKind, System};
 use crate::denial_log::DenialLog;
-use crate::journal::{Gone, Journal, Numbered, Record};
+use crate::journal::{Everything, Gone, Journal, Numbered, Record};
 use crate::lower::{self, Change, Policies, PolicyIds, PolicyName, Touched};
 use crate::objects::{Key, kinds};
 use crate::protocol::{ErrorObject, Reason, WatchEventType, Workers};
@@ -231,6 +232,8 @@ impl<P: Plane> Daemon<P> {
         self.touched.extend(touched.endpoints);
         self.cluster = cluster;
         self.addresses.follow(events);
+        let live = self.publish(snapshot);
+        // Nobody waits for what is below: the change is live, or the error says where not.
         for event in events {
             let kind = match event.kind {
                 EventKind::Added => WatchEventType::Added,
@@ -240,7 +243,6 @@ impl<P: Plane> Daemon<P> {
             self.watches.tell_all(kind, &event.object);
         }
         self.compact_journal();
-        let live = self.publish(snapshot);
         self.restart_hits(events);
         live
     }
@@ -257,7 +259,7 @@ impl<P: Plane> Daemon<P> {
         let ids = self.policies.ids();
         if !events.is_empty() || ids.names().len() > self.journaled_ids {
             let record = record(generation, cluster, events, ids, self.journaled_ids);
-            self.write(&record)?;
+            self.write(record)?;
             self.journaled_ids = self.policies.ids().names().len();
         }
         Ok(snapshot)
@@ -285,7 +287,7 @@ impl<P: Plane> Daemon<P> {
         }
     }
 
-    fn write(&mut self, record: &Record) -> Result<(), ErrorObject> {
+    fn write(&mut self, record: Record<&Value>) -> Result<(), ErrorObject> {
         self.journal.append(record).map_err(|error| {
             refused(
                 Reason::InternalError,
@@ -298,18 +300,12 @@ impl<P: Plane> Daemon<P> {
         if !self.journal.is_long() {
             return;
         }
-        let everything = Record {
+        let everything = Everything {
             generation: self.live.generation,
-            resource_version: self.cluster.resource_version(),
-            put: self
-                .cluster
-                .objects()
-                .map(|object| object.to_value())
-                .collect(),
+            cluster: self.cluster.clone(),
             policies: self.policies.ids().names().iter().map(numbered).collect(),
-            ..Record::default()
         };
-        // The long journal holds the same; the next change tries again.
+        // The long journal holds the same.
         if let Err(error) = self.journal.compact(everything) {
             error!("the journal is not compacted: {error}");
         }
@@ -395,13 +391,13 @@ fn numbered(name: &PolicyName) -> Numbered {
     }
 }
 
-fn record(
+fn record<'a>(
     generation: Generation,
-    cluster: &Cluster,
+    cluster: &'a Cluster,
     events: &[Event],
     ids: &PolicyIds,
     known_ids: usize,
-) -> Record {
+) -> Record<&'a Value> {
     let mut record = Record {
         generation: generation.0,
         resource_version: cluster.resource_version(),
@@ -415,7 +411,7 @@ fn record(
         .collect();
     for key in touched.keys() {
         match cluster.get(key) {
-            Some(object) => record.put.push(object.to_value()),
+            Some(object) => record.put.push(object.value()),
             None => record.delete.push(Gone {
                 api_version: key.kind.api_version.to_owned(),
                 kind: key.kind.kind.to_owned(),
