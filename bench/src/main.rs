@@ -1,7 +1,9 @@
 //! `weir-bench`: measurement, and nothing but: no other crate depends on it.
 
 mod acl;
+mod change;
 mod cluster;
+mod cluster_objects;
 mod error;
 mod machine;
 mod micro;
@@ -39,6 +41,9 @@ enum Benchmark {
     },
     /// The dataplane's steps and the whole pipeline in memory, nanoseconds per packet.
     Micro(micro::Arguments),
+    /// One change among many objects: request to last acknowledgement, idle and at half load, beside
+    /// nft and iptables-restore. Needs root; works in network namespaces of its own.
+    Change(change::Arguments),
     /// Compiled policy on nodes of several sizes: time to compile, memory, time to decide.
     Policy {
         /// Runs of each measurement.
@@ -52,6 +57,7 @@ fn main() -> ExitCode {
     let report = match &command_line.benchmark {
         Benchmark::Acl { runs } => acl::run((*runs).into()),
         Benchmark::Micro(arguments) => micro::run(arguments),
+        Benchmark::Change(arguments) => change::run(arguments),
         Benchmark::Policy { runs } => Ok(policy::run((*runs).into())),
     };
     match report {

@@ -346,6 +346,9 @@ pub struct Mutation {
     pub workers: Workers,
     /// From publication to the last acknowledgement, µs.
     pub elapsed_micros: u64,
+    /// From the request's arrival to the reply, which follows the last acknowledgement, µs.
+    #[serde(default)]
+    pub request_micros: u64,
     /// Of a change that was asked for and not made (`dryRun`): what it would do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preview: Option<Preview>,

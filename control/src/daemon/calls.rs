@@ -1,5 +1,7 @@
 //! From a method's name to the work, and the work of every turn.
 
+use std::time::Instant;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -36,8 +38,9 @@ impl<P: Plane> Service for Serving<'_, P> {
         client: ClientId,
         method: &str,
         params: Value,
-    ) -> Result<Value, ErrorObject> {
-        self.daemon.call(client, method, params)
+        arrived: Instant,
+    ) -> Result<String, ErrorObject> {
+        self.daemon.call(client, method, params, arrived)
     }
 
     fn gone(&mut self, client: ClientId) {
@@ -85,13 +88,15 @@ impl<P: Plane> Daemon<P> {
         self.watches.take_lines()
     }
 
-    /// Answers one request.
+    /// Answers one request, whose last byte came at `arrived`, with the result as JSON text.
     pub fn call(
         &mut self,
         client: ClientId,
         method: &str,
         params: Value,
-    ) -> Result<Value, ErrorObject> {
+        arrived: Instant,
+    ) -> Result<String, ErrorObject> {
+        self.arrived = arrived;
         match method {
             "apply" => give(self.put(Verb::Apply, take(params)?)?),
             "create" => give(self.put(Verb::Create, take(params)?)?),
@@ -105,7 +110,7 @@ impl<P: Plane> Daemon<P> {
                 let WatchReply { subscription } = take(params)?;
                 if self.watches.remove(client, subscription) {
                     self.follow_observers();
-                    return Ok(json!({}));
+                    return Ok("{}".to_owned());
                 }
                 Err(rpc_error(-32602, format!("no subscription {subscription}")))
             }
@@ -120,8 +125,8 @@ impl<P: Plane> Daemon<P> {
             "pod.policies" => give(self.pod_policies(&take(params)?)),
             "endpoint.add" => give(self.add_endpoint(take(params)?)?),
             "endpoint.remove" => give(self.remove_endpoint(&take(params)?)?),
-            "trace" => self.trace(&take(params)?),
-            "matrix" => self.matrix(&take(params)?),
+            "trace" => give(self.trace(&take(params)?)?),
+            "matrix" => give(self.matrix(&take(params)?)?),
             "status" => give(self.status()),
             "counters" => give(self.counters()),
             "conntrack.list" => give(self.list_connections(&take(params)?)),
@@ -136,6 +141,6 @@ fn take<T: DeserializeOwned>(params: Value) -> Result<T, ErrorObject> {
     serde_json::from_value(params).map_err(|error| rpc_error(-32602, format!("params: {error}")))
 }
 
-fn give(result: impl Serialize) -> Result<Value, ErrorObject> {
-    serde_json::to_value(result).map_err(|error| rpc_error(-32603, error.to_string()))
+fn give(result: impl Serialize) -> Result<String, ErrorObject> {
+    serde_json::to_string(&result).map_err(|error| rpc_error(-32603, error.to_string()))
 }

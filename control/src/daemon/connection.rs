@@ -51,6 +51,8 @@ pub struct Connection {
     discarding: bool,
     output: Vec<u8>,
     sent: usize,
+    /// When something was read last.
+    arrived: Instant,
     /// Whether the socket may have more to read.
     readable: bool,
     /// Whether the client has ended its side.
@@ -74,6 +76,7 @@ impl Connection {
             discarding: false,
             output: Vec::new(),
             sent: 0,
+            arrived: Instant::now(),
             readable: true,
             ended: false,
             closing: false,
@@ -100,6 +103,7 @@ impl Connection {
         if self.input.len() - self.start > self.bounds.message_bytes {
             return;
         }
+        let before = self.input.len();
         let mut taken = (&mut self.stream).take(READ_BYTES as u64);
         match taken.read_to_end(&mut self.input) {
             // A whole share: there may be more. Less without an error is the end.
@@ -108,6 +112,14 @@ impl Connection {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
             Err(_) => self.broken = true,
         }
+        if self.input.len() > before {
+            self.arrived = Instant::now();
+        }
+    }
+
+    /// When the newest byte came.
+    pub fn arrived(&self) -> Instant {
+        self.arrived
     }
 
     /// The next line that is here.

@@ -137,8 +137,14 @@ impl<P: Plane> Daemon<P> {
         };
         Ok(Mutation {
             preview,
+            request_micros: self.request_micros(),
             ..mutation(&outcomes, warnings, live)
         })
+    }
+
+    /// Since the request that is answered was here, µs.
+    pub(super) fn request_micros(&self) -> u64 {
+        u64::try_from(self.arrived.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     fn check_generation(&self, expected: Option<u64>) -> Result<(), ErrorObject> {
@@ -281,6 +287,7 @@ fn mutation(outcomes: &[Outcome], warnings: Vec<String>, live: Live) -> Mutation
         workers: live.workers,
         elapsed_micros: live.elapsed_micros,
         preview: None,
+        request_micros: 0,
     }
 }
 

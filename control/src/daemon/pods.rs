@@ -206,6 +206,7 @@ impl<P: Plane> Daemon<P> {
             workers: live.workers,
             elapsed_micros: live.elapsed_micros,
             preview: None,
+            request_micros: self.request_micros(),
         })
     }
 

@@ -36,9 +36,14 @@ pub struct ClientId(pub usize);
 
 /// What answers the requests.
 pub trait Service {
-    /// Answers one request.
-    fn call(&mut self, client: ClientId, method: &str, params: Value)
-    -> Result<Value, ErrorObject>;
+    /// Answers one request, whose last byte came at `arrived`, with the result as JSON text.
+    fn call(
+        &mut self,
+        client: ClientId,
+        method: &str,
+        params: Value,
+        arrived: Instant,
+    ) -> Result<String, ErrorObject>;
 
     /// A client is gone, its watches with it.
     fn gone(&mut self, client: ClientId);
@@ -194,7 +199,7 @@ impl Server {
             }
             let mut connection = Connection::new(stream, self.bounds.connection);
             if let Some(error) = refusal {
-                connection.push(&reply(Value::Null, Err(error)));
+                connection.push(&reply(&Value::Null, Err(error)));
                 connection.close_when_sent();
                 connection.write();
                 // What one write does not take, a refused client does not get.
@@ -237,11 +242,11 @@ impl Server {
                             self.bounds.connection.message_bytes
                         );
                         let error = refused(Reason::RequestEntityTooLarge, message);
-                        client.push(&reply(Value::Null, Err(error)));
+                        client.push(&reply(&Value::Null, Err(error)));
                     }
                     Input::Line(line) if line.trim_ascii().is_empty() => {}
                     Input::Line(line) => {
-                        let answer = answer(service, ClientId(*token), &line);
+                        let answer = answer(service, ClientId(*token), &line, client.arrived());
                         client.push(&answer);
                     }
                 }
@@ -259,7 +264,7 @@ impl Server {
             let seconds = self.bounds.connection.half_message.as_secs();
             let message = format!("the request was still not whole after {seconds} s");
             client.push(&reply(
-                Value::Null,
+                &Value::Null,
                 Err(refused(Reason::BadRequest, message)),
             ));
             client.close_when_sent();
@@ -337,45 +342,67 @@ pub fn rpc_error(code: i64, message: impl Into<String>) -> ErrorObject {
     }
 }
 
-fn reply(id: Value, outcome: Result<Value, ErrorObject>) -> Vec<u8> {
-    let (result, error) = match outcome {
-        Ok(result) => (Some(result), None),
-        Err(error) => (None, Some(error)),
-    };
-    let response = Response {
-        jsonrpc: JSONRPC.to_owned(),
-        id,
-        result,
-        error,
-    };
-    // Strings, numbers and maps with string keys: there is nothing that JSON could not hold.
-    serde_json::to_vec(&response).unwrap_or_default()
+/// A reply's line. The result is text already, so that no second tree is made of what may be large.
+fn reply(id: &Value, outcome: Result<String, ErrorObject>) -> Vec<u8> {
+    match outcome {
+        Ok(result) => {
+            let head = format!("{{\"jsonrpc\":\"{JSONRPC}\",\"id\":{id},\"result\":");
+            [&head, &result, "}"].concat().into_bytes()
+        }
+        Err(error) => {
+            let response = Response {
+                jsonrpc: JSONRPC.to_owned(),
+                id: id.clone(),
+                result: None,
+                error: Some(error),
+            };
+            // Strings, numbers and maps with string keys: there is nothing that JSON could not hold.
+            serde_json::to_vec(&response).unwrap_or_default()
+        }
+    }
 }
 
-fn answer(service: &mut impl Service, client: ClientId, line: &[u8]) -> Vec<u8> {
+fn answer(service: &mut impl Service, client: ClientId, line: &[u8], arrived: Instant) -> Vec<u8> {
+    let request: Request = match serde_json::from_slice(line) {
+        Ok(request) => request,
+        Err(_) => return no_request(line),
+    };
+    let Request { id, params, .. } = request;
+    if request.jsonrpc != JSONRPC || !(id.is_number() || id.is_string()) {
+        let message = "a request has \"jsonrpc\": \"2.0\" and an id, a number or a string";
+        return reply(&identifier(&id), Err(rpc_error(-32600, message)));
+    }
+    reply(&id, service.call(client, &request.method, params, arrived))
+}
+
+/// What is answered to a line that is no request.
+fn no_request(line: &[u8]) -> Vec<u8> {
     let value: Value = match serde_json::from_slice(line) {
         Ok(value) => value,
         Err(error) => {
             let error = rpc_error(-32700, format!("the request is not JSON: {error}"));
-            return reply(Value::Null, Err(error));
+            return reply(&Value::Null, Err(error));
         }
     };
-    let id = value.get("id").cloned().unwrap_or(Value::Null);
-    let id = if id.is_number() || id.is_string() {
-        id
+    let id = identifier(value.get("id").unwrap_or(&Value::Null));
+    let error = match serde_json::from_value::<Request>(value) {
+        Ok(_) => "it has a field twice".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    reply(
+        &id,
+        Err(rpc_error(
+            -32600,
+            format!("this is no JSON-RPC request: {error}"),
+        )),
+    )
+}
+
+/// An identifier as it may be given back; null if it is none.
+fn identifier(id: &Value) -> Value {
+    if id.is_number() || id.is_string() {
+        id.clone()
     } else {
         Value::Null
-    };
-    let request: Request = match serde_json::from_value(value) {
-        Ok(request) => request,
-        Err(error) => {
-            let error = rpc_error(-32600, format!("this is no JSON-RPC request: {error}"));
-            return reply(id, Err(error));
-        }
-    };
-    if request.jsonrpc != JSONRPC || id.is_null() {
-        let message = "a request has \"jsonrpc\": \"2.0\" and an id, a number or a string";
-        return reply(id, Err(rpc_error(-32600, message)));
     }
-    reply(id, service.call(client, &request.method, request.params))
 }

@@ -87,6 +87,8 @@ pub struct Daemon<P> {
     /// The self-check, unless it is switched off.
     pub(super) verifier: Option<Verifier>,
     pub(super) started: Instant,
+    /// When the request that is answered was here.
+    pub(super) arrived: Instant,
     pub(super) clients: usize,
 }
 
@@ -149,6 +151,7 @@ impl<P: Plane> Daemon<P> {
             tallies: Tallies::default(),
             verifier,
             started: Instant::now(),
+            arrived: Instant::now(),
             clients: 0,
         };
         if daemon.config.enforcement == config::Enforcement::Off {

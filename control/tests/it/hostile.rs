@@ -35,20 +35,21 @@ impl Service for Toy {
         client: ClientId,
         method: &str,
         params: Value,
-    ) -> Result<Value, ErrorObject> {
+        _arrived: Instant,
+    ) -> Result<String, ErrorObject> {
         self.calls += 1;
         match method {
-            "echo" => Ok(params),
-            "count" => Ok(json!(self.calls)),
+            "echo" => Ok(params.to_string()),
+            "count" => Ok(self.calls.to_string()),
             "flood" => {
                 self.flooded.push(client);
-                Ok(json!({}))
+                Ok("{}".to_owned())
             }
             "drip" => {
                 self.dripped.push(client);
-                Ok(json!({}))
+                Ok("{}".to_owned())
             }
-            "leftOut" => Ok(json!(self.left_out)),
+            "leftOut" => Ok(self.left_out.to_string()),
             _ => Err(refused(Reason::NotFound, "no such method")),
         }
     }

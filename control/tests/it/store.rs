@@ -262,7 +262,9 @@ impl Scene {
     }
 
     pub fn call(&mut self, method: &str, params: Value) -> Result<Value, ErrorObject> {
-        self.daemon.as_mut().unwrap().call(ME, method, params)
+        let daemon = self.daemon.as_mut().unwrap();
+        let text = daemon.call(ME, method, params, Instant::now())?;
+        Ok(serde_json::from_str(&text).unwrap())
     }
 
     pub fn must(&mut self, method: &str, params: Value) -> Value {
