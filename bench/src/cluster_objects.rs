@@ -58,7 +58,12 @@ impl Objects {
 
     /// The address of a pod.
     pub fn pod_address(&self, number: u32) -> String {
-        format!("10.{}.{}.{}", 64 + (number >> 16), number >> 8 & 255, number & 255)
+        format!(
+            "10.{}.{}.{}",
+            64 + (number >> 16),
+            number >> 8 & 255,
+            number & 255
+        )
     }
 
     /// A pod; `turn` changes the value of its label `app`.

@@ -4,6 +4,7 @@ mod acl;
 mod change;
 mod cluster;
 mod cluster_objects;
+mod compile;
 mod error;
 mod machine;
 mod micro;
@@ -44,6 +45,8 @@ enum Benchmark {
     /// One change among many objects: request to last acknowledgement, idle and at half load, beside
     /// nft and iptables-restore. Needs root; works in network namespaces of its own.
     Change(change::Arguments),
+    /// A whole cluster's objects compiled from scratch, and the steps of one change in it.
+    Compile(compile::Arguments),
     /// Compiled policy on nodes of several sizes: time to compile, memory, time to decide.
     Policy {
         /// Runs of each measurement.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Benchmark::Acl { runs } => acl::run((*runs).into()),
         Benchmark::Micro(arguments) => micro::run(arguments),
         Benchmark::Change(arguments) => change::run(arguments),
+        Benchmark::Compile(arguments) => compile::run(arguments),
         Benchmark::Policy { runs } => Ok(policy::run((*runs).into())),
     };
     match report {
@@ -124,6 +128,10 @@ mod tests {
             "micro --frame-bytes 1515",
             "micro --runs 0",
             "policy --runs 0",
+            "compile --local 0",
+            "compile --runs 0",
+            "change --local 1",
+            "change --changes 0",
             "micro -o yaml",
         ] {
             assert!(parse(words).is_err(), "{words}");

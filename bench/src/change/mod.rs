@@ -172,7 +172,13 @@ pub fn run(arguments: &Arguments) -> Result<Report, BenchError> {
     let mut numbers = Numbers(1);
     let mut stopwatch = node.stopwatch()?;
     for change in Change::ALL {
-        let row = measure(&mut stopwatch, change, &objects, arguments.changes, &mut numbers)?;
+        let row = measure(
+            &mut stopwatch,
+            change,
+            &objects,
+            arguments.changes,
+            &mut numbers,
+        )?;
         rows.push(row.named("idle"));
     }
     let traffic = allow_traffic(&mut stopwatch, &objects)?;
@@ -182,7 +188,13 @@ pub fn run(arguments: &Arguments) -> Result<Report, BenchError> {
     for change in Change::ALL {
         let load = Load::start(&node.talkers, addresses, Some(rate))?;
         std::thread::sleep(Duration::from_millis(300));
-        let row = measure(&mut stopwatch, change, &objects, arguments.changes, &mut numbers)?;
+        let row = measure(
+            &mut stopwatch,
+            change,
+            &objects,
+            arguments.changes,
+            &mut numbers,
+        )?;
         rows.push(Row {
             traffic: Some(load.throughput()),
             ..row.named("half load")
@@ -288,7 +300,9 @@ fn measure(
         let result = &timed.reply["result"];
         let workers = &result["workers"];
         if workers["live"] != workers["total"] || workers["live"] == 0 {
-            return Err(BenchError::Setup(format!("not live on every worker: {result}")));
+            return Err(BenchError::Setup(format!(
+                "not live on every worker: {result}"
+            )));
         }
         if turn < WARM_UP {
             continue;

@@ -105,7 +105,9 @@ impl Node {
             let ended = daemon.try_wait().map_err(setup)?.is_some();
             if ended || begun.elapsed() > PATIENCE {
                 let output = fs::read_to_string(self.folder.join("out")).unwrap_or_default();
-                return Err(BenchError::Setup(format!("the daemon does not start: {output}")));
+                return Err(BenchError::Setup(format!(
+                    "the daemon does not start: {output}"
+                )));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -243,13 +245,18 @@ impl Drop for Node {
 }
 
 fn connect(namespace: &Namespace) -> Result<Netlink, BenchError> {
-    namespace.run(Netlink::connect).map_err(setup)?.map_err(setup)
+    namespace
+        .run(Netlink::connect)
+        .map_err(setup)?
+        .map_err(setup)
 }
 
 fn up(namespace: &Namespace, name: &str) -> Result<(), BenchError> {
     let mut netlink = connect(namespace)?;
     let link = netlink.link(name).map_err(setup)?;
-    let index = link.ok_or_else(|| setup(format!("{name} is not there")))?.index;
+    let index = link
+        .ok_or_else(|| setup(format!("{name} is not there")))?
+        .index;
     netlink.set_up(index).map_err(setup)
 }
 
@@ -279,7 +286,9 @@ impl Stopwatch {
         // The last byte goes with the others, so that nothing is awake earlier than by a request.
         let begun = Instant::now();
         self.stream.get_mut().write_all(&request).map_err(setup)?;
-        self.stream.read_until(b'\n', &mut self.line).map_err(setup)?;
+        self.stream
+            .read_until(b'\n', &mut self.line)
+            .map_err(setup)?;
         let whole = begun.elapsed();
         let reply: Value = serde_json::from_slice(&self.line).map_err(setup)?;
         match reply.get("error") {

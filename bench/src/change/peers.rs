@@ -84,7 +84,9 @@ impl Filter {
             policies: Vec::new(),
         };
         let all = 0..objects.counts.policies;
-        filter.policies = all.filter(|policy| objects.selects_local(*policy)).collect();
+        filter.policies = all
+            .filter(|policy| objects.selects_local(*policy))
+            .collect();
         let sets = filter.sets();
         if !sets.is_empty() {
             filter.run("ipset", &["restore"], &sets)?;

@@ -176,7 +176,16 @@ impl Journal {
         self.sync()?;
         self.state_synced()?;
         self.sync()?;
-        segment::write_generation(&self.folder, self.next_generation).map_err(self.at("generation"))
+        let failed = self.at("generation");
+        let Journal {
+            folder,
+            syncer,
+            next_generation,
+            ..
+        } = self;
+        // The thread may be reserving more; ours is the last word.
+        drop(syncer);
+        segment::write_generation(&folder, next_generation).map_err(failed)
     }
 
     /// Brings everything appended to disk, and waits for it.

@@ -84,8 +84,29 @@ fn changes(records: Vec<Record>) -> Vec<Record> {
         .collect()
 }
 
+/// Another test's child holds the lock between its fork and its exec, as every descriptor.
+fn open(folder: &Folder) -> (Journal, Vec<Record>) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match Journal::open(&folder.0) {
+            Err(JournalError::InUse(_)) if Instant::now() < deadline => std::thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
+/// Why it is not opened.
+fn refusal(folder: &Folder) -> JournalError {
+    loop {
+        match Journal::open(&folder.0).unwrap_err() {
+            JournalError::InUse(_) => std::thread::yield_now(),
+            error => return error,
+        }
+    }
+}
+
 fn read(folder: &Folder) -> Vec<Record> {
-    changes(Journal::open(&folder.0).unwrap().1)
+    changes(open(&folder).1)
 }
 
 /// A store with as many objects, the last of them of that generation.
@@ -113,7 +134,7 @@ fn compact(journal: &mut Journal, everything: Everything) {
 #[test]
 fn what_is_appended_is_read_again() {
     let folder = Folder::new("append");
-    let (mut journal, records) = Journal::open(&folder.0).unwrap();
+    let (mut journal, records) = open(&folder);
     assert_eq!(records, []);
     append(&mut journal, &record(1)).unwrap();
     append(&mut journal, &record(2)).unwrap();
@@ -125,7 +146,7 @@ fn what_is_appended_is_read_again() {
 fn nobody_else_reads_what_is_stored() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new("private");
-    let (mut journal, _) = Journal::open(&folder.0).unwrap();
+    let (mut journal, _) = open(&folder);
     append(&mut journal, &record(1)).unwrap();
     journal.next_generation().unwrap();
     compact(&mut journal, everything(2, 100));
@@ -139,7 +160,7 @@ fn nobody_else_reads_what_is_stored() {
 #[test]
 fn a_torn_tail_is_discarded_at_every_length_and_appending_goes_on() {
     let folder = Folder::new("torn");
-    let (mut journal, _) = Journal::open(&folder.0).unwrap();
+    let (mut journal, _) = open(&folder);
     append(&mut journal, &record(1)).unwrap();
     append(&mut journal, &record(2)).unwrap();
     drop(journal);
@@ -148,7 +169,7 @@ fn a_torn_tail_is_discarded_at_every_length_and_appending_goes_on() {
     let first = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
     for length in first..whole.len() {
         fs::write(&path, &whole[..length]).unwrap();
-        let (mut journal, records) = Journal::open(&folder.0).unwrap();
+        let (mut journal, records) = open(&folder);
         assert_eq!(changes(records), [record(1)], "{length}");
         append(&mut journal, &record(3)).unwrap();
         drop(journal);
@@ -159,7 +180,7 @@ fn a_torn_tail_is_discarded_at_every_length_and_appending_goes_on() {
 #[test]
 fn what_is_appended_is_on_disk_within_a_second_and_a_line_says_so() {
     let folder = Folder::new("second");
-    let (mut journal, _) = Journal::open(&folder.0).unwrap();
+    let (mut journal, _) = open(&folder);
     append(&mut journal, &record(1)).unwrap();
     let (begun, end) = (Instant::now(), journal.segment.position());
     while journal.syncer.synced().unwrap() < end {
@@ -176,7 +197,7 @@ fn what_is_appended_is_on_disk_within_a_second_and_a_line_says_so() {
 #[test]
 fn damage_of_what_was_on_disk_is_an_error_wherever_it_is() {
     let folder = Folder::new("damage");
-    let (mut journal, _) = Journal::open(&folder.0).unwrap();
+    let (mut journal, _) = open(&folder);
     append(&mut journal, &record(1)).unwrap();
     append(&mut journal, &record(2)).unwrap();
     let safe = journal.segment.position().1 as usize;
@@ -187,7 +208,7 @@ fn damage_of_what_was_on_disk_is_an_error_wherever_it_is() {
         let mut bytes = whole.clone();
         bytes[at] ^= 1;
         fs::write(&path, bytes).unwrap();
-        let error = Journal::open(&folder.0).unwrap_err();
+        let error = refusal(&folder);
         assert!(
             matches!(error, JournalError::Damaged { .. }),
             "{at}: {error}"
@@ -198,7 +219,7 @@ fn damage_of_what_was_on_disk_is_an_error_wherever_it_is() {
 #[test]
 fn what_was_not_on_disk_when_the_machine_lost_power_ends_the_journal() {
     let folder = Folder::new("power");
-    let (mut journal, _) = Journal::open(&folder.0).unwrap();
+    let (mut journal, _) = open(&folder);
     append(&mut journal, &record(1)).unwrap();
     journal.sync().unwrap();
     let lost = journal.segment.position().1 as usize;
@@ -211,7 +232,7 @@ fn what_was_not_on_disk_when_the_machine_lost_power_ends_the_journal() {
     let mut bytes = fs::read(&path).unwrap();
     bytes[lost..lost + 40].fill(0);
     fs::write(&path, bytes).unwrap();
-    let (mut journal, records) = Journal::open(&folder.0).unwrap();
+    let (mut journal, records) = open(&folder);
     assert_eq!(changes(records), [record(1)]);
     append(&mut journal, &record(9)).unwrap();
     drop(journal);
@@ -221,7 +242,7 @@ fn what_was_not_on_disk_when_the_machine_lost_power_ends_the_journal() {
 #[test]
 fn a_hole_before_a_new_segment_ends_the_journal_there() {
     let folder = Folder::new("hole");
-    let (mut journal, _) = Journal::open(&folder.0).unwrap();
+    let (mut journal, _) = open(&folder);
     append(&mut journal, &record(1)).unwrap();
     journal.sync().unwrap();
     let synced = journal.segment.position();
@@ -265,7 +286,7 @@ fn a_hole_before_a_new_segment_ends_the_journal_there() {
 #[test]
 fn compaction_keeps_the_whole_and_drops_the_past() {
     let folder = Folder::new("compact");
-    let (mut journal, _) = Journal::open(&folder.0).unwrap();
+    let (mut journal, _) = open(&folder);
     for generation in 1..50 {
         append(&mut journal, &record(generation)).unwrap();
     }
@@ -275,7 +296,7 @@ fn compaction_keeps_the_whole_and_drops_the_past() {
     assert!(journal.grown() < long / 10);
     drop(journal);
     for round in 0..3 {
-        let (mut journal, records) = Journal::open(&folder.0).unwrap();
+        let (mut journal, records) = open(&folder);
         let (first, rest) = records.split_first().unwrap();
         assert!(first.reset && first.objects == 70 && first.generation == 49);
         let rest = changes(rest.to_vec());
@@ -290,7 +311,7 @@ fn compaction_keeps_the_whole_and_drops_the_past() {
 #[test]
 fn a_compaction_that_is_cut_off_anywhere_changes_nothing() {
     let folder = Folder::new("cut");
-    let (mut journal, _) = Journal::open(&folder.0).unwrap();
+    let (mut journal, _) = open(&folder);
     append(&mut journal, &record(1)).unwrap();
     compact(&mut journal, everything(1, 40));
     append(&mut journal, &record(2)).unwrap();
@@ -303,7 +324,7 @@ fn a_compaction_that_is_cut_off_anywhere_changes_nothing() {
     assert!(!after.contains_key("journal.1") && after.contains_key("journal.2"));
     let found = |files: &BTreeMap<String, Vec<u8>>| {
         folder.restore(files);
-        let records = changes(Journal::open(&folder.0).unwrap().1);
+        let records = changes(open(&folder).1);
         records.iter().map(|record| record.generation).max()
     };
     // Appending has moved on, the base is half written or has not got its name.
@@ -325,7 +346,7 @@ fn a_compaction_that_is_cut_off_anywhere_changes_nothing() {
         let mut files = after.clone();
         files.insert("journal".into(), base[..length].to_vec());
         folder.restore(&files);
-        let error = Journal::open(&folder.0).unwrap_err();
+        let error = refusal(&folder);
         assert!(matches!(error, JournalError::Damaged { .. }), "{length}");
     }
 }
@@ -333,7 +354,7 @@ fn a_compaction_that_is_cut_off_anywhere_changes_nothing() {
 #[test]
 fn a_disk_that_refuses_is_not_written_to_again() {
     let folder = Folder::new("refuses");
-    let (mut journal, _) = Journal::open(&folder.0).unwrap();
+    let (mut journal, _) = open(&folder);
     append(&mut journal, &record(1)).unwrap();
     // What is not a file cannot be synced: EINVAL.
     let (_reader, writer) = std::io::pipe().unwrap();
@@ -357,7 +378,7 @@ fn generations_rise_over_crashes_and_orderly_ends() {
     let folder = Folder::new("generations");
     let mut last = 0;
     for orderly in [false, true, true, false, true] {
-        let (mut journal, _) = Journal::open(&folder.0).unwrap();
+        let (mut journal, _) = open(&folder);
         for _ in 0..3 * GENERATION_BLOCK {
             let generation = journal.next_generation().unwrap();
             assert!(generation > last);
@@ -369,11 +390,11 @@ fn generations_rise_over_crashes_and_orderly_ends() {
         }
     }
     fs::remove_file(folder.0.join("generation")).unwrap();
-    let (mut journal, _) = Journal::open(&folder.0).unwrap();
+    let (mut journal, _) = open(&folder);
     append(&mut journal, &record(last + 7)).unwrap();
     drop(journal);
     fs::remove_file(folder.0.join("generation")).unwrap_or_default();
-    let (mut journal, _) = Journal::open(&folder.0).unwrap();
+    let (mut journal, _) = open(&folder);
     assert_eq!(journal.next_generation().unwrap(), last + 8);
 }
 
@@ -489,7 +510,7 @@ fn a_killed_process_loses_nothing_that_it_told() {
         }
         child.wait().unwrap();
         assert!(told >= end, "round {round}: it ended by itself");
-        let (journal, records) = Journal::open(&folder.0).unwrap();
+        let (journal, records) = open(&folder);
         let newest = records.iter().map(|record| record.generation).max();
         let (_, found) = restored(records);
         // One more change may have been written than was told.
