@@ -1,13 +1,13 @@
 //! Many decisions at once.
 //!
 //! One decision is a chain of memory accesses that each wait for the one before: bucket, page,
-//! level after level of a tree, line, decision. The accesses of different decisions do not wait
-//! for each other, so a batch takes every step for all of them before the next: the cache misses
-//! of one step overlap.
+//! shortcut, leaf, line, decision. The accesses of different decisions do not wait for each other,
+//! so a batch takes every step for all of them before the next: the cache misses of one step
+//! overlap.
 
 use super::chain::CompiledChain;
-use super::cidrs::Walk;
-use super::numbers::{NONE, Probe};
+use super::cidrs::Cidrs;
+use super::numbers::NONE;
 use super::ports::{self, Step};
 use super::table::{PolicyTable, unknown_endpoint};
 use super::{Decision, EndpointSlot};
@@ -35,13 +35,10 @@ pub struct Question {
 #[derive(Clone, Copy)]
 struct Lane<'t> {
     chain: Option<&'t CompiledChain>,
-    probe: Probe,
-    walk: Walk,
-    /// The peer's class, once it is known.
-    class: u32,
-    /// The node that is looked at next, then the number of the decision.
-    at: u32,
+    /// On the line of ports.
     place: u32,
+    /// Where the next step is to look; in the end the number of the decision.
+    at: u32,
 }
 
 impl PolicyTable {
@@ -59,23 +56,13 @@ impl PolicyTable {
             let question = questions.get(i).unwrap_or(&questions[0]);
             Lane {
                 chain: self.chain(question.slot, question.direction),
-                probe: self.numbers.probe(question.peer),
-                walk: Walk::new(question.peer),
-                class: 0,
-                at: 0,
                 place: ports::place(question.protocol, question.destination_port),
+                at: 0,
             }
         });
         let lanes = &mut lanes[..questions.len().min(decisions.len())];
         let outside = self.find_members(questions, lanes);
-        walk_blocks(lanes, outside);
-        for lane in lanes.iter_mut() {
-            let root = lane.chain.and_then(|chain| chain.roots.get(lane.class));
-            match root {
-                Some(&root) => lane.at = root,
-                None => lane.chain = None,
-            }
-        }
+        find_pieces(questions, lanes, outside);
         walk_lines(lanes);
         for ((lane, decision), question) in lanes.iter().zip(decisions).zip(questions) {
             let found = lane
@@ -95,8 +82,13 @@ impl PolicyTable {
             return u32::MAX;
         }
         let mut numbers = [NONE; BATCH];
-        for ((number, lane), question) in numbers.iter_mut().zip(&*lanes).zip(questions) {
-            *number = self.numbers.find(question.peer, lane.probe);
+        let probe = |question: &Question| self.numbers.probe(question.peer);
+        let mut probes = [self.numbers.probe(Address(0)); BATCH];
+        for (known, question) in probes.iter_mut().zip(questions) {
+            *known = probe(question);
+        }
+        for ((number, probe), question) in numbers.iter_mut().zip(probes).zip(questions) {
+            *number = self.numbers.find(question.peer, probe);
         }
         let mut outside = 0;
         for (i, lane) in lanes.iter_mut().enumerate() {
@@ -104,7 +96,7 @@ impl PolicyTable {
                 .chain
                 .and_then(|chain| chain.class_of_member(numbers[i]));
             match class {
-                Some(class) => lane.class = class,
+                Some(class) => lane.at = class,
                 None => outside |= 1 << i,
             }
         }
@@ -114,47 +106,51 @@ impl PolicyTable {
 
 /// Finds the classes of the lanes in `outside` by their chains' blocks.
 #[inline]
-fn walk_blocks(lanes: &mut [Lane<'_>], outside: u32) {
-    let is_outside = |i: usize| outside & 1 << i != 0;
-    let depth = |lane: &Lane<'_>| lane.chain.map_or(0, |chain| chain.cidrs.depth());
-    let depth = lanes.iter().map(depth).max().unwrap_or(0);
-    for level in 0..depth {
-        for (i, lane) in lanes.iter_mut().enumerate() {
+fn find_pieces(questions: &[Question], lanes: &mut [Lane<'_>], outside: u32) {
+    let mut step = |step: fn(&Cidrs, Address, u32) -> u32| {
+        for (i, (lane, question)) in lanes.iter_mut().zip(questions).enumerate() {
             if let Some(chain) = lane.chain
-                && is_outside(i)
+                && outside & 1 << i != 0
             {
-                chain.cidrs.step(level, &mut lane.walk);
+                lane.at = step(&chain.cidrs, question.peer, lane.at);
             }
         }
-    }
-    for (i, lane) in lanes.iter_mut().enumerate() {
-        if let Some(chain) = lane.chain
-            && is_outside(i)
-        {
-            lane.class = chain.cidrs.arrive(&lane.walk);
-        }
-    }
+    };
+    step(|cidrs, peer, _| cidrs.start(peer));
+    step(|cidrs, peer, start| cidrs.class_from(peer, start));
 }
 
-/// Takes all lanes from the roots of their lines to their decisions.
+/// Takes all lanes from their peers' classes to their decisions.
 #[inline]
 fn walk_lines(lanes: &mut [Lane<'_>]) {
-    let mut walking = u32::MAX;
-    while walking != 0 {
-        let mut further = 0;
-        for (i, lane) in lanes.iter_mut().enumerate() {
-            let Some(chain) = lane.chain.filter(|_| walking & 1 << i != 0) else {
-                continue;
-            };
+    let mut further = 0_u32;
+    for (i, lane) in lanes.iter_mut().enumerate() {
+        let Some(chain) = lane.chain else { continue };
+        match ports::step(&chain.lines, lane.at, lane.place) {
+            Some(Step::Decision(decision)) => lane.at = decision,
+            Some(Step::Node(node)) => {
+                lane.at = node;
+                further |= 1 << i;
+            }
+            None => lane.chain = None,
+        }
+    }
+    while further != 0 {
+        let mut still = 0;
+        while further != 0 {
+            let i = further.trailing_zeros();
+            further &= further - 1;
+            let lane = &mut lanes[i as usize];
+            let Some(chain) = lane.chain else { continue };
             match ports::step(&chain.nodes, lane.at, lane.place) {
+                Some(Step::Decision(decision)) => lane.at = decision,
                 Some(Step::Node(node)) => {
                     lane.at = node;
-                    further |= 1 << i;
+                    still |= 1 << i;
                 }
-                Some(Step::Decision(decision)) => lane.at = decision,
                 None => lane.chain = None,
             }
         }
-        walking = further;
+        further = still;
     }
 }

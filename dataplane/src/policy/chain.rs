@@ -9,7 +9,7 @@ use super::paged::Paged;
 use super::ports::{self, Nodes};
 use super::{Decision, Peer};
 
-/// Everything that a chain answers: class of a peer → root of its line of ports → decision.
+/// Everything that a chain answers: class of a peer → its line of ports → decision.
 ///
 /// A peer has a class in one of two ways. If some of the chain's sets hold it, its number leads to
 /// it; such a class knows which sets these are *and* which blocks hold the address. Everybody
@@ -23,7 +23,8 @@ pub(super) struct CompiledChain {
     /// The class of each address that has a number; 0 if no set of the chain holds it.
     pub(super) by_number: Paged<u32, 256>,
     /// The root of each class's line.
-    pub(super) roots: Paged<u32, 256>,
+    pub(super) lines: Nodes,
+    /// What is below the roots.
     pub(super) nodes: Nodes,
     pub(super) decisions: Arc<[Decision]>,
     /// Whether the line of a class that some address has drops anything.
@@ -62,8 +63,7 @@ impl CompiledChain {
     /// mean that the chain is broken.
     #[inline]
     pub(super) fn decide(&self, peer: &Peer, place: u32) -> Option<Decision> {
-        let root = *self.roots.get(self.class(peer))?;
-        let decision = ports::walk(&self.nodes, root, place)?;
+        let decision = ports::walk(&self.lines, &self.nodes, self.class(peer), place)?;
         self.decisions.get(decision as usize).copied()
     }
 
@@ -78,7 +78,7 @@ impl CompiledChain {
     /// Bytes on the heap without `cidrs` and `source`, which are shared.
     pub(super) fn bytes(&self) -> usize {
         self.by_number.bytes()
-            + self.roots.bytes()
+            + self.lines.bytes()
             + self.nodes.bytes()
             + self.holding.bytes()
             + size_of_val(&self.decisions[..])

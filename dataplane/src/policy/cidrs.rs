@@ -10,21 +10,21 @@
 //!  pieces       │   1   │   2   │       1       │  0     classes: {} {0} {0,1}
 //! ```
 //!
-//! IPv4 has a tree of its own, whose keys are four times as dense as 128-bit ones.
+//! IPv4 has a line of its own, whose keys are four times as dense as 128-bit ones.
 
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use super::ir::Block;
+use super::pieces::Pieces;
 use super::spans::{self, Span, V4};
-use super::tree::{Key, Tree};
 use crate::Address;
 
 /// The classes that some lists of blocks make. Immutable, shared by all chains with these lists.
 ///
-/// Memory: 4 bytes (IPv6: 16) for a piece's end and 4 for its class; there are at most two pieces
-/// for a prefix or exception. A class holds the numbers of its lists.
+/// Memory: 12 bytes (IPv6: 28) for a piece; there are at most two for a prefix or exception. A
+/// class holds the numbers of its lists.
 #[derive(Debug)]
 pub(super) struct Cidrs {
     v4: Pieces<i32, 16>,
@@ -43,54 +43,9 @@ pub(super) struct Class {
     pub(super) addresses: u128,
 }
 
-/// One family's part of the number line.
-#[derive(Debug)]
-struct Pieces<K, const W: usize> {
-    /// The last address of each piece but the last piece.
-    lasts: Tree<K, W>,
-    /// Each piece's class.
-    classes: Vec<u32>,
-}
-
-impl<K: Key, const W: usize> Pieces<K, W> {
-    fn new(pieces: &[(K, u32)]) -> Pieces<K, W> {
-        let mut merged: Vec<(K, u32)> = Vec::with_capacity(pieces.len());
-        for &(last, class) in pieces {
-            match merged.last_mut() {
-                Some(before) if before.1 == class => before.0 = last,
-                _ => merged.push((last, class)),
-            }
-        }
-        let lasts: Vec<K> = merged.iter().map(|&(last, _)| last).collect();
-        let but_last = lasts.len().saturating_sub(1);
-        Pieces {
-            lasts: Tree::new(&lasts[..but_last]),
-            classes: merged.iter().map(|&(_, class)| class).collect(),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        self.lasts.bytes() + size_of_val(&self.classes[..])
-    }
-}
-
 /// An IPv4 address as a key: its order is that of signed numbers, which processors compare best.
 const fn key(v4: u32) -> i32 {
     (v4 ^ 1 << 31) as i32
-}
-
-/// Addresses on their way through a [`Cidrs`], one level at a time, so that a caller with many of
-/// them has their cache misses at once.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Walk {
-    address: Address,
-    place: u32,
-}
-
-impl Walk {
-    pub(super) const fn new(address: Address) -> Walk {
-        Walk { address, place: 0 }
-    }
 }
 
 impl Cidrs {
@@ -125,41 +80,27 @@ impl Cidrs {
     }
 
     /// The class of an address.
+    #[inline]
     pub(super) fn class(&self, address: Address) -> u32 {
-        let mut walk = Walk::new(address);
-        for level in 0..self.depth() {
-            self.step(level, &mut walk);
-        }
-        self.arrive(&walk)
+        self.class_from(address, self.start(address))
     }
 
-    /// Levels of the deeper tree.
-    pub(super) fn depth(&self) -> usize {
-        self.v4.lasts.depth().max(self.v6.lasts.depth())
-    }
-
-    /// Takes a walk through one level; beyond the depth it changes nothing.
+    /// The first half of [`Cidrs::class`]: where to look, for one who has many addresses.
     #[inline]
-    pub(super) fn step(&self, level: usize, walk: &mut Walk) {
-        match walk.address.as_v4() {
-            Some(v4) if level < self.v4.lasts.depth() => {
-                walk.place = self.v4.lasts.step(level, walk.place, key(v4));
-            }
-            None if level < self.v6.lasts.depth() => {
-                walk.place = self.v6.lasts.step(level, walk.place, walk.address.0);
-            }
-            _ => {}
+    pub(super) fn start(&self, address: Address) -> u32 {
+        match address.as_v4() {
+            Some(v4) => self.v4.start(key(v4)),
+            None => self.v6.start(address.0),
         }
     }
 
-    /// The class that a walk through all levels has led to.
+    /// The second half of [`Cidrs::class`].
     #[inline]
-    pub(super) fn arrive(&self, walk: &Walk) -> u32 {
-        let classes = match walk.address.is_v4() {
-            true => &self.v4.classes,
-            false => &self.v6.classes,
-        };
-        classes[walk.place as usize]
+    pub(super) fn class_from(&self, address: Address, start: u32) -> u32 {
+        match address.as_v4() {
+            Some(v4) => self.v4.value(key(v4), start),
+            None => self.v6.value(address.0, start),
+        }
     }
 
     /// All classes; at least one.
@@ -306,7 +247,7 @@ mod tests {
     #[test]
     fn no_list_is_one_class() {
         let cidrs = Cidrs::new(Vec::new());
-        assert_eq!((cidrs.classes().len(), cidrs.depth()), (1, 0));
+        assert_eq!(cidrs.classes().len(), 1);
         assert_eq!(lists_of(&cidrs, "::1"), lists_of(&cidrs, "1.2.3.4"));
         assert_eq!(cidrs.classes()[0].addresses, u128::MAX);
     }

@@ -41,7 +41,6 @@ pub(super) struct LiveChain {
 struct Use {
     addresses: u128,
     denies: bool,
-    root: u32,
 }
 
 impl LiveChain {
@@ -56,7 +55,7 @@ impl LiveChain {
     ) -> LiveChain {
         let compiled = CompiledChain {
             by_number: Paged::default(),
-            roots: Paged::default(),
+            lines: Nodes::default(),
             nodes: Nodes::default(),
             decisions: rules.decisions.as_slice().into(),
             may_deny: false,
@@ -130,8 +129,8 @@ impl LiveChain {
         let (before, after) = (before.unwrap_or(blocks), after.unwrap_or(blocks));
         self.join(after, 1);
         self.leave(before);
-        let root = |class: u32| self.classes[class as usize].root;
-        root(before) != root(after)
+        let line = |class: u32| self.compiled.lines.get(class);
+        line(before) != line(after)
     }
 
     /// The class of addresses that the blocks give the class `blocks` and that are in `sets`.
@@ -155,15 +154,14 @@ impl LiveChain {
         let denies = line.iter().any(denies);
         let class = self.classes.len() as u32;
         let compiled = Arc::make_mut(&mut self.compiled);
-        let root = self.lines.intern(&mut compiled.nodes, line);
-        compiled.roots.set(class, root);
+        let root = self.lines.root(&mut compiled.nodes, line);
+        compiled.lines.set(class, root);
         if !sets.is_empty() {
             compiled.holding.set(class, Some(sets.into()));
         }
         self.classes.push(Use {
             addresses: 0,
             denies,
-            root,
         });
         class
     }

@@ -10,9 +10,9 @@
 //!  slot, direction ──▶ chain                  the endpoint's rules; equal chains are one
 //!
 //!  peer address ──numbers──▶ number ──page──▶ class     it is in some set that the chain names
-//!               └─cidrs: search tree───────▶ class     else: which blocks hold it
+//!               └─cidrs: pieces────────────▶ class     else: which blocks hold it
 //!
-//!  class ──▶ root ──ports: node──▶ decision             verdict, rule, counter
+//!  class ──▶ line ──ports: node──▶ decision             verdict, rule, counter
 //!  protocol, port ──▶ place ──┘
 //! ```
 //!
@@ -29,8 +29,8 @@
 //! | --- | --- | --- |
 //! | [`numbers`] | a bucket, 64 bytes; a member's address too | about 60 bytes an address in any set |
 //! | members' classes ([`chain`]) | one entry of a page | 4 bytes for each address, in each chain with members near it |
-//! | [`cidrs`], [`tree`] | a node of 16 keys (IPv6: 8) a level; 100,000 prefixes have 5 levels | at most 16 bytes (IPv6: 40) a prefix, once for all chains with equal lists |
-//! | lines ([`ports`]) | a node, 64 bytes, for each level of eight stretches; mostly one | 64 bytes for each that differs, in each chain |
+//! | [`cidrs`], [`pieces`] | a shortcut and a leaf, 64 bytes (IPv6: 192); where prefixes crowd together, instead of the shortcut a node of a [`tree`] for each factor of 17 (IPv6: 9) | about 26 bytes (IPv6: 60) a prefix, once for all chains with equal lists |
+//! | lines ([`ports`]) | a node, 64 bytes, for each level; one holds what five rules for a port make | 64 bytes for each class, in each chain, and for what does not fit there |
 //! | decisions | one, 20 bytes | one for each rule of each chain |
 //!
 //! What a change costs: a member that joins or leaves a set, one class in each chain that names
@@ -40,7 +40,7 @@
 //! within each other need n² numbers; a class of members that nobody has any more is forgotten
 //! when there are more of these than others.
 //!
-//! Read [`ir`], [`naive`]; then a look-up: [`tree`], [`cidrs`], [`numbers`], [`ports`], [`chain`],
+//! Read [`ir`], [`naive`]; then a look-up: [`tree`], [`pieces`], [`cidrs`], [`numbers`], [`ports`], [`chain`],
 //! [`table`], [`batch`]; then how it is made: [`spans`], [`paint`], [`rules`], [`live`],
 //! [`members`], [`compiler`]. [`explain`] says why a decision is what it is.
 
@@ -58,6 +58,7 @@ pub mod naive;
 mod numbers;
 mod paged;
 mod paint;
+mod pieces;
 mod ports;
 mod rules;
 mod spans;

@@ -32,14 +32,29 @@ struct Node<K, const W: usize>([K; W]);
 pub(super) trait Key: Copy + Ord {
     /// The largest: below no key.
     const MAX: Self;
+
+    /// How many parts of `1 << shift` keys lie between `first` and this key; none if it is not
+    /// behind `first`.
+    fn parts_from(self, first: Self, shift: u32) -> usize;
 }
 
 impl Key for i32 {
     const MAX: i32 = i32::MAX;
+
+    #[inline]
+    fn parts_from(self, first: i32, shift: u32) -> usize {
+        ((i64::from(self) - i64::from(first)).max(0) as usize) >> shift
+    }
 }
 
 impl Key for u128 {
     const MAX: u128 = u128::MAX;
+
+    #[inline]
+    fn parts_from(self, first: u128, shift: u32) -> usize {
+        let parts = self.saturating_sub(first) >> shift;
+        usize::try_from(parts).unwrap_or(usize::MAX)
+    }
 }
 
 impl<K: Key, const W: usize> Tree<K, W> {
@@ -80,25 +95,21 @@ impl<K: Key, const W: usize> Tree<K, W> {
         }
     }
 
-    /// How many levels there are.
-    pub(super) fn depth(&self) -> usize {
-        self.levels.len()
+    /// How many keys are below `key`.
+    #[inline]
+    pub(super) fn below(&self, key: K) -> u32 {
+        (0..self.levels.len()).fold(0, |place, level| self.step(level, place, key))
     }
 
     /// One level further down: from the place in the level to the place in the next, and from the
-    /// lowest level to the number of keys below `key`. Begin with place 0 in level 0.
+    /// lowest level to the number of keys below `key`.
     #[inline]
-    pub(super) fn step(&self, level: usize, place: u32, key: K) -> u32 {
+    fn step(&self, level: usize, place: u32, key: K) -> u32 {
         let node = self.levels[level] + place;
         let Node(keys) = &self.nodes[node as usize];
         let below: u32 = keys.iter().map(|&k| u32::from(k < key)).sum();
         let fan = W as u32 + u32::from(level + 1 < self.levels.len());
         place * fan + below
-    }
-
-    #[cfg(test)]
-    fn below(&self, key: K) -> u32 {
-        (0..self.depth()).fold(0, |place, level| self.step(level, place, key))
     }
 
     /// Bytes on the heap.
@@ -152,6 +163,6 @@ mod tests {
     #[test]
     fn sixteen_keys_are_one_cache_line() {
         assert_eq!(size_of::<Node<i32, 16>>(), 64);
-        assert_eq!(Tree::<i32, 16>::new(&vec![0; 200_000]).depth(), 5);
+        assert_eq!(Tree::<i32, 16>::new(&vec![0; 200_000]).levels.len(), 5);
     }
 }
