@@ -29,8 +29,8 @@ pub(super) struct CompiledChain {
     pub(super) decisions: Arc<[Decision]>,
     /// Whether the line of a class that some address has drops anything.
     pub(super) may_deny: bool,
-    /// For explanations: which sets hold the addresses of a class, by place in `sets`, and what
-    /// the chain was compiled from.
+    /// For explanations: the class that blocks alone would give the addresses of a class, then which
+    /// sets hold them, by place in `sets`; and what the chain was compiled from.
     pub(super) holding: Paged<Option<Arc<[u32]>>, 64>,
     pub(super) sets: Arc<[PeerSetId]>,
     pub(super) source: Arc<Chain>,
@@ -72,7 +72,7 @@ impl CompiledChain {
         let holding = self.holding.get(self.class(peer));
         let holding = holding.and_then(Option::as_deref).unwrap_or_default();
         let set = |&place: &u32| self.sets.get(place as usize).copied();
-        holding.iter().filter_map(set).collect()
+        holding.iter().skip(1).filter_map(set).collect()
     }
 
     /// Bytes on the heap without `cidrs` and `source`, which are shared.

@@ -76,7 +76,7 @@ impl LiveChain {
             used: 0,
         };
         for class in cidrs.classes() {
-            let number = chain.add_class(&class.lists, &[], scratch);
+            let number = chain.add_class(&class.lists, None, scratch);
             chain.join(number, class.addresses);
         }
         for (number, sets) in members.by_address(&chain.rules.sets).iter() {
@@ -135,20 +135,30 @@ impl LiveChain {
 
     /// The class of addresses that the blocks give the class `blocks` and that are in `sets`.
     fn class(&mut self, blocks: u32, sets: &[u32], scratch: &mut Scratch) -> u32 {
-        let signature: Vec<u32> = [blocks].into_iter().chain(sets.iter().copied()).collect();
+        let signature = &mut scratch.signature;
+        signature.clear();
+        signature.push(blocks);
+        signature.extend(sets);
         if let Some(&known) = self.by_signature.get(&signature[..]) {
             return known;
         }
+        let signature: Arc<[u32]> = signature.as_slice().into();
         let cidrs = self.compiled.cidrs.clone();
         let lists = &cidrs.classes()[blocks as usize].lists;
-        let class = self.add_class(lists, sets, scratch);
-        self.by_signature.insert(signature.into(), class);
+        let class = self.add_class(lists, Some(signature.clone()), scratch);
+        self.by_signature.insert(signature, class);
         class
     }
 
-    /// A new class that nobody has.
-    fn add_class(&mut self, lists: &[u32], sets: &[u32], scratch: &mut Scratch) -> u32 {
-        let line = self.rules.line(lists, sets, scratch);
+    /// A new class that nobody has: of a signature, or of the addresses in no set.
+    fn add_class(
+        &mut self,
+        lists: &[u32],
+        signature: Option<Arc<[u32]>>,
+        scratch: &mut Scratch,
+    ) -> u32 {
+        let sets = signature.as_deref().unwrap_or(&[0]);
+        let line = self.rules.line(lists, &sets[1..], scratch);
         let decisions = &self.rules.decisions;
         let denies = |&(_, decision): &(u32, u32)| !decisions[decision as usize].verdict.accept;
         let denies = line.iter().any(denies);
@@ -156,8 +166,8 @@ impl LiveChain {
         let compiled = Arc::make_mut(&mut self.compiled);
         let root = self.lines.root(&mut compiled.nodes, line);
         compiled.lines.set(class, root);
-        if !sets.is_empty() {
-            compiled.holding.set(class, Some(sets.into()));
+        if signature.is_some() {
+            compiled.holding.set(class, signature);
         }
         self.classes.push(Use {
             addresses: 0,

@@ -54,9 +54,10 @@ struct Ready {
     places: (u32, u32),
 }
 
-/// Buffers for [`Rules::line`].
+/// Buffers for [`Rules::line`], and for who looks whether there is one already.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
+    pub(super) signature: Vec<u32>,
     holding: Vec<u32>,
     painter: Painter,
 }
@@ -160,7 +161,9 @@ impl Rules {
         sets: &[u32],
         scratch: &'s mut Scratch,
     ) -> &'s [Stretch] {
-        let Scratch { holding, painter } = scratch;
+        let Scratch {
+            holding, painter, ..
+        } = scratch;
         holding.clear();
         holding.extend(&self.any);
         for &list in lists {
