@@ -141,11 +141,11 @@ fn parse_summary(text: &str) -> Option<Classified> {
     })
 }
 
-/// `ipv4_5tuple: 1, category: 0, result: 7660`; 0 is no rule.
+/// `ipv4_5tuple: 1, category: 0, result: 7660`, the rule from 0; all ones is no rule.
 fn parse_result(line: &str) -> Option<bool> {
     let rest = line.strip_prefix("ipv4_5tuple: ")?;
     let (_, result) = rest.split_once("result: ")?;
-    Some(result.trim().parse::<u32>().ok()? != 0)
+    Some(result.trim().parse::<u32>().ok()? != u32::MAX)
 }
 
 #[cfg(test)]
@@ -160,10 +160,10 @@ mod tests {
         assert_eq!(read.cycles, 114.49);
         assert_eq!((read.cycles_per_second / 1e8).round(), 26.0);
         assert_eq!(parse_summary("nothing of the kind"), None);
-        let line = "ipv4_5tuple: 1, category: 0, result: 7660";
+        let line = "ipv4_5tuple: 1, category: 0, result: 0";
         assert_eq!(parse_result(line), Some(true));
         assert_eq!(
-            parse_result("ipv4_5tuple: 2, category: 0, result: 0"),
+            parse_result("ipv4_5tuple: 2, category: 0, result: 4294967295"),
             Some(false)
         );
         assert_eq!(parse_result("dump_config:"), None);
