@@ -2,6 +2,7 @@
 //! [FILTER]`. Each is `ok`, `FAILED` or `skipped: REASON`; without root all are skipped.
 
 mod agent;
+mod cases;
 mod closed;
 mod enforcement;
 mod lab;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         agent::TESTS,
         enforcement::TESTS,
         closed::TESTS,
+        cases::TESTS,
         scenarios::TESTS,
     ]
     .concat();

@@ -102,13 +102,11 @@ fn updates() {
 }
 
 #[test]
-#[ignore = "not held against the lowering of these kinds yet"]
 fn tiers() {
     judge("tiers");
 }
 
 #[test]
-#[ignore = "not held against the lowering of these kinds yet"]
 fn security_groups() {
     judge("security-groups");
 }
@@ -124,7 +122,6 @@ fn kubernetes_documentation() {
 }
 
 #[test]
-#[ignore = "not held against the lowering of these kinds yet"]
 fn network_policy_api_conformance() {
     assert_eq!(judge("upstream/conformance"), 24);
 }
