@@ -209,15 +209,13 @@ impl Policies {
             sets.extend(groups.filter_map(|group| self.sets.number(&group)));
         }
         let mut memberships = Vec::with_capacity(sets.len() * addresses.len());
-        let of = |set: PeerSetId, addresses: &[IpAddr]| {
-            let own = addresses.iter().map(|address| Address::from(*address));
-            own.map(move |address| (set, address)).collect::<Vec<_>>()
+        let mut join = |set: PeerSetId, addresses: &[IpAddr]| {
+            let addresses = addresses.iter().map(|address| Address::from(*address));
+            memberships.extend(addresses.map(|address| (set, address)));
         };
-        for set in &sets {
-            memberships.extend(of(*set, &addresses));
-        }
+        sets.iter().for_each(|set| join(*set, &addresses));
         for (set, held) in self.sets.enter(&sets, &addresses, &facts.named_ports) {
-            memberships.extend(of(set, &held));
+            join(set, &held);
         }
         memberships.sort_unstable();
         memberships

@@ -3,6 +3,7 @@
 mod cases;
 mod flows;
 mod hostile;
+mod lowering;
 mod objects;
 mod policy;
 mod policy_kinds;

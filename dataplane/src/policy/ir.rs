@@ -146,7 +146,7 @@ pub enum Ports {
 /// Ports of one protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct PortRange {
-    /// TCP, UDP or SCTP.
+    /// Any protocol: a range of one without ports is all of that protocol.
     pub protocol: Protocol,
     /// First port.
     pub first: u16,

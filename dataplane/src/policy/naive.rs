@@ -145,15 +145,21 @@ fn matches_block(block: &Block, ip: IpAddr) -> bool {
     block.prefix.contains(&ip) && !block.except.iter().any(|except| except.contains(&ip))
 }
 
-/// Whether `ports` holds `port` of `protocol`. A protocol without ports is only in [`Ports::Any`]
-/// (semantics D12), whatever number the caller took for its port.
+/// Whether `ports` holds `port` of `protocol`. A protocol without ports is in [`Ports::Any`] and in
+/// ranges of its own (semantics D12), whatever number the caller took for its port; one with ports
+/// whose port cannot be read is in [`Ports::Any`] alone.
 pub fn matches_port(ports: &Ports, protocol: Protocol, port: Option<u16>) -> bool {
     let holds = |range: &PortRange| {
-        let Some(port) = port else { return false };
-        range.protocol == protocol && range.first <= port && port <= range.last
+        range.protocol == protocol
+            && range.first <= range.last
+            && match port {
+                _ if !protocol.has_ports() => true,
+                Some(port) => range.first <= port && port <= range.last,
+                None => false,
+            }
     };
     match ports {
         Ports::Any => true,
-        Ports::List(ranges) => protocol.has_ports() && ranges.iter().any(holds),
+        Ports::List(ranges) => ranges.iter().any(holds),
     }
 }

@@ -1,10 +1,10 @@
 //! What is left to decide once the peer is known: protocol and port to decision.
 //!
-//! Protocols and ports lie on one line: 65,536 places each for TCP, UDP and SCTP, and one last
-//! place for everything that has no port. A class of peers has that line cut into stretches, each
-//! with one decision. It is kept as a small search tree of [`Node`]s: cache lines that each hold
-//! the stretches of five rules for a port, or more of those that have something in common. Most
-//! lines are one node.
+//! Protocols and ports lie on one line: 65,536 places each for TCP, UDP and SCTP, and at its end one
+//! place for each protocol, where its packets without a port are. A class of peers has that line cut
+//! into stretches, each with one decision. It is kept as a small search tree of [`Node`]s: cache
+//! lines that each hold the stretches of five rules for a port, or more of those that have something
+//! in common. Most lines are one node.
 //!
 //! Each class has the first node of its line, the root, for itself, where its number says. Equal
 //! nodes below are kept once, so that equal lines have equal roots.
@@ -20,11 +20,11 @@ use crate::Protocol;
 /// The protocols with ports, in the order of their stretches.
 const WITH_PORTS: [Protocol; 3] = [Protocol::TCP, Protocol::UDP, Protocol::SCTP];
 
-/// The place of everything that has no port.
+/// The first of the places without a port, by protocol number.
 const NO_PORT: u32 = (WITH_PORTS.len() as u32) << 16;
 
 /// One after the last place.
-pub(super) const END: u32 = NO_PORT + 1;
+pub(super) const END: u32 = NO_PORT + 256;
 
 /// Numbers that a node holds.
 const SLOTS: usize = 16;
@@ -44,7 +44,7 @@ pub(super) fn place(protocol: Protocol, port: Option<u16>) -> u32 {
         (Protocol::TCP, Some(port)) => port,
         (Protocol::UDP, Some(port)) => 1 << 16 | port,
         (Protocol::SCTP, Some(port)) => 2 << 16 | port,
-        _ => NO_PORT,
+        _ => NO_PORT + protocol.0 as u32,
     }
 }
 
@@ -52,14 +52,18 @@ pub(super) fn place(protocol: Protocol, port: Option<u16>) -> u32 {
 /// are left out.
 pub(super) fn places(ports: &Ports) -> Vec<(u32, u32)> {
     let of = |range: &PortRange| {
-        let start = WITH_PORTS.iter().position(|&p| p == range.protocol)?;
+        if range.first > range.last {
+            return None;
+        }
+        let Some(start) = WITH_PORTS.iter().position(|&p| p == range.protocol) else {
+            let only = NO_PORT + u32::from(range.protocol.0);
+            return Some((only, only + 1));
+        };
         let start = (start as u32) << 16;
-        (range.first <= range.last).then(|| {
-            (
-                start + u32::from(range.first),
-                start + u32::from(range.last) + 1,
-            )
-        })
+        Some((
+            start + u32::from(range.first),
+            start + u32::from(range.last) + 1,
+        ))
     };
     match ports {
         Ports::Any => vec![(0, END)],
@@ -288,9 +292,20 @@ mod tests {
             edge(Protocol::SCTP, 0),
             edge(Protocol::SCTP, u16::MAX),
             edge(Protocol::ICMP, 7),
+            edge(Protocol::ICMPV6, 7),
         ];
         assert!(in_order.is_sorted_by(|a, b| a < b), "{in_order:?}");
-        assert_eq!(place(Protocol::TCP, None), NO_PORT);
+        let all_tcp = PortRange {
+            protocol: Protocol::TCP,
+            first: 0,
+            last: u16::MAX,
+        };
+        let held = places(&Ports::List([all_tcp].into()));
+        let without = place(Protocol::TCP, None);
+        assert!(
+            held.iter()
+                .all(|&(first, end)| without < first || end <= without)
+        );
         for (at, protocol) in (0..).zip(WITH_PORTS) {
             assert_eq!(edge(protocol, 9), at << 16 | 9, "as `places` has it");
         }

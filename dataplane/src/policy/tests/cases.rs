@@ -163,21 +163,37 @@ fn protocols_are_apart_and_ranges_inclusive() {
 }
 
 #[test]
-fn protocols_without_ports_pass_by_rules_without_ports_only() {
+fn protocols_without_ports_pass_by_rules_without_ports_or_of_their_own() {
     // D12; the number is what an echo request's identifier would look like.
     let by_port = peers(&["10.0.0.1/32"]);
     let by_port = allow(
         1,
         0,
         by_port,
-        ports(&[(TCP, 0, 65535), (Protocol::ICMP, 0, 65535)]),
+        ports(&[(TCP, 0, 65535), (Protocol::UDP, 0, 65535)]),
     );
     let any = allow(1, 1, peers(&["10.0.0.2/32"]), Ports::Any);
-    let table = table(chain(&[1], &[by_port, any]));
+    // Of a security group: a protocol is all of it.
+    let icmp = peers(&["10.0.0.3/32"]);
+    let icmp = allow(1, 2, icmp, ports(&[(Protocol::ICMP, 0, 65535)]));
+    let table = table(chain(&[1], &[by_port, any, icmp]));
     for port in [None, Some(0), Some(80)] {
         assert!(!ingress(&table, "10.0.0.1", Protocol::ICMP, port).accept);
         assert!(ingress(&table, "10.0.0.2", Protocol::ICMP, port).accept);
         assert!(ingress(&table, "10.0.0.2", Protocol(47), port).accept);
+        assert!(ingress(&table, "10.0.0.3", Protocol::ICMP, port).accept);
+        for other in [
+            Protocol(0),
+            Protocol(2),
+            Protocol::ICMPV6,
+            TCP,
+            Protocol::UDP,
+        ] {
+            assert!(
+                !ingress(&table, "10.0.0.3", other, port).accept,
+                "{other:?}"
+            );
+        }
     }
     // TCP whose port could not be read.
     assert!(!ingress(&table, "10.0.0.1", TCP, None).accept);

@@ -11,7 +11,7 @@ use proptest::sample::Index;
 use super::super::ir::EndpointPolicy;
 use super::super::naive::{self, PeerSets};
 use super::super::{ChainId, Compiler, EndpointSlot, PolicyTable, Slot};
-use super::property::{SETS, address, endpoints, run_some};
+use super::property::{SETS, WITHOUT_PORTS, address, endpoints, run_some};
 use super::*;
 use crate::{Address, Direction};
 
@@ -80,7 +80,8 @@ fn ports() -> Vec<(Protocol, Option<u16>)> {
     ];
     let with_ports = [Protocol::TCP, Protocol::UDP, Protocol::SCTP];
     let every = |protocol| numbers.map(|port| (protocol, Some(port)));
-    let none = [(Protocol::TCP, None), (Protocol::ICMP, None)];
+    let none = WITHOUT_PORTS.into_iter().chain([Protocol::TCP]);
+    let none = none.map(|protocol| (protocol, None));
     with_ports.into_iter().flat_map(every).chain(none).collect()
 }
 

@@ -84,9 +84,18 @@ fn port() -> impl Strategy<Value = u16> + Clone {
     select(vec![0, 1, 2, 79, 80, 81, 82, 443, 65533, 65534, 65535])
 }
 
+/// Some of the protocols without ports, the least and the greatest number among them.
+pub(super) const WITHOUT_PORTS: [Protocol; 5] = [
+    Protocol(0),
+    Protocol::ICMP,
+    Protocol(47),
+    Protocol::ICMPV6,
+    Protocol(255),
+];
+
 fn protocol() -> impl Strategy<Value = Protocol> + Clone {
     let known = [Protocol::TCP, Protocol::UDP, Protocol::SCTP, Protocol::ICMP];
-    prop_oneof![8 => select(known.to_vec()), 1 => any::<u8>().prop_map(Protocol)]
+    prop_oneof![8 => select(known.to_vec()), 1 => select(WITHOUT_PORTS.to_vec())]
 }
 
 fn some_ports() -> impl Strategy<Value = Ports> + Clone {
