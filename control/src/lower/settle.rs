@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use dataplane::policy::ChainId;
 use dataplane::policy::ir::{EndpointPolicy, PeerSetId, Peers};
@@ -25,20 +26,26 @@ impl Policies {
     pub(super) fn put(&mut self, key: &Key, object: Option<&Object>) {
         let (namespace, name) = (&key.namespace, &key.name);
         match (key.kind.api_version, key.kind.kind) {
-            ("v1", "Namespace") => {
-                if self.namespaces.put(name, object.map(Labels::of)) {
-                    self.pods.mark_namespace(name);
-                }
-            }
+            ("v1", "Namespace") => self.put_namespace(name, object.map(Labels::of)),
             ("v1", "Pod") => self.pods.put(namespace, name, object),
             ("v1", "Node") => self.nodes.put(name, object),
             ("v1", "ServiceAccount") => {
-                if self.accounts.put(namespace, name, object.map(Labels::of)) {
-                    self.pods.mark_account(namespace, name);
-                }
+                self.put_account(namespace, name, object.map(Labels::of));
             }
             _ if is_policy(key) => self.put_policy(key, object),
             _ => {}
+        }
+    }
+
+    fn put_namespace(&mut self, name: &Arc<str>, labels: Option<Labels>) {
+        if self.namespaces.put(name, labels) {
+            self.pods.mark_namespace(name);
+        }
+    }
+
+    fn put_account(&mut self, namespace: &Arc<str>, name: &Arc<str>, labels: Option<Labels>) {
+        if self.accounts.put(namespace, name, labels) {
+            self.pods.mark_account(namespace, name);
         }
     }
 
