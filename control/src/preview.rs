@@ -155,10 +155,13 @@ fn examples<'a>(prefix: &'a IpNet, inside: &'a [&IpNet]) -> impl Iterator<Item =
         .chain(behind.filter(|address| prefix.contains(address)))
 }
 
+/// Where decisions may change with the port, in order.
+type Cuts = Rc<[(Protocol, u16)]>;
+
 struct Comparing<'a> {
     comparison: &'a Comparison<'a>,
     /// Where decisions of an endpoint may change with the port, in either table, in order.
-    cuts: HashMap<(EndpointSlot, Direction), Rc<[(Protocol, u16)]>>,
+    cuts: HashMap<(EndpointSlot, Direction), Cuts>,
     decisions: usize,
     left_out: u64,
     opens: Grouping,
@@ -223,7 +226,7 @@ impl Comparing<'_> {
         stretches
     }
 
-    fn cuts(&mut self, slot: EndpointSlot, direction: Direction) -> Rc<[(Protocol, u16)]> {
+    fn cuts(&mut self, slot: EndpointSlot, direction: Direction) -> Cuts {
         if let Some(known) = self.cuts.get(&(slot, direction)) {
             return known.clone();
         }
@@ -240,7 +243,7 @@ impl Comparing<'_> {
             .collect();
         cuts.sort_unstable();
         cuts.dedup();
-        let cuts: Rc<[(Protocol, u16)]> = cuts.into();
+        let cuts: Cuts = cuts.into();
         self.cuts.insert((slot, direction), cuts.clone());
         cuts
     }

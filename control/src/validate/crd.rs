@@ -40,7 +40,7 @@ impl<'a> Schema<'a> {
 
     /// What stands at `path` (`spec.ingress[0].action`), unless it is absent or null.
     pub(super) fn at(&self, path: &str) -> Option<&'a Value> {
-        let pointer = path.replace('.', "/").replace('[', "/").replace(']', "");
+        let pointer = path.replace(['.', '['], "/").replace(']', "");
         let found = self.object.pointer(&format!("/{pointer}"));
         found.filter(|value| !value.is_null())
     }
