@@ -103,7 +103,7 @@ impl Objects {
         let mut numbers = Numbers(u64::from(number) << 32 | u64::from(turn));
         let peer = json!({"matchLabels": {"app": format!("a{}", numbers.below(APPS))}});
         let mut from = vec![json!({"podSelector": peer})];
-        if within % 4 == 0 {
+        if within.is_multiple_of(4) {
             let team = format!("t{}", numbers.below(TEAMS));
             from.push(json!({
                 "namespaceSelector": {"matchLabels": {"team": team}}, "podSelector": peer,
@@ -115,7 +115,7 @@ impl Objects {
             "policyTypes": ["Ingress"],
             "ingress": [{"from": from, "ports": [{"protocol": "TCP", "port": port}]}],
         });
-        if within % 8 == 0 {
+        if within.is_multiple_of(8) {
             spec["policyTypes"] = json!(["Ingress", "Egress"]);
             let cidr = format!("{}.{}.0.0/16", 20 + numbers.below(80), numbers.below(256));
             spec["egress"] = json!([{

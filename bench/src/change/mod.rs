@@ -144,7 +144,7 @@ impl Change {
             Change::Pod => {
                 // Beyond those that are there: comes in one turn, goes in the next.
                 let pod = objects.counts.pods + turn / 2 % 100;
-                if turn % 2 == 0 {
+                if turn.is_multiple_of(2) {
                     return ("apply", json!({"objects": [objects.pod(pod, 0)]}));
                 }
                 let (namespace, name) = objects.pod_name(pod);

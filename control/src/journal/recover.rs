@@ -162,11 +162,8 @@ impl Reading {
             }
             bytes += length;
         }
-        if !self
-            .damage
-            .as_ref()
-            .is_some_and(|damage| damage.at.0 == number)
-        {
+        let damage = self.damage.as_ref();
+        if damage.is_none_or(|damage| damage.at.0 != number) {
             held = bytes;
         }
         self.lengths.push((number, held));

@@ -106,7 +106,7 @@ fn refusal(folder: &Folder) -> JournalError {
 }
 
 fn read(folder: &Folder) -> Vec<Record> {
-    changes(open(&folder).1)
+    changes(open(folder).1)
 }
 
 /// A store with as many objects, the last of them of that generation.
