@@ -16,8 +16,14 @@ const PORT: u16 = 9;
 const BYTES: usize = 18;
 /// Datagrams are sent in groups, one group in this time.
 const GROUP: Duration = Duration::from_micros(500);
-/// How long the most that goes through is looked for.
-const SEARCH: Duration = Duration::from_secs(3);
+/// How long a rate is tried.
+const PROBE: Duration = Duration::from_millis(700);
+/// The share that may be lost of what still counts as sustained.
+const LOSS: f64 = 0.02;
+/// The first rate that is tried, datagrams a second.
+const FIRST: f64 = 2_000.0;
+/// How often the range between a rate that is sustained and one that is not is halved.
+const HALVINGS: u32 = 4;
 
 fn setup(error: impl std::fmt::Display) -> BenchError {
     BenchError::Setup(error.to_string())
@@ -44,11 +50,11 @@ pub struct Throughput {
 }
 
 impl Load {
-    /// Sends from the first pod to the second, so many a second; none sends as many as it can.
+    /// Sends from the first pod to the second, so many a second.
     pub fn start(
         talkers: &[Namespace; 2],
         addresses: [&str; 2],
-        rate: Option<f64>,
+        rate: f64,
     ) -> Result<Load, BenchError> {
         let bind = |index: usize, port: u16| -> Result<UdpSocket, BenchError> {
             let bound = talkers[index].run(|| UdpSocket::bind((addresses[index], port)));
@@ -95,34 +101,51 @@ impl Load {
         }
     }
 
-    /// The most that arrives when as many are sent as can be.
-    pub fn most(talkers: &[Namespace; 2], addresses: [&str; 2]) -> Result<Throughput, BenchError> {
-        let load = Load::start(talkers, addresses, None)?;
-        std::thread::sleep(SEARCH);
-        let throughput = load.throughput();
-        if throughput.received_per_second < 1.0 {
-            return Err(setup("nothing goes from pod to pod"));
+    /// The most datagrams a second of which fewer than [`LOSS`] are lost.
+    pub fn most(talkers: &[Namespace; 2], addresses: [&str; 2]) -> Result<f64, BenchError> {
+        let sustains = |rate: f64| -> Result<bool, BenchError> {
+            let load = Load::start(talkers, addresses, rate)?;
+            std::thread::sleep(PROBE);
+            let Throughput {
+                sent_per_second,
+                received_per_second,
+            } = load.throughput();
+            let all_sent = sent_per_second >= rate * (1.0 - LOSS);
+            Ok(all_sent && received_per_second >= sent_per_second * (1.0 - LOSS))
+        };
+        let mut good = FIRST;
+        if !sustains(good)? && !sustains(good)? {
+            return Err(setup(format!(
+                "not even {good} datagrams a second go from pod to pod"
+            )));
         }
-        Ok(throughput)
+        while sustains(good * 2.0)? {
+            good *= 2.0;
+        }
+        let mut bad = good * 2.0;
+        for _ in 0..HALVINGS {
+            let middle = (good + bad) / 2.0;
+            if sustains(middle)? {
+                good = middle;
+            } else {
+                bad = middle;
+            }
+        }
+        Ok(good)
     }
 }
 
-fn send(socket: &UdpSocket, rate: Option<f64>, stop: &AtomicBool, sent: &AtomicU64) {
+fn send(socket: &UdpSocket, rate: f64, stop: &AtomicBool, sent: &AtomicU64) {
     let (begun, mut count) = (Instant::now(), 0_u64);
     while !stop.load(Ordering::Relaxed) {
-        let due = match rate {
-            Some(rate) => (begun.elapsed().as_secs_f64() * rate) as u64,
-            None => count + 64,
-        };
-        while count < due {
+        let due = (begun.elapsed().as_secs_f64() * rate) as u64;
+        while count < due && !stop.load(Ordering::Relaxed) {
             // A full queue is a loss like any other.
             let _ = socket.send(&[0; BYTES]);
             count += 1;
         }
         sent.store(count, Ordering::Relaxed);
-        if rate.is_some() {
-            std::thread::sleep(GROUP);
-        }
+        std::thread::sleep(GROUP);
     }
 }
 

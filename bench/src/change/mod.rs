@@ -48,6 +48,9 @@ pub struct Arguments {
     pub workers: Vec<u16>,
 }
 
+/// Longer ones count as this long.
+const LONGEST_NS: u64 = 60_000_000_000;
+
 /// Latencies of one kind of change, in microseconds.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -74,7 +77,8 @@ fn latency(of: &Histogram<u64>) -> Latency {
 }
 
 fn histogram() -> Result<Histogram<u64>, BenchError> {
-    Histogram::new(3).map_err(|error| BenchError::Setup(error.to_string()))
+    Histogram::new_with_bounds(1, LONGEST_NS, 3)
+        .map_err(|error| BenchError::Setup(error.to_string()))
 }
 
 fn nanos(duration: Duration) -> u64 {
@@ -184,9 +188,9 @@ pub fn run(arguments: &Arguments) -> Result<Report, BenchError> {
     let traffic = allow_traffic(&mut stopwatch, &objects)?;
     let addresses = [&*traffic[0], &*traffic[1]];
     let most = Load::most(&node.talkers, addresses)?;
-    let rate = most.received_per_second * HALF;
+    let rate = most * HALF;
     for change in Change::ALL {
-        let load = Load::start(&node.talkers, addresses, Some(rate))?;
+        let load = Load::start(&node.talkers, addresses, rate)?;
         std::thread::sleep(Duration::from_millis(300));
         let row = measure(
             &mut stopwatch,
@@ -221,7 +225,7 @@ pub fn run(arguments: &Arguments) -> Result<Report, BenchError> {
              before the request is written until the reply is read, by one client on the same \
              machine. In the daemon: from the request's arrival to the last worker's \
              acknowledgement. Journal: written before publication. Half load: {:.0} datagrams a \
-             second of 60 octets from pod to pod, of {:.0} that go through at most. \
+             second of 60 octets from pod to pod, of {:.0} that it sustains. \
              The objects were stored in {:.1} s, {} ports plugged in in {:.1} s. Daemon: {:.0} MiB \
              of its own, {:.0} MiB shared; restarted it served after {:.2} s with {:.0} MiB.",
             objects.counts.policies,
@@ -229,7 +233,7 @@ pub fn run(arguments: &Arguments) -> Result<Report, BenchError> {
             objects.counts.local,
             arguments.changes,
             rate,
-            most.received_per_second,
+            most,
             loaded.as_secs_f64(),
             objects.counts.local,
             plugged.as_secs_f64(),
