@@ -346,7 +346,8 @@ pub struct Mutation {
     pub workers: Workers,
     /// From publication to the last acknowledgement, µs.
     pub elapsed_micros: u64,
-    /// From the request's arrival to the reply, which follows the last acknowledgement, µs.
+    /// From the arrival of the request's last byte to the last acknowledgement, µs; 0 if nothing had
+    /// to be published.
     #[serde(default)]
     pub request_micros: u64,
     /// Of a change that was asked for and not made (`dryRun`): what it would do.

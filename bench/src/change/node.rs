@@ -73,8 +73,8 @@ impl Node {
         let text = format!(
             "instance = '{name}'\nnode_name = 'n1'\nsocket = '{folder}/weir.sock'\n\
              runtime_dir = '{folder}'\nstate_dir = '{state}'\nworkers = {cores:?}\n\
-             pod_ranges = ['10.64.0.0/12']\n[umem]\nchunks = 16384\nchunk_bytes = 2048\n[host_port]\naddresses = ['10.254.0.1']\n\
-             [log]\npath = '{folder}/network-policy.log'\n",
+             pod_ranges = ['10.64.0.0/12']\n[umem]\nchunks = 16384\nchunk_bytes = 2048\n\
+             [host_port]\naddresses = ['10.254.0.1']\n[log]\npath = '{folder}/network-policy.log'\n",
             name = node.name,
             folder = node.folder.display(),
             state = state.display(),

@@ -127,24 +127,22 @@ impl<P: Plane> Daemon<P> {
             }
         }
         let mut preview = None;
+        let as_it_was = Live {
+            request_micros: 0,
+            ..self.live
+        };
         let live = if dry_run {
             preview = Some(self.preview(&cluster, &events)?);
-            self.live
+            as_it_was
         } else if events.is_empty() {
-            self.live
+            as_it_was
         } else {
             self.commit(cluster, &events)?
         };
         Ok(Mutation {
             preview,
-            request_micros: self.request_micros(),
             ..mutation(&outcomes, warnings, live)
         })
-    }
-
-    /// Since the request that is answered was here, µs.
-    pub(super) fn request_micros(&self) -> u64 {
-        u64::try_from(self.arrived.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     fn check_generation(&self, expected: Option<u64>) -> Result<(), ErrorObject> {
@@ -287,7 +285,7 @@ fn mutation(outcomes: &[Outcome], warnings: Vec<String>, live: Live) -> Mutation
         workers: live.workers,
         elapsed_micros: live.elapsed_micros,
         preview: None,
-        request_micros: 0,
+        request_micros: live.request_micros,
     }
 }
 

@@ -206,7 +206,7 @@ impl<P: Plane> Daemon<P> {
             workers: live.workers,
             elapsed_micros: live.elapsed_micros,
             preview: None,
-            request_micros: self.request_micros(),
+            request_micros: live.request_micros,
         })
     }
 

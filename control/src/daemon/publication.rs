@@ -112,6 +112,7 @@ impl<P: Plane> Daemon<P> {
         let generation = snapshot.generation();
         let newest = snapshot.clone();
         let published = self.plane.publish(snapshot);
+        let since_request = self.arrived.elapsed().as_micros();
         if let Err(EngineError::StaleGeneration { .. }) = published {
             let message = format!("the workers refuse generation {}", generation.0);
             return Err(refused(Reason::InternalError, message));
@@ -138,6 +139,7 @@ impl<P: Plane> Daemon<P> {
                 total: total as u32,
             },
             elapsed_micros: 0,
+            request_micros: u64::try_from(since_request).unwrap_or(u64::MAX),
         };
         self.keep_grounds();
         match published {

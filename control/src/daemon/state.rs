@@ -43,6 +43,8 @@ pub struct Live {
     pub workers: Workers,
     /// From publication to the last acknowledgement, µs.
     pub elapsed_micros: u64,
+    /// From the arrival of the request that asked for it to the last acknowledgement, µs.
+    pub request_micros: u64,
 }
 
 /// The daemon.
