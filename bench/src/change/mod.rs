@@ -5,6 +5,7 @@ mod load;
 mod node;
 mod peers;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -46,6 +47,9 @@ pub struct Arguments {
     /// Cores of the daemon's workers.
     #[arg(long, value_delimiter = ',', default_value = "0,1")]
     pub workers: Vec<u16>,
+    /// Where the daemon's journal is made: on a disk, as that of a real one.
+    #[arg(long, default_value = "/var/tmp")]
+    pub state_dir: PathBuf,
 }
 
 /// Longer ones count as this long.
@@ -170,7 +174,7 @@ pub fn run(arguments: &Arguments) -> Result<Report, BenchError> {
     };
     let mut rows = Vec::new();
     let mut notes = Vec::new();
-    let mut node = Node::start(&arguments.workers)?;
+    let mut node = Node::start(&arguments.workers, &arguments.state_dir)?;
     let loaded = node.load(&objects)?;
     let plugged = node.plug_in(&objects)?;
     let mut numbers = Numbers(1);

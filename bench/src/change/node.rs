@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,7 @@ fn setup(error: impl std::fmt::Display) -> BenchError {
 pub struct Node {
     name: String,
     folder: PathBuf,
+    state: PathBuf,
     namespace: Namespace,
     /// The two pods that send to each other, each in a namespace of its own; the rest share one.
     pub talkers: [Namespace; 2],
@@ -49,8 +50,9 @@ pub struct Memory {
 }
 
 impl Node {
-    /// Makes the namespaces and starts the daemon, with workers on these cores.
-    pub fn start(cores: &[u16]) -> Result<Node, BenchError> {
+    /// Makes the namespaces and starts the daemon, with workers on these cores and its journal in a
+    /// folder of its own in `state`.
+    pub fn start(cores: &[u16], state: &Path) -> Result<Node, BenchError> {
         let name = format!("weir-bench-{}", std::process::id());
         let folder = PathBuf::from("/run").join(&name);
         fs::create_dir_all(&folder).map_err(setup)?;
@@ -63,13 +65,11 @@ impl Node {
             namespace: create("")?,
             talkers: [create("-a")?, create("-b")?],
             others: create("-pods")?,
+            state: state.join(&name),
             name,
             folder,
             daemon: None,
         };
-        let state = std::env::var_os("WEIR_BENCH_STATE").map_or(node.folder.join("state"), |dir| {
-            PathBuf::from(dir).join(&node.name)
-        });
         let text = format!(
             "instance = '{name}'\nnode_name = 'n1'\nsocket = '{folder}/weir.sock'\n\
              runtime_dir = '{folder}'\nstate_dir = '{state}'\nworkers = {cores:?}\n\
@@ -77,7 +77,7 @@ impl Node {
              [host_port]\naddresses = ['10.254.0.1']\n[log]\npath = '{folder}/network-policy.log'\n",
             name = node.name,
             folder = node.folder.display(),
-            state = state.display(),
+            state = node.state.display(),
         );
         fs::write(node.folder.join("weir.toml"), text).map_err(setup)?;
         node.start_daemon()?;
@@ -236,9 +236,7 @@ impl Drop for Node {
         for suffix in ["", "-a", "-b", "-pods"] {
             let _ = Namespace::delete(&format!("{}{suffix}", self.name));
         }
-        if let Some(folder) = std::env::var_os("WEIR_BENCH_STATE") {
-            let _ = fs::remove_dir_all(PathBuf::from(folder).join(&self.name));
-        }
+        let _ = fs::remove_dir_all(&self.state);
         let _ = fs::remove_dir_all(&self.folder);
         let _ = fs::remove_dir_all(PathBuf::from("/sys/fs/bpf/weir").join(&self.name));
     }
