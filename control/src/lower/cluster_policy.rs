@@ -21,11 +21,12 @@ use crate::selector::Selector;
 pub fn draft(object: &Object) -> Option<Draft> {
     if let Some(policy) = object.as_cluster_network_policy() {
         let spec = &policy.spec;
-        let (tier, readable) = match spec.tier.as_str() {
+        let (tier, known) = match spec.tier.as_str() {
             "Admin" => (Tier::Admin, true),
             "Baseline" => (Tier::Baseline, true),
             _ => (Tier::Admin, false),
         };
+        let readable = known && spec.unknown.is_empty();
         let place = (tier, spec.priority, 1);
         let ingress = spec.ingress.iter().map(cluster_ingress);
         let egress = spec.egress.iter().map(cluster_egress);
@@ -40,7 +41,7 @@ pub fn draft(object: &Object) -> Option<Draft> {
     }
     if let Some(policy) = object.as_admin_network_policy() {
         let spec = &policy.spec;
-        let readable = true;
+        let readable = spec.unknown.is_empty();
         let place = (Tier::Admin, spec.priority, 0);
         let ingress = spec.ingress.iter().map(|rule| admin_ingress(rule, true));
         let egress = spec.egress.iter().map(|rule| admin_egress(rule, true));
@@ -54,7 +55,7 @@ pub fn draft(object: &Object) -> Option<Draft> {
         ));
     }
     let spec = &object.as_baseline_admin_network_policy()?.spec;
-    let readable = true;
+    let readable = spec.unknown.is_empty();
     let place = (Tier::Baseline, i32::MAX, 2);
     let ingress = spec.ingress.iter().map(|rule| admin_ingress(rule, false));
     let egress = spec.egress.iter().map(|rule| admin_egress(rule, false));

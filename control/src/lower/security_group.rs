@@ -23,18 +23,19 @@ use crate::selector::Selector;
 pub fn draft(object: &Object) -> Option<Draft> {
     if let Some(group) = object.as_security_group() {
         let spec = &group.spec;
+        let readable = spec.unknown.is_empty();
         let chain = |rules: &Option<Vec<SecurityGroupRule>>| DraftChain {
             isolates: false,
             rules: rules
                 .iter()
                 .flatten()
-                .map(|rule| allow(rule).unwrap_or_else(|| DraftRule::unreadable(Action::Accept)))
+                .map(|rule| allow(rule).filter(|_| readable))
+                .map(|rule| rule.unwrap_or_else(|| DraftRule::unreadable(Action::Accept)))
                 .collect(),
         };
         return Some(Draft {
             order: Order::plain(Tier::SecurityGroup, object),
-            // What a group allows is not a matter of who is bound to it.
-            audit: false,
+            audit: is_audit(object),
             subject: Subject::Group(object.key().name.clone()),
             groups: Vec::new(),
             ingress: chain(&spec.ingress),

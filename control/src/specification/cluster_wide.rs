@@ -234,25 +234,22 @@ impl Case<'_> {
             return None;
         }
         let namespace = self.namespace_of(self.subject);
-        let whole = about.unknown.is_empty();
-        let (selects, readable) = match (&about.namespaces, &about.pods) {
-            (Some(by), None) => (
-                selectors::readable_part_holds(by, namespace),
-                whole && selectors::is_readable(by),
-            ),
-            (None, Some(both)) => {
-                let (namespaces, labels) = (&both.namespace_selector, &both.pod_selector);
-                let pod = Some(self.subject.object);
-                let readable = selectors::is_readable(namespaces) && selectors::is_readable(labels);
-                (
-                    selectors::readable_part_holds(namespaces, namespace)
-                        && selectors::readable_part_holds(labels, pod),
-                    whole && readable && both.unknown.is_empty(),
-                )
-            }
-            // Nobody knows whom it means: everybody.
-            _ => (true, false),
-        };
+        let mut selects = true;
+        // Exactly one of them is valid; both select what both do, neither everybody.
+        let mut readable =
+            about.unknown.is_empty() && about.namespaces.is_some() != about.pods.is_some();
+        if let Some(selector) = &about.namespaces {
+            readable &= selectors::is_readable(selector);
+            selects &= selectors::readable_part_holds(selector, namespace);
+        }
+        if let Some(both) = &about.pods {
+            readable &= both.unknown.is_empty()
+                && selectors::is_readable(&both.namespace_selector)
+                && selectors::is_readable(&both.pod_selector);
+            let pod = Some(self.subject.object);
+            selects &= selectors::readable_part_holds(&both.namespace_selector, namespace)
+                && selectors::readable_part_holds(&both.pod_selector, pod);
+        }
         selects.then_some(readable)
     }
 

@@ -12,7 +12,8 @@
 //!
 //! **ClusterNetworkPolicy, AdminNetworkPolicy, BaselineAdminNetworkPolicy.** A rule that cannot be
 //! read *as a whole* fails closed, in its place in the order: Accept (Allow) matches no traffic;
-//! Deny, Pass and an action that nobody knows deny all traffic of the subject in that direction.
+//! Deny, Pass and an action that the kind does not have deny all traffic of the subject in that
+//! direction.
 //! It cannot be read if
 //!
 //! * the rule, a peer, a protocol or anything below them has an unknown member;
@@ -25,9 +26,11 @@
 //!   below end) or not exactly one of the two, a protocol's name is none of TCP, UDP, SCTP, a
 //!   named port is the empty text, or named ports stand beside peers of `networks` or `nodes`;
 //! * the policy itself cannot be read: its spec has an unknown member, its tier is unknown (it is
-//!   then of the Admin tier), or its subject has unknown members or a selector that cannot be read
-//!   (it is then every pod that the readable part selects), or not exactly one member that is
-//!   known (it is then every pod).
+//!   then of the Admin tier), or its subject has unknown members, a selector that cannot be read,
+//!   or not exactly one member. The subject is then every pod that what can be read of it selects:
+//!   with two members the pods that both select, with none all pods.
+//!
+//! A rule that can be read but for its action denies what it matches.
 //!
 //! What validation refuses for its size alone (too many rules, long names) is read.
 //!
