@@ -96,7 +96,7 @@ impl PolicyTable {
     ///
     /// `peer` is the other end: the source for [`Direction::Ingress`], the
     /// destination for [`Direction::Egress`]. `destination_port` counts for TCP, UDP and SCTP
-    /// only; without one only rules for any port match (semantics D12).
+    /// only; without one only rules for any port match, or for the protocol as such (semantics D12).
     ///
     /// A slot that the table does not hold drops: tier [`Tier::Default`], no policy (D10).
     pub fn decide(
