@@ -171,27 +171,39 @@ impl Policies {
 
     /// Looks again at what is compiled for every endpoint that a policy is about.
     pub(super) fn mark_subjects(&mut self, index: PolicyIndex) {
-        let concerned = |endpoint: &&Attached| -> bool {
-            let pod = endpoint.pod.and_then(|pod| self.pods.get(pod));
-            let Some((pod, facts)) = pod.and_then(|pod| Some((pod, pod.facts.as_ref()?))) else {
-                return false;
-            };
-            match self.policies.get(index).map(|policy| &policy.draft.subject) {
-                Some(Subject::Group(name)) => self.groups_of(pod, facts, true).contains(name),
-                _ => self
-                    .policies
-                    .subject(index)
-                    .is_some_and(|(scope, selector)| {
-                        self.namespaces.holds(scope, &pod.namespace)
-                            && facts.labels.satisfy(selector)
-                    }),
-            }
+        let subject = self.policies.subject(index);
+        let found: Vec<String> = match subject.and_then(|(scope, _)| self.namespaces.only(scope)) {
+            Some(namespace) => self.uids_about(index, self.endpoints.iter_in(namespace)),
+            None => self.uids_about(index, self.endpoints.iter()),
         };
-        let unmarked = self.endpoints.iter_unmarked();
-        let found: Vec<String> = unmarked
-            .filter(concerned)
-            .map(|endpoint| endpoint.local.uid.clone())
-            .collect();
         found.iter().for_each(|uid| self.endpoints.mark(uid));
+    }
+
+    /// The UIDs of those endpoints that a policy is about and that are not marked yet.
+    fn uids_about<'a>(
+        &self,
+        index: PolicyIndex,
+        endpoints: impl Iterator<Item = &'a Attached>,
+    ) -> Vec<String> {
+        let found = endpoints.filter(|endpoint| {
+            !self.endpoints.is_marked(&endpoint.local.uid) && self.is_about(index, endpoint)
+        });
+        found.map(|endpoint| endpoint.local.uid.clone()).collect()
+    }
+
+    fn is_about(&self, index: PolicyIndex, endpoint: &Attached) -> bool {
+        let pod = endpoint.pod.and_then(|pod| self.pods.get(pod));
+        let Some((pod, facts)) = pod.and_then(|pod| Some((pod, pod.facts.as_ref()?))) else {
+            return false;
+        };
+        if let Some(Subject::Group(name)) =
+            self.policies.get(index).map(|policy| &policy.draft.subject)
+        {
+            return self.groups_of(pod, facts, true).contains(name);
+        }
+        let subject = self.policies.subject(index);
+        subject.is_some_and(|(scope, selector)| {
+            self.namespaces.holds(scope, &pod.namespace) && facts.labels.satisfy(selector)
+        })
     }
 }

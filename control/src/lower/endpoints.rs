@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use dataplane::policy::{ChainId, EndpointSlot};
+use dataplane::policy::{ChainId, EndpointSlot, Slot};
 
 use super::pods::PodIndex;
 
@@ -38,6 +38,15 @@ impl Chains {
     }
 }
 
+impl From<&Chains> for Slot {
+    fn from(chains: &Chains) -> Slot {
+        Slot {
+            enforced: chains.enforced,
+            audit: chains.audit,
+        }
+    }
+}
+
 /// An endpoint with its place in the tables.
 #[derive(Clone, Debug)]
 pub struct Attached {
@@ -61,6 +70,8 @@ pub struct OutOfSlots;
 pub struct LocalEndpoints {
     by_uid: BTreeMap<String, Attached>,
     by_pod: HashMap<PodIndex, Vec<String>>,
+    /// UIDs by namespace.
+    by_namespace: HashMap<String, BTreeSet<String>>,
     /// Addresses behind interfaces, with how many have each.
     addresses: HashMap<IpAddr, u32>,
     free: BTreeSet<u16>,
@@ -85,6 +96,8 @@ impl LocalEndpoints {
         }
         let slot = EndpointSlot(slot);
         self.stale.insert(local.uid.clone());
+        let neighbours = self.by_namespace.entry(local.namespace.clone());
+        neighbours.or_default().insert(local.uid.clone());
         let attached = Attached {
             local,
             slot,
@@ -106,6 +119,12 @@ impl LocalEndpoints {
                 if *count == 0 {
                     self.addresses.remove(address);
                 }
+            }
+        }
+        if let Some(neighbours) = self.by_namespace.get_mut(&gone.local.namespace) {
+            neighbours.remove(uid);
+            if neighbours.is_empty() {
+                self.by_namespace.remove(&gone.local.namespace);
             }
         }
         self.unlink(&gone);
@@ -156,10 +175,15 @@ impl LocalEndpoints {
         self.by_uid.values()
     }
 
-    /// Those that are not marked, by UID.
-    pub fn iter_unmarked(&self) -> impl Iterator<Item = &Attached> {
-        self.iter()
-            .filter(|endpoint| !self.stale.contains(&endpoint.local.uid))
+    /// Those of one namespace, by UID.
+    pub fn iter_in(&self, namespace: &str) -> impl Iterator<Item = &Attached> {
+        let uids = self.by_namespace.get(namespace).into_iter().flatten();
+        uids.filter_map(|uid| self.by_uid.get(uid))
+    }
+
+    /// Whether an endpoint's chains are to be put together again anyway.
+    pub fn is_marked(&self, uid: &str) -> bool {
+        self.stale.contains(uid)
     }
 
     /// The addresses of a pod's own interface.

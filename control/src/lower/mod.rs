@@ -19,7 +19,7 @@
 
 use std::sync::Arc;
 
-use dataplane::policy::{Compiler, EndpointSlot, PolicyTable, Slot};
+use dataplane::policy::{Compiler, EndpointSlot, PolicyTable};
 
 use crate::cluster::{Cluster, Event, EventKind};
 use crate::objects::{Key, Object};
@@ -53,7 +53,7 @@ pub(crate) use pods::{has_ended, pod_addresses};
 pub(crate) use ports::named_ports;
 
 use accounts::Accounts;
-use endpoints::{Chains, LocalEndpoints};
+use endpoints::LocalEndpoints;
 use namespaces::Namespaces;
 use nodes::Nodes;
 use pods::Pods;
@@ -239,6 +239,7 @@ impl Policies {
             return;
         };
         self.mark_addresses(&gone.local);
+        self.compiler.place(gone.slot, None);
         if let Some(chains) = gone.chains {
             self.release(&chains);
         }
@@ -261,20 +262,7 @@ impl Policies {
 
     /// The table of all endpoints.
     pub fn table(&self) -> PolicyTable {
-        self.table_of(std::iter::empty())
-    }
-
-    fn table_of(&self, others: impl Iterator<Item = (EndpointSlot, Chains)>) -> PolicyTable {
-        let own = self.endpoints.iter();
-        let own = own.filter_map(|endpoint| Some((endpoint.slot, endpoint.chains?)));
-        let slots = own.chain(others).map(|(slot, chains)| {
-            let chains = Slot {
-                enforced: chains.enforced,
-                audit: chains.audit,
-            };
-            (slot, chains)
-        });
-        self.compiler.table(slots)
+        self.compiler.table(std::iter::empty())
     }
 
     /// A table in which pods without an interface here are subjects, too, each in the place
@@ -300,7 +288,8 @@ impl Policies {
             slots.push(slot);
         }
         self.compiler.settle();
-        let table = self.table_of(compiled.iter().copied());
+        let others = compiled.iter().map(|(slot, chains)| (*slot, chains.into()));
+        let table = self.compiler.table(others);
         for (_, chains) in compiled {
             self.release(&chains);
         }

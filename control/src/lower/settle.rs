@@ -263,6 +263,7 @@ impl Policies {
             if endpoint.chains != Some(chains) {
                 touched.insert(endpoint.slot);
             }
+            self.compiler.place(endpoint.slot, Some((&chains).into()));
             replaced.extend(self.endpoints.compiled(&uid, chains));
         }
         for chains in replaced {

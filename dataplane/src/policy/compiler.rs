@@ -10,7 +10,7 @@ use super::ir::{Block, Chain, Isolation, PeerSetId, Rule};
 use super::live::LiveChain;
 use super::members::Members;
 use super::rules::{Rules, Scratch};
-use super::table::{PolicyTable, SlotChains};
+use super::table::{PolicyTable, SlotChains, Slots};
 use super::{ChainId, EndpointSlot, Slot};
 use crate::{Address, Direction};
 
@@ -33,6 +33,9 @@ pub struct Compiler {
     by_content: HashMap<ChainKey, u32>,
     /// A chain, its key and how often it was given.
     chains: Vec<Option<(LiveChain, ChainKey, u32)>>,
+    /// The chains of each slot, by their numbers and as workers get them.
+    placed: Vec<Option<Slot>>,
+    slots: Slots,
     free: Vec<u32>,
     /// By where the lists lie in memory, which they hold.
     cidrs: HashMap<Vec<usize>, Weak<Cidrs>>,
@@ -167,11 +170,13 @@ impl Compiler {
     pub fn settle(&mut self) -> Vec<ChainId> {
         let changed = self.members.take_changed();
         let mut differ = Vec::new();
+        let mut renewed = HashSet::new();
         for pairs in changed.pairs.chunk_by(|a, b| a.0 == b.0) {
             let id = pairs[0].0;
             let Some((chain, _, _)) = &mut self.chains[id as usize] else {
                 continue;
             };
+            renewed.insert(id);
             let mut differs = false;
             for &(_, number) in pairs {
                 differs |= chain.update(number, &self.members, &mut self.scratch);
@@ -184,29 +189,59 @@ impl Compiler {
             }
         }
         self.members.give_up(&changed.numbers);
+        self.place_again(&renewed);
         differ
     }
 
-    /// A table of these endpoints' chains, as of the last [`Compiler::settle`].
+    /// Gives a slot other chains, or none. It has them until it is placed again, so that is done
+    /// before they are released.
     ///
-    /// Each slot is given once. A slot that is given twice, or with a chain that there is not or
-    /// that is one of the other direction, accepts nothing: nobody can say which policy was meant.
-    pub fn table(&self, slots: impl Iterator<Item = (EndpointSlot, Slot)>) -> PolicyTable {
-        let mut places: Vec<Option<SlotChains>> = Vec::new();
-        let mut given = Vec::new();
-        for (EndpointSlot(slot), chains) in slots {
-            let slot = usize::from(slot);
-            if places.len() <= slot {
-                places.resize_with(slot + 1, || None);
-                given.resize(slot + 1, false);
+    /// A slot whose chains there are not, or are of the other direction, accepts nothing: nobody can
+    /// say which policy was meant.
+    pub fn place(&mut self, slot: EndpointSlot, chains: Option<Slot>) {
+        let at = usize::from(slot.0);
+        if self.placed.len() <= at {
+            self.placed.resize(at + 1, None);
+        }
+        self.placed[at] = chains;
+        let chains = chains.and_then(|chains| self.slot(&chains));
+        self.slots.set(slot.0.into(), chains);
+    }
+
+    /// Gives the slots of these chains what the chains have become.
+    fn place_again(&mut self, chains: &HashSet<u32>) {
+        if chains.is_empty() {
+            return;
+        }
+        for at in 0..self.placed.len() {
+            let Some(slot) = self.placed[at] else {
+                continue;
+            };
+            if slot.chains().any(|ChainId(id)| chains.contains(&id)) {
+                let chains = self.slot(&slot);
+                self.slots.set(at as u32, chains);
             }
-            places[slot] = match given[slot] {
+        }
+    }
+
+    /// A table of the placed slots and of these others, as of the last [`Compiler::settle`].
+    ///
+    /// Costs what the others cost: placed slots are shared with the tables before.
+    ///
+    /// Another that is placed already or given twice accepts nothing, as one that is placed with
+    /// chains that there are not.
+    pub fn table(&self, others: impl Iterator<Item = (EndpointSlot, Slot)>) -> PolicyTable {
+        let mut slots = self.slots.clone();
+        let mut given = HashSet::new();
+        for (slot, chains) in others {
+            let placed = self.placed.get(usize::from(slot.0)).copied().flatten();
+            let chains = match placed.is_some() || !given.insert(slot) {
                 true => None,
                 false => self.slot(&chains),
             };
-            given[slot] = true;
+            slots.set(slot.0.into(), chains);
         }
-        PolicyTable::new(self.members.numbers.clone(), places)
+        PolicyTable::new(self.members.numbers.clone(), slots)
     }
 
     /// A slot's chains; none if one of them is not what it should be.

@@ -149,28 +149,18 @@ impl Members {
 
     /// The members of these sets, with the places of the sets that hold each.
     pub(super) fn by_address(&self, sets: &[PeerSetId]) -> ByAddress {
+        let known = || (0..).zip(sets.iter().map(|set| self.sets.get(set)));
         let members = || {
-            let known = (0..).zip(sets.iter().map(|set| self.sets.get(set)));
-            known.flat_map(|(place, set)| {
+            known().flat_map(|(place, set)| {
                 let numbers = set.into_iter().flat_map(|set| set.times.keys());
-                numbers.map(move |&number| (place, number))
+                numbers.map(move |&number| (number, place))
             })
         };
-        // Counted first, then laid out: sorting pairs would be most of the work.
-        let mut ends = vec![0_u32; self.of.len() + 1];
-        members().for_each(|(_, number)| ends[number as usize + 1] += 1);
-        let mut sum = 0;
-        for end in &mut ends {
-            sum += *end;
-            *end = sum;
+        let count = known().map(|(_, set)| set.map_or(0, |set| set.times.len()));
+        match count.sum::<usize>() {
+            few if few < self.of.len() / FEW => ByAddress::sorted(members().collect()),
+            _ => ByAddress::counted(self.of.len(), members),
         }
-        let mut next = ends.clone();
-        let mut places = vec![0; sum as usize];
-        for (place, number) in members() {
-            places[next[number as usize] as usize] = place;
-            next[number as usize] += 1;
-        }
-        ByAddress { ends, places }
     }
 }
 
@@ -183,20 +173,97 @@ pub(super) struct Changed {
     pub(super) numbers: Vec<u32>,
 }
 
-/// Lists of places, one for each number.
+/// Members are sorted if there are at most one in so many of all numbers; else walking along all of
+/// them costs less.
+const FEW: usize = 16;
+
+/// Lists of places, one for each number that has any.
 pub(super) struct ByAddress {
-    ends: Vec<u32>,
+    /// Numbers, rising, and where in `places` each list ends.
+    ends: Vec<(u32, u32)>,
     places: Vec<u32>,
 }
 
 impl ByAddress {
+    /// From pairs of number and place.
+    fn sorted(mut pairs: Vec<(u32, u32)>) -> ByAddress {
+        pairs.sort_unstable();
+        let mut end = 0;
+        let ends = pairs.chunk_by(|a, b| a.0 == b.0).map(|same| {
+            end += same.len() as u32;
+            (same[0].0, end)
+        });
+        ByAddress {
+            ends: ends.collect(),
+            places: pairs.iter().map(|&(_, place)| place).collect(),
+        }
+    }
+
+    /// The same of pairs whose numbers are below `numbers` and whose places rise: counted, then laid
+    /// out.
+    fn counted<I: Iterator<Item = (u32, u32)>>(numbers: usize, pairs: impl Fn() -> I) -> ByAddress {
+        let mut next = vec![0_u32; numbers + 1];
+        pairs().for_each(|(number, _)| next[number as usize + 1] += 1);
+        let mut ends = Vec::new();
+        let mut sum = 0;
+        for (number, next) in (0..).zip(&mut next[1..]) {
+            let count = std::mem::replace(next, sum);
+            sum += count;
+            if count > 0 {
+                ends.push((number, sum));
+            }
+        }
+        let mut places = vec![0; sum as usize];
+        for (number, place) in pairs() {
+            let next = &mut next[number as usize + 1];
+            places[*next as usize] = place;
+            *next += 1;
+        }
+        ByAddress { ends, places }
+    }
+
     /// The numbers that have a place, with their places, rising.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &[u32])> {
-        (0..)
-            .zip(self.ends.windows(2))
-            .filter_map(|(number, ends)| {
-                let places = &self.places[ends[0] as usize..ends[1] as usize];
-                (!places.is_empty()).then_some((number, places))
-            })
+        let mut start = 0;
+        self.ends.iter().map(move |&(number, end)| {
+            let places = &self.places[start as usize..end as usize];
+            start = end;
+            (number, places)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sorting_few_and_counting_many_lay_out_the_same() {
+        let mut members = Members::default();
+        let address = |number: u32| Address(u128::from(number) + 1);
+        for number in 0..400 {
+            members.add(PeerSetId(7), address(number));
+        }
+        for number in [3, 5, 250] {
+            members.add(PeerSetId(1), address(number));
+        }
+        for number in [250, 3] {
+            members.add(PeerSetId(2), address(number));
+        }
+        let lists = |sets: &[PeerSetId]| -> Vec<(u32, Vec<u32>)> {
+            let found = members.by_address(sets);
+            found
+                .iter()
+                .map(|(n, places)| (n, places.to_vec()))
+                .collect()
+        };
+        let few = [PeerSetId(1), PeerSetId(9), PeerSetId(2)];
+        let expected = vec![(3, vec![0, 2]), (5, vec![0]), (250, vec![0, 2])];
+        assert_eq!(lists(&few), expected);
+        let many = lists(&[PeerSetId(1), PeerSetId(7), PeerSetId(2)]);
+        assert_eq!(many.len(), 400);
+        assert_eq!(many[3], (3, vec![0, 1, 2]));
+        assert_eq!(many[4], (4, vec![1]));
+        assert_eq!(many[250], (250, vec![0, 1, 2]));
     }
 }

@@ -112,3 +112,11 @@ pub struct Slot {
     /// What would be if policies in audit mode were enforced too, where that differs.
     pub audit: Option<[ChainId; 2]>,
 }
+
+impl Slot {
+    /// All of its chains.
+    fn chains(&self) -> impl Iterator<Item = ChainId> {
+        let audit = self.audit.into_iter().flatten();
+        self.enforced.into_iter().chain(audit)
+    }
+}

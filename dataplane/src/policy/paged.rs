@@ -28,6 +28,11 @@ impl<T: Clone + Default, const PAGE: usize> Paged<T, PAGE> {
         Some(&page[index as usize % PAGE])
     }
 
+    /// The elements of all pages that were written.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.pages.iter().flatten().flat_map(|page| page.iter())
+    }
+
     /// Writes one element.
     pub(super) fn set(&mut self, index: u32, value: T) {
         let at = index as usize / PAGE;

@@ -9,6 +9,7 @@ use super::explain::{self, Explanation};
 use super::ir::EndpointPolicy;
 use super::naive::PeerSets;
 use super::numbers::Numbers;
+use super::paged::Paged;
 use super::{Compiler, Decision, EndpointSlot, Peer, Slot, naive, ports};
 use crate::{Address, CounterId, Direction, Protocol, Provenance, Tier, Verdict};
 
@@ -22,8 +23,11 @@ use crate::{Address, CounterId, Direction, Protocol, Provenance, Tier, Verdict};
 #[derive(Debug, Default)]
 pub struct PolicyTable {
     pub(super) numbers: Numbers,
-    slots: Vec<Option<SlotChains>>,
+    slots: Slots,
 }
+
+/// Each endpoint's chains, by slot. Few in a page: a change of one endpoint's copies a page.
+pub(super) type Slots = Paged<Option<SlotChains>, 16>;
 
 /// One endpoint's chains, by [`Direction`].
 #[derive(Clone, Debug)]
@@ -44,7 +48,7 @@ pub struct Footprint {
 }
 
 impl PolicyTable {
-    pub(super) const fn new(numbers: Numbers, slots: Vec<Option<SlotChains>>) -> PolicyTable {
+    pub(super) const fn new(numbers: Numbers, slots: Slots) -> PolicyTable {
         PolicyTable { numbers, slots }
     }
 
@@ -176,7 +180,7 @@ impl PolicyTable {
     /// How large the table is.
     pub fn footprint(&self) -> Footprint {
         let mut footprint = Footprint {
-            bytes: self.numbers.bytes() + size_of_val(&self.slots[..]),
+            bytes: self.numbers.bytes() + self.slots.bytes(),
             ..Footprint::default()
         };
         let mut seen = HashSet::new();
@@ -202,7 +206,7 @@ impl PolicyTable {
 
     #[inline]
     fn slot(&self, slot: EndpointSlot) -> Option<&SlotChains> {
-        self.slots.get(usize::from(slot.0))?.as_ref()
+        self.slots.get(slot.0.into())?.as_ref()
     }
 }
 

@@ -382,3 +382,33 @@ fn a_number_of_a_chain_that_is_gone_gives_no_table() {
     compiler.release(again);
     compiler.settle();
 }
+
+#[test]
+fn placed_slots_follow_their_chains_and_older_tables_do_not() {
+    let set = PeerSetId(1);
+    let rule = allow(1, 0, Peers::sets([set]), Ports::Any);
+    let (mut compiler, slot) = one(&chain(&[1], &[rule]));
+    // Far apart: on pages of their own.
+    let [here, there] = [EndpointSlot(3), EndpointSlot(900)];
+    compiler.place(here, Some(slot));
+    compiler.place(there, Some(slot));
+    let open = |table: &PolicyTable, at| {
+        let peer = table.peer(Address::v4(1));
+        let decision = table.decide(at, Direction::Ingress, &peer, Protocol::TCP, Some(80));
+        decision.verdict.accept
+    };
+    let closed = compiler.table(std::iter::empty());
+    compiler.add_member(set, Address::v4(1));
+    compiler.settle();
+    let opened = compiler.table(std::iter::empty());
+    assert!(!open(&closed, here) && !open(&closed, there));
+    assert!(open(&opened, here) && open(&opened, there));
+    // Beside the placed ones others may stand, but not in their place.
+    let beside = compiler.table([(EndpointSlot(4), slot), (here, slot)].into_iter());
+    assert!(open(&beside, EndpointSlot(4)) && open(&beside, there));
+    assert!(!beside.contains(here));
+    compiler.place(there, None);
+    let left = compiler.table(std::iter::empty());
+    assert!(open(&left, here) && !left.contains(there) && opened.contains(there));
+    assert!(!left.contains(EndpointSlot(4)) && !left.contains(EndpointSlot(5000)));
+}
