@@ -96,6 +96,7 @@ pub struct Endpoints {
     boot_id: String,
     last_incarnation: u32,
     live: BTreeMap<String, Endpoint>,
+    revision: u64,
     /// Of this daemon's.
     uplinks: BTreeMap<String, u16>,
     /// What the daemon before had given away: uplinks by name, and every port.
@@ -127,6 +128,7 @@ impl Endpoints {
             boot_id,
             last_incarnation: saved.last_incarnation,
             live: BTreeMap::new(),
+            revision: 0,
             uplinks: BTreeMap::new(),
             former_ports: pods.chain(saved.uplinks.values().copied()).collect(),
             former_uplinks: saved.uplinks,
@@ -185,11 +187,13 @@ impl Endpoints {
 
     /// Adds or replaces an endpoint.
     pub fn insert(&mut self, endpoint: Endpoint) {
+        self.revision += 1;
         self.live.insert(endpoint.record.uid.clone(), endpoint);
     }
 
     /// Takes an endpoint out.
     pub fn remove(&mut self, uid: &str) -> Option<Endpoint> {
+        self.revision += 1;
         self.live.remove(uid)
     }
 
@@ -198,9 +202,15 @@ impl Endpoints {
         self.live.values()
     }
 
-    /// All of them, by UID, to change.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Endpoint> {
-        self.live.values_mut()
+    /// The endpoint with that UID, to change.
+    pub fn get_mut(&mut self, uid: &str) -> Option<&mut Endpoint> {
+        self.live.get_mut(uid)
+    }
+
+    /// Rises whenever an endpoint comes or goes: what was made from their records is still true
+    /// while this is the same.
+    pub const fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// How many there are.

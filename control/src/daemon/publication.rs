@@ -117,8 +117,9 @@ impl<P: Plane> Daemon<P> {
             let message = format!("the workers refuse generation {}", generation.0);
             return Err(refused(Reason::InternalError, message));
         }
-        for endpoint in self.endpoints.iter_mut() {
-            if let Some(slot) = self.policies.slot(&endpoint.record.uid) {
+        let touched = |slot| self.touched.contains(&slot);
+        for (local, slot) in self.policies.endpoints().filter(|&(_, slot)| touched(slot)) {
+            if let Some(endpoint) = self.endpoints.get_mut(&local.uid) {
                 endpoint.epoch = newest.epoch(slot);
             }
         }

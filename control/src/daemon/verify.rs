@@ -68,12 +68,6 @@ impl Attached {
             addresses: endpoint.record.addresses.clone(),
         }
     }
-
-    fn is(&self, endpoint: &Endpoint) -> bool {
-        self.incarnation == endpoint.incarnation()
-            && self.uid == endpoint.record.uid
-            && self.addresses == endpoint.record.addresses
-    }
 }
 
 /// All that a generation's verdicts follow from.
@@ -135,6 +129,8 @@ pub struct Verifier {
     counts: Arc<Counts>,
     grounds: VecDeque<Arc<Grounds>>,
     attached: Arc<Vec<Attached>>,
+    /// The endpoints' revision that `attached` is of.
+    attached_at: u64,
     per_second: u32,
     second: Instant,
     in_second: u32,
@@ -161,6 +157,7 @@ impl Verifier {
             counts,
             grounds: VecDeque::new(),
             attached: Arc::default(),
+            attached_at: 0,
             per_second: settings.samples_per_second,
             second: Instant::now(),
             in_second: 0,
@@ -174,13 +171,10 @@ impl Verifier {
 
     /// The endpoints as a sample needs them; the same list as before if none has changed.
     fn attach(&mut self, endpoints: &Endpoints) -> Arc<Vec<Attached>> {
-        let same = self.attached.len() == endpoints.iter().count()
-            && endpoints
-                .iter()
-                .zip(&*self.attached)
-                .all(|(endpoint, attached)| attached.is(endpoint));
-        if !same {
+        let revision = endpoints.revision();
+        if self.attached_at != revision {
             self.attached = Arc::new(endpoints.iter().map(Attached::of).collect());
+            self.attached_at = revision;
         }
         self.attached.clone()
     }
