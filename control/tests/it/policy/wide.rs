@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use super::objects::{CIDRS, Choices, NAMESPACES, NUMBERS, PORT_NAMES, labels, selector};
 
+/// The name of a list of ports, and what makes one entry of it.
+type Ports = (&'static str, fn(&mut Choices<'_>, bool, bool) -> Value);
+
 /// Names of security groups; the last is never made.
 const GROUPS: [&str; 4] = ["sg0", "sg1", "sg2", "sg-none"];
 /// CIDRs that validation takes.
@@ -181,7 +184,7 @@ fn rules(
     both: bool,
     egress: bool,
     actions: &[&str],
-    (list, port): (&str, fn(&mut Choices<'_>, bool, bool) -> Value),
+    (list, port): Ports,
 ) -> Value {
     let rules = c.several(3, |c| {
         let action = if odd && c.below(24) == 1 {
@@ -205,7 +208,7 @@ fn rules(
 
 pub(super) fn cluster_policy(c: &mut Choices<'_>, index: usize, odd: bool) -> Value {
     let actions = ["Accept", "Deny", "Pass"];
-    let ports: (&str, fn(&mut Choices<'_>, bool, bool) -> Value) = ("protocols", protocol);
+    let ports: Ports = ("protocols", protocol);
     let tier = if odd && c.below(16) == 1 {
         "Emergency"
     } else {
@@ -225,7 +228,7 @@ pub(super) fn cluster_policy(c: &mut Choices<'_>, index: usize, odd: bool) -> Va
 
 pub(super) fn admin_policy(c: &mut Choices<'_>, index: usize, odd: bool) -> Value {
     let actions = ["Allow", "Deny", "Pass"];
-    let ports: (&str, fn(&mut Choices<'_>, bool, bool) -> Value) = ("ports", admin_port);
+    let ports: Ports = ("ports", admin_port);
     let spec = json!({
         "priority": c.one(&[5, 6, 0, 1000]),
         "subject": subject(c, odd, true),
@@ -239,7 +242,7 @@ pub(super) fn admin_policy(c: &mut Choices<'_>, index: usize, odd: bool) -> Valu
 
 pub(super) fn baseline_policy(c: &mut Choices<'_>, odd: bool) -> Value {
     let actions = ["Allow", "Deny"];
-    let ports: (&str, fn(&mut Choices<'_>, bool, bool) -> Value) = ("ports", admin_port);
+    let ports: Ports = ("ports", admin_port);
     let spec = json!({
         "subject": subject(c, odd, true),
         "ingress": rules(c, odd, true, false, &actions, ports),
