@@ -6,6 +6,9 @@ pub enum BenchError {
     /// What was to be measured could not be set up.
     #[error("cannot set the measurement up: {0}")]
     Setup(String),
+    /// Somebody asked us to stop.
+    #[error("interrupted")]
+    Interrupted,
     /// Packets did not fare as the measurement says.
     #[error("{name}: {count} packets were {outcome}, which is not what is to be measured")]
     Outcome {

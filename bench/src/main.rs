@@ -11,6 +11,7 @@ mod micro;
 mod output;
 mod policy;
 mod statistics;
+mod system;
 
 use std::process::ExitCode;
 
@@ -53,6 +54,10 @@ enum Benchmark {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
         runs: u16,
     },
+    /// Real packets from pod to pod, end to end: throughput, latencies, TCP, CPU time and a node at
+    /// rest, beside the kernel's filters, raw AF_XDP forwarding, XDP redirect and DPDK's testpmd.
+    /// Needs root; works in network namespaces of its own.
+    System(Box<system::Arguments>),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +67,7 @@ fn main() -> ExitCode {
         Benchmark::Micro(arguments) => micro::run(arguments),
         Benchmark::Change(arguments) => change::run(arguments),
         Benchmark::Compile(arguments) => compile::run(arguments),
+        Benchmark::System(arguments) => system::run(arguments),
         Benchmark::Policy { runs } => Ok(policy::run((*runs).into())),
     };
     match report {
@@ -133,6 +139,9 @@ mod tests {
             "change --local 1",
             "change --changes 0",
             "micro -o yaml",
+            "system --rounds 0",
+            "system --measure everything",
+            "system --nice 20",
         ] {
             assert!(parse(words).is_err(), "{words}");
         }
