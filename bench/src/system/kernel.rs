@@ -65,7 +65,7 @@ impl Kernel {
         let spread = match spread {
             Spread::Inline => "",
             Spread::Steering => ", RPS",
-            Spread::Threaded => ", threaded NAPI",
+            Spread::Threaded => ", threaded NAPI without TSO",
         };
         Ok(Kernel {
             name: format!("kernel, {filter} + conntrack{spread}"),
@@ -113,6 +113,13 @@ fn spread_over(topology: &Topology, spread: Spread, core: u16) -> Result<String,
         };
     }
     topology.shell(&commands)?;
+    if spread == Spread::Threaded {
+        // A veth hands its thread only what a sender without segmentation offload sends
+        // (`veth_skb_is_eligible_for_gro`).
+        for pod in 0..topology.pods.len() {
+            topology.pod_shell(pod, "ethtool -K eth0 tso off")?;
+        }
+    }
     Ok(match spread {
         Spread::Threaded => format!("in the kernel's thread on core {core}"),
         _ => format!("steered to core {core}"),

@@ -1,6 +1,7 @@
 //! The measurements, each over all forwarders in turns.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -27,6 +28,8 @@ const NEW_FLOWS_FROM: u32 = 120_000;
 const LOADS: [f64; 3] = [0.1, 0.5, 0.8];
 /// And the share of each one's own.
 const OWN_LOAD: f64 = 0.8;
+/// How long the machine is looked at without a measurement.
+const REST_MAX: Duration = Duration::from_secs(2);
 /// A search begins this far above what was forwarded in overload.
 const CEILING: f64 = 1.1;
 
@@ -203,7 +206,7 @@ impl Measurement {
     /// Looks at the machine at rest first.
     pub fn begin(plan: Plan, interrupt: &Interrupt) -> Result<Measurement, BenchError> {
         let before = Cpu::now(&[]);
-        let rest = plan.long();
+        let rest = plan.long().min(REST_MAX);
         std::thread::sleep(rest);
         let cpu = Cpu::now(&[]).since(before);
         let jitter = floor(&plan, interrupt)?;
@@ -533,7 +536,7 @@ impl Measurement {
 }
 
 fn floor(plan: &Plan, interrupt: &Interrupt) -> Result<[Jitter; 2], BenchError> {
-    let on = |core: u16| jitter::measure(core.into(), plan.long(), interrupt);
+    let on = |core: u16| jitter::measure(core.into(), plan.long().min(REST_MAX), interrupt);
     Ok([on(plan.generator)?, on(plan.worker)?])
 }
 

@@ -89,10 +89,11 @@ pub struct Arguments {
     /// Addresses that the policy lets in beside the client's.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub peers: u32,
-    /// The priority at which all of it runs, and its session meanwhile, as `nice` counts.
-    #[arg(long, default_value_t = -10, allow_negative_numbers = true,
+    /// The priority at which all of it runs, and its session meanwhile, as `nice` counts. On a
+    /// quiet machine leave it: the kernel's own network threads keep theirs and fall behind.
+    #[arg(long, allow_negative_numbers = true,
           value_parser = clap::value_parser!(i32).range(-20..=19))]
-    pub nice: i32,
+    pub nice: Option<i32>,
     /// A folder to write plots (SVG) into.
     #[arg(long)]
     pub plots: Option<PathBuf>,
@@ -178,8 +179,8 @@ pub fn run(arguments: &Arguments) -> Result<Report, BenchError> {
     let plan = Plan::of(arguments);
     let mut notes = Vec::new();
     // Children inherit it. Without the right to it the run is as good as its neighbours let it be.
-    let _priority = Priority::set(arguments.nice)
-        .map_err(|error| notes.push(format!("Priority {}: {error}.", arguments.nice)));
+    let priority = arguments.nice.map(Priority::set).transpose();
+    let _priority = priority.map_err(|error| notes.push(format!("Priority: {error}.")));
     let mut measurement = Measurement::begin(plan, &interrupt)?;
     let mut forwarders = forwarders(arguments, &interrupt, &mut notes)?;
     let wants = |part| arguments.measure.contains(&part);

@@ -161,7 +161,7 @@ fn conditions(arguments: &Arguments, plan: &Plan, results: &Results) -> String {
          processes, the kernel's network threads and all interrupts, of which {:.3} s a second are \
          there anyway. Latency: from when a packet was due; loads are shares of the slowest \
          forwarder's throughput, or of one's own. Others kept {:.2} cores busy before it began; \
-         ours ran at nice {}. Jitter floor without any device, core {}: {}; core {}: {}. No \
+         ours ran at {}. Jitter floor without any device, core {}: {}; core {}: {}. No \
          zero-copy: veth has none. Kernel pktgen is not used: {}.",
         plan.flows,
         plan.generator,
@@ -171,7 +171,11 @@ fn conditions(arguments: &Arguments, plan: &Plan, results: &Results) -> String {
         plan.halvings,
         results.idle_interrupts,
         results.busy_before,
-        arguments.nice,
+        arguments
+            .nice
+            .map_or("its usual priority".to_owned(), |nice| format!(
+                "nice {nice}"
+            )),
         plan.generator,
         floor(0),
         plan.worker,

@@ -167,6 +167,11 @@ impl Topology {
     pub fn shell(&self, commands: &str) -> Result<String, BenchError> {
         shell(&self.name, commands)
     }
+
+    /// As [`Topology::shell`], in a pod's namespace.
+    pub fn pod_shell(&self, pod: usize, commands: &str) -> Result<String, BenchError> {
+        shell(&self.pods[pod].name, commands)
+    }
 }
 
 fn shell(namespace: &str, commands: &str) -> Result<String, BenchError> {

@@ -81,7 +81,7 @@ fn every_part_of_the_system_benchmark_runs_and_leaves_nothing_behind() {
     // A loss that even a machine full of other work keeps below: this is about passing at all.
     let words = ["--loss", "0.9", "--plots", folder, "--only"];
     let (pid, output) = output(start(
-        &[&words[..], &["weir,raw,redirect,kernel nftables"]].concat(),
+        &[&words[..], &["weir,raw,kernel nftables rps"]].concat(),
     ));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
