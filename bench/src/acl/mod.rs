@@ -36,11 +36,12 @@ const ITERATIONS: u32 = 20;
 const PODS: u32 = 250;
 
 /// What is measured: rules, and pods that they are about.
-const SETS: [(usize, u32); 6] = [
+const SETS: [(usize, u32); 7] = [
     (100, PODS),
     (1_000, PODS),
     (10_000, PODS),
     (100_000, PODS),
+    (100, 1),
     (10_000, 1),
     (100_000, 1),
 ];
