@@ -91,10 +91,12 @@ impl Case<'_> {
             _ => return None,
         };
         let has_ports = [6, 17, 132].contains(&number);
+        let port = self.traffic.port.map(i32::from);
         let in_range = match (has_ports, ports) {
-            (false, None | Some((-1, -1))) | (true, None) => true,
+            (false, None | Some((-1, -1))) => true,
+            // All ports of the protocol: one that cannot be read is none of them.
+            (true, None) => port.is_some(),
             (true, Some((from, to))) if from >= 0 => {
-                let port = self.traffic.port.map(i32::from);
                 port.is_some_and(|port| from <= port && port <= to)
             }
             _ => return None,

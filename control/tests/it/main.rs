@@ -1,6 +1,7 @@
 //! Integration tests that need neither root nor network.
 
 mod cases;
+mod chance;
 mod flows;
 mod hostile;
 mod lowering;

@@ -1,7 +1,7 @@
 //! Policy lowered change by change: it ends where lowering from scratch ends, and where the
 //! specification is; what is not touched decides as before; what is taken back was never there.
 //!
-//! `WEIR_CASES` sets the number of sequences.
+//! `WEIR_CASES` sets the number of sequences, `WEIR_SEED` picks others.
 
 mod scale;
 mod world;
@@ -17,9 +17,11 @@ use control::specification::{self, Decision, Tier, Traffic, World};
 use dataplane::policy::{self, EndpointSlot, PolicyTable};
 use dataplane::{Address, CounterId, Direction, PolicyId, Protocol};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::Config;
 use serde_json::Value;
 use world::Choices;
+
+use crate::chance;
 
 const DIRECTIONS: [Direction; 2] = [Direction::Egress, Direction::Ingress];
 const TRAFFIC: [(Protocol, Option<u16>); 6] = [
@@ -286,14 +288,11 @@ fn run_sequence(bytes: &[u8]) -> Result<(), TestCaseError> {
 
 #[test]
 fn changes_lead_where_everything_from_scratch_leads() {
-    let cases = std::env::var("WEIR_CASES");
-    let cases = cases.ok().and_then(|n| n.parse().ok()).unwrap_or(300);
-    let mut runner = TestRunner::new(Config {
-        cases,
-        failure_persistence: None,
+    let config = Config {
         max_shrink_iters: 400,
         ..Config::default()
-    });
+    };
+    let mut runner = chance::runner(300, config);
     let bytes = proptest::collection::vec(any::<u8>(), 200..2500);
     if let Err(error) = runner.run(&bytes, |bytes| run_sequence(&bytes)) {
         panic!("{error}");

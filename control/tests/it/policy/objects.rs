@@ -53,7 +53,7 @@ pub(super) const CIDRS: [&str; 14] = [
     "10.0.0.2/31",
 ];
 /// Addresses that no pod has; the first two are nodes'.
-pub(super) const OUTSIDE: [&str; 8] = [
+pub(super) const OUTSIDE: [&str; 10] = [
     "10.0.1.1",
     "fd00:1::2",
     "192.0.2.1",
@@ -62,6 +62,8 @@ pub(super) const OUTSIDE: [&str; 8] = [
     "fd00::7",
     "2001:db8::1",
     "0.0.0.0",
+    "::",
+    "10.0.0.0",
 ];
 
 pub(super) fn labels(c: &mut Choices<'_>) -> Value {
@@ -77,7 +79,11 @@ pub(super) fn labels(c: &mut Choices<'_>) -> Value {
 pub(super) fn selector(c: &mut Choices<'_>, odd: bool) -> Value {
     let mut selector = json!({});
     if c.chance(3) {
-        selector["matchLabels"] = json!({ c.one(&KEYS): c.one(&VALUES) });
+        let (one, other) = (c.one(&KEYS), c.one(&KEYS));
+        selector["matchLabels"] = json!({ one: c.one(&VALUES) });
+        if c.chance(1) {
+            selector["matchLabels"][other] = json!(c.one(&VALUES));
+        }
     }
     if c.chance(3) {
         let expression = |c: &mut Choices<'_>| {
@@ -101,13 +107,25 @@ pub(super) fn selector(c: &mut Choices<'_>, odd: bool) -> Value {
     selector
 }
 
+/// Namespaces by the label that carries their name.
+pub(super) fn by_name(c: &mut Choices<'_>) -> Value {
+    let key = "kubernetes.io/metadata.name";
+    let (one, other) = (c.one(&NAMESPACES), c.one(&NAMESPACES));
+    match c.below(4) {
+        0 | 1 => json!({"matchLabels": {key: one}}),
+        2 => json!({"matchExpressions":
+            [{"key": key, "operator": "NotIn", "values": [one]}]}),
+        _ => json!({"matchExpressions":
+            [{"key": key, "operator": "In", "values": [one, other]}]}),
+    }
+}
+
 fn peer(c: &mut Choices<'_>, odd: bool) -> Value {
     match c.below(if odd { 8 } else { 6 }) {
         0 => json!({"podSelector": selector(c, odd)}),
         1 => json!({"namespaceSelector": selector(c, odd)}),
         2 => json!({"podSelector": selector(c, odd), "namespaceSelector": selector(c, odd)}),
-        3 => json!({"namespaceSelector":
-            {"matchLabels": {"kubernetes.io/metadata.name": c.one(&NAMESPACES)}}}),
+        3 => json!({"namespaceSelector": by_name(c)}),
         4 | 5 => {
             let cidr = c.one(&CIDRS);
             let except = if odd {
@@ -142,6 +160,11 @@ fn port(c: &mut Choices<'_>, odd: bool) -> Value {
             port["port"] = json!(first);
             port["endPort"] = json!(first.saturating_add(c.one(&[0, 1, 8000])));
         }
+        5 if c.chance(4) => {
+            // Neither is a number's or a protocol's name.
+            port["port"] = json!("80");
+            port["protocol"] = json!(c.one(&["", "tcp", "TCP"]));
+        }
         5 => port["endPort"] = json!(90),
         6 => {
             port["port"] = json!(c.one(&[0, -1, 70_000, 81]));
@@ -160,6 +183,8 @@ fn rule(c: &mut Choices<'_>, peers: &str, odd: bool) -> Value {
     let mut rule = json!({});
     if c.chance(5) {
         rule[peers] = json!(c.several(3, |c| peer(c, odd)));
+    } else if odd && c.chance(1) {
+        rule[peers] = Value::Null;
     }
     if c.chance(4) {
         rule["ports"] = json!(c.several(3, |c| port(c, odd)));
@@ -190,6 +215,9 @@ pub(super) fn policy(c: &mut Choices<'_>, index: usize, odd: bool) -> Value {
         json!(["Ingress", "Ingress"]),
     ];
     spec["policyTypes"] = c.one(&types);
+    if odd && c.below(32) == 1 {
+        spec = Value::Null;
+    }
     json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
         "metadata": {"name": format!("p{index}"), "namespace": c.one(&NAMESPACES)},
         "spec": spec})
@@ -220,34 +248,57 @@ fn containers(c: &mut Choices<'_>, name: &str, init: bool) -> Value {
 }
 
 /// A pod. Now and then two share an address, as when one has just replaced the other.
-pub(super) fn pod(c: &mut Choices<'_>, index: usize) -> Value {
+pub(super) fn pod(c: &mut Choices<'_>, index: usize, odd: bool) -> Value {
     let address = 1 + if c.chance(1) { 0 } else { index };
-    let ips = match c.below(4) {
+    let ips = match c.below(6) {
         0 => json!([{"ip": format!("10.0.0.{address}")}]),
         1 => json!([{"ip": format!("fd00::{address}")}]),
         2 => json!([]),
+        3 if odd => json!([{"ip": format!("::ffff:10.0.0.{address}")}, {"ip": "none"}]),
         _ => json!([{"ip": format!("10.0.0.{address}")}, {"ip": format!("fd00::{address}")}]),
     };
+    let mut status = json!({"podIPs": ips});
+    if c.chance(1) {
+        // As old kubelets say it.
+        status = json!({"podIP": format!("10.0.0.{address}")});
+    }
     let mut spec = json!({"containers": containers(c, "main", false)});
+    if c.chance(2) {
+        // Two containers may call different ports by one name.
+        let beside = containers(c, "beside", false)[0].take();
+        if let Some(list) = spec["containers"].as_array_mut() {
+            list.push(beside);
+        }
+    }
     if c.chance(4) {
-        spec["serviceAccountName"] = json!(c.one(&["robot", "default", "nobody"]));
+        let key = c.one(&["serviceAccountName", "serviceAccountName", "serviceAccount"]);
+        spec[key] = json!(c.one(&["robot", "default", "nobody"]));
     }
     if c.chance(2) {
         spec["initContainers"] = containers(c, "init", true);
     }
     if c.chance(1) {
         spec["hostNetwork"] = json!(true);
+        if c.chance(4) {
+            // A node's, which is no pod's for that.
+            status = json!({"podIPs": [{"ip": "10.0.1.1"}]});
+        }
     }
-    let phase = c.one(&[
+    status["phase"] = json!(c.one(&[
         "Running",
         "Pending",
         "Running",
         "Succeeded",
         "Failed",
         "Running",
-    ]);
-    json!({"apiVersion": "v1", "kind": "Pod",
+    ]));
+    let mut pod = json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": format!("pod{index}"), "namespace": c.one(&NAMESPACES),
             "labels": labels(c)},
-        "spec": spec, "status": {"phase": phase, "podIPs": ips}})
+        "spec": spec, "status": status});
+    if odd && c.chance(1) {
+        // On its way out it counts until it is gone.
+        pod["metadata"]["deletionTimestamp"] = json!("2026-11-21T12:00:00Z");
+    }
+    pod
 }

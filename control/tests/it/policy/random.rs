@@ -13,11 +13,14 @@ pub(super) fn cluster(c: &mut Choices<'_>, odd: bool) -> Cluster {
     for name in NAMESPACES {
         let mut labels = labels(c);
         labels["kubernetes.io/metadata.name"] = json!(name);
+        if odd && c.chance(1) {
+            labels["kubernetes.io/metadata.name"] = json!("another");
+        }
         objects.push(json!({"apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": name, "labels": labels}}));
     }
     for index in 0..=c.below(6) {
-        objects.push(pod(c, index));
+        objects.push(pod(c, index, odd));
     }
     for index in 0..c.below(3) {
         objects.push(wide::node(c, index));

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::objects::{CIDRS, Choices, NAMESPACES, NUMBERS, PORT_NAMES, labels, selector};
+use super::objects::{CIDRS, Choices, NAMESPACES, NUMBERS, PORT_NAMES, by_name, labels, selector};
 
 /// The name of a list of ports, and what makes one entry of it.
 type Ports = (&'static str, fn(&mut Choices<'_>, bool, bool) -> Value);
@@ -58,7 +58,8 @@ fn namespaced_pod(c: &mut Choices<'_>, odd: bool, both: bool) -> Value {
 fn subject(c: &mut Choices<'_>, odd: bool, both: bool) -> Value {
     let value = match c.below(if odd { 10 } else { 8 }) {
         0..=2 => json!({"namespaces": {}}),
-        3 | 4 => json!({"namespaces": selector(c, odd)}),
+        3 => json!({"namespaces": selector(c, odd)}),
+        4 => json!({"namespaces": by_name(c)}),
         5..=7 => json!({"pods": namespaced_pod(c, odd, both)}),
         8 => json!({}),
         _ => json!({"namespaces": selector(c, odd), "pods": namespaced_pod(c, odd, both)}),
@@ -69,8 +70,7 @@ fn subject(c: &mut Choices<'_>, odd: bool, both: bool) -> Value {
 fn peer(c: &mut Choices<'_>, odd: bool, both: bool, addresses: bool) -> Value {
     let value = match c.below(if odd { 20 } else { 16 }) {
         0..=3 => json!({"namespaces": selector(c, odd)}),
-        4 => json!({"namespaces":
-            {"matchLabels": {"kubernetes.io/metadata.name": c.one(&NAMESPACES)}}}),
+        4 => json!({"namespaces": by_name(c)}),
         10..=12 if addresses => json!({"networks": networks(c, odd)}),
         13..=15 if addresses => json!({"nodes": selector(c, odd)}),
         5..=15 => json!({"pods": namespaced_pod(c, odd, both)}),
