@@ -138,9 +138,9 @@ pub fn decode_documents_with(
     source_name: &str,
     options: &DecodeOptions<'_>,
 ) -> Result<Decoded, DecodeError> {
-    let values = yaml::documents(text).map_err(|message| DecodeError::Syntax {
+    let values = yaml::documents(text).map_err(|error| DecodeError::Syntax {
         source_name: source_name.to_owned(),
-        message,
+        message: error.message,
     })?;
     let mut decoded = Decoded::default();
     for value in values {

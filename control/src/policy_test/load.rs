@@ -94,15 +94,13 @@ pub fn load(
     folder: &Path,
     options: &LoadOptions<'_>,
 ) -> Result<File, LoadError> {
-    let whole = |message: String| LoadError {
+    let documents = yaml::documents(text).map_err(|error| LoadError {
         file: name.to_owned(),
-        document: None,
-        line: None,
+        document: Some(error.document),
+        line: error.line,
         path: String::new(),
-        message,
-    };
-    let documents =
-        yaml::documents(text).map_err(|message| whole(format!("error parsing: {message}")))?;
+        message: format!("no YAML: {}", error.problem),
+    })?;
     let lines = Lines::of_documents(text);
     let mut loading = Loading {
         folder,

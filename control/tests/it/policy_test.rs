@@ -391,8 +391,11 @@ fn the_format_is_read_strictly_and_errors_say_where() {
     );
     assert_eq!(
         error("kind: PolicyTest\n  apiVersion: weir.dev/v1alpha1\n"),
-        "t.yaml: error parsing: error converting YAML to JSON: yaml: line 2: mapping values are \
-         not allowed in this context"
+        "t.yaml:2: document 1: no YAML: mapping values are not allowed in this context"
+    );
+    assert_eq!(
+        error("# one\n---\na: 1\n---\nb: 1\nc: d: e\n"),
+        "t.yaml:6: document 2: no YAML: mapping values are not allowed in this context"
     );
     let listed = "apiVersion: v1\nkind: List\nitems: [{kind: PolicyTest}]\n";
     assert_eq!(

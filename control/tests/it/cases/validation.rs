@@ -400,7 +400,7 @@ fn a_manifest_without_indentation_is_no_manifest() {
     let error = decode_documents(WITHOUT_INDENTATION, "allow-ui-egress.yaml").unwrap_err();
     assert_eq!(
         error.to_string(),
-        "error parsing allow-ui-egress.yaml: error converting YAML to JSON: yaml: line 19: did not \
+        "error parsing allow-ui-egress.yaml: error converting YAML to JSON: yaml: line 18: did not \
          find expected key"
     );
     // Up to there it is YAML, and all its fields stand beside each other.
