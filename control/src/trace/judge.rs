@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use dataplane::policy::ir::Action;
 use dataplane::policy::{Consulted, Explanation, PeerMatch, PortMatch};
 use dataplane::{Address, Direction, PolicyId, Protocol, Provenance, Tier, Verdict};
+use serde_json::Value;
 
 use super::miss::Question;
 use super::{Audit, End, Step, Trace, View};
+use crate::objects::{Key, kinds};
 
 /// Policies that one line names.
 const NAMED: usize = 5;
@@ -173,11 +175,35 @@ impl View<'_> {
         }
     }
 
+    /// A rule as its policy's object has it; none if that has gone, or holds no such rule.
+    pub(super) fn rule(
+        &self,
+        policy: PolicyId,
+        direction: Direction,
+        index: u16,
+    ) -> Option<&Value> {
+        let name = self.ids.name(policy)?;
+        let kind = kinds::KINDS.iter().find(|kind| kind.kind == name.kind)?;
+        let key = Key::new(kind, &name.namespace, &name.name);
+        let spec = &self.cluster.get(&key)?.value()["spec"];
+        spec[way(direction)].get(usize::from(index))
+    }
+
+    /// What its author calls a rule: a member of policies of the whole cluster.
+    fn rule_name(&self, policy: PolicyId, direction: Direction, index: u16) -> Option<&str> {
+        let name = self.rule(policy, direction, index)?["name"].as_str()?;
+        (!name.is_empty()).then_some(name)
+    }
+
     fn decider(&self, by: Provenance) -> String {
-        match (by.policy.map(|id| self.policy_name(id)), by.rule) {
-            (Some(policy), Some(rule)) => format!("{policy} rule {rule}"),
-            (Some(policy), None) => policy,
-            (None, _) => "default".to_owned(),
+        let Some(id) = by.policy else {
+            return "default".to_owned();
+        };
+        let policy = self.policy_name(id);
+        let Some(rule) = by.rule else { return policy };
+        match self.rule_name(id, by.direction, rule) {
+            Some(name) => format!("{policy} rule {rule} {name:?}"),
+            None => format!("{policy} rule {rule}"),
         }
     }
 
@@ -243,6 +269,11 @@ impl View<'_> {
                 kind: self.ids.name(consulted.policy).map(|name| name.kind),
                 policy: Some(self.policy_name(consulted.policy)),
                 rule: matched.map(|rule| rule.index),
+                rule_name: matched
+                    .and_then(|rule| {
+                        self.rule_name(consulted.policy, question.direction, rule.index)
+                    })
+                    .map(str::to_owned),
                 result: result(consulted, verdict),
                 nearest_miss: nearest.map(|(id, rule)| question.miss(*id, rule)),
             });
@@ -254,6 +285,7 @@ impl View<'_> {
                 kind: None,
                 policy: None,
                 rule: None,
+                rule_name: None,
                 result: if verdict.accept { "allow" } else { "deny" },
                 nearest_miss: None,
             });

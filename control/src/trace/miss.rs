@@ -10,7 +10,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 
 use super::{End, View};
-use crate::objects::{Key, kinds};
 use crate::selector::{Selector, Test};
 
 /// Peers and port ranges of one rule that are spelled out.
@@ -115,14 +114,11 @@ impl Question<'_> {
     /// The rule's peers as its object has them; none if the object has gone or holds no such rule.
     fn wanted(&self, policy: PolicyId, index: u16) -> Option<Wanted> {
         let name = self.view.ids.name(policy)?;
-        let kind = kinds::KINDS.iter().find(|kind| kind.kind == name.kind)?;
-        let key = Key::new(kind, &name.namespace, &name.name);
-        let spec = &self.view.cluster.get(&key)?.value()["spec"];
-        let (rules, peers) = match self.direction {
-            Direction::Ingress => ("ingress", "from"),
-            Direction::Egress => ("egress", "to"),
+        let rule = self.view.rule(policy, self.direction, index)?;
+        let peers = match self.direction {
+            Direction::Ingress => "from",
+            Direction::Egress => "to",
         };
-        let rule = spec[rules].get(usize::from(index))?;
         let mut wanted = Wanted::default();
         for peer in rule[peers].as_array().into_iter().flatten() {
             wanted.add_peer(peer, &name.namespace);

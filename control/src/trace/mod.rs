@@ -91,6 +91,8 @@ pub struct Step {
     pub policy: Option<String>,
     /// Index of the rule that matched.
     pub rule: Option<u16>,
+    /// What its author calls it, where the kind has names for rules.
+    pub rule_name: Option<String>,
     /// `allow`, `deny`, `pass` or `no match`.
     pub result: &'static str,
     /// For a denial: the rule of this policy that missed by least, and by what.
@@ -194,9 +196,12 @@ impl Trace {
         );
         for step in &self.steps {
             let policy = step.policy.as_deref().unwrap_or("(no policy)");
-            let rule = step
+            let mut rule = step
                 .rule
                 .map_or(String::new(), |rule| format!(" rule {rule}"));
+            if let Some(name) = &step.rule_name {
+                let _ = write!(rule, " {name:?}");
+            }
             // Writing into a String cannot fail.
             let _ = writeln!(
                 text,

@@ -133,7 +133,7 @@ fn describe(client: &mut Client, kind: &str, object: &Value) -> Result<String, V
         };
         let reply = hits::fetch(client, &params)?;
         if let Some(policy) = reply.policies.first() {
-            policy_hits(&mut page, policy, now());
+            policy_hits(&mut page, object, policy, now());
         }
     }
     if kind != "NetworkPolicy" {
@@ -143,7 +143,7 @@ fn describe(client: &mut Client, kind: &str, object: &Value) -> Result<String, V
 }
 
 /// Whom a policy is about and what its rules have decided.
-fn policy_hits(page: &mut Page, policy: &PolicyHits, now: i64) {
+fn policy_hits(page: &mut Page, object: &Value, policy: &PolicyHits, now: i64) {
     let mode = if policy.audit {
         "audit (reports what it would decide, decides nothing)"
     } else {
@@ -166,7 +166,13 @@ fn policy_hits(page: &mut Page, policy: &PolicyHits, now: i64) {
     for rule in &policy.rules {
         let direction = rule.direction.name().to_lowercase();
         let name = match rule.rule {
-            Some(index) => format!("  {direction}[{index}]"),
+            Some(index) => {
+                let path = format!("/spec/{direction}/{index}/name");
+                let called = object.pointer(&path).and_then(Value::as_str);
+                let called = called.filter(|name| !name.is_empty());
+                let called = called.map_or(String::new(), |name| format!(" {name:?}"));
+                format!("  {direction}[{index}]{called}")
+            }
             None => format!("  {direction} default (no rule matches)"),
         };
         let cells = if rule.is_counted {
@@ -227,7 +233,8 @@ mod tests {
             ..PolicyHits::default()
         };
         let mut page = Page::default();
-        policy_hits(&mut page, &policy, 65);
+        let named = serde_json::json!({"spec": {"ingress": [{"name": "deny-rest"}, {"name": ""}]}});
+        policy_hits(&mut page, &named, &policy, 65);
         assert_eq!(
             page.render(),
             "\
@@ -238,7 +245,7 @@ Never Matched:  ingress[1]
 Rule Hits:
   Rule                                Connections   Packets   Last Hit
   ----                                -----------   -------   --------
-  ingress[0]                          3             3         5s ago
+  ingress[0] \"deny-rest\"              3             3         5s ago
   ingress[1]                          0             0         <never>
   ingress default (no rule matches)   2             2         5s ago
   egress[0]                           -             -         <not counted>
