@@ -74,7 +74,15 @@ impl<'a> Transaction<'a> {
     }
 
     /// Ends it: the caller's cluster is [`Commit::cluster`] from now on.
-    pub fn commit(self) -> Commit {
+    pub fn commit(mut self) -> Commit {
+        // A file may bind pods to a group before it has the group: now all of it is there.
+        for object in self.events.iter().map(|event| &event.object) {
+            for warning in validate::security_group::absent_groups(object, &self.cluster) {
+                if !self.warnings.contains(&warning) {
+                    self.warnings.push(warning);
+                }
+            }
+        }
         Commit {
             cluster: self.cluster,
             events: self.events,

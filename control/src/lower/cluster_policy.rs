@@ -122,9 +122,9 @@ fn draft_subject(subject: &api::Subject) -> (Subject, bool) {
         selector
     };
     let pods = subject.pods.as_ref();
-    let namespaces = read(subject.namespaces.as_ref());
-    let namespaces = namespaces.and(read(pods.map(|pods| &pods.namespace_selector)));
-    let selector = read(pods.map(|pods| &pods.pod_selector));
+    let namespaces = read(subject.namespaces.as_deref());
+    let namespaces = namespaces.and(read(pods.map(|pods| &*pods.namespace_selector)));
+    let selector = read(pods.map(|pods| &*pods.pod_selector));
     whole &= pods.is_none_or(|pods| pods.unknown.is_empty());
     let subject = Subject::Pods {
         scope: Scope::Matching(namespaces),

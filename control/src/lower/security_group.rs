@@ -58,11 +58,11 @@ fn binding(object: &Object) -> Option<Draft> {
     let (pods, accounts) = (&spec.pod_selector, &spec.service_account_selector);
     let selects = pods.is_some() || accounts.is_some();
     let (selector, unread_pods) = pods
-        .as_ref()
+        .as_deref()
         .map(Selector::new)
         .unwrap_or_default()
         .readable();
-    let account = accounts.as_ref().map(|by| Selector::new(by).readable());
+    let account = accounts.as_deref().map(|by| Selector::new(by).readable());
     let unread_accounts = account.as_ref().is_some_and(|(_, unread)| *unread);
     let whole = known && !unread_pods && !unread_accounts;
     if whole && (!selects || ids.is_empty()) {

@@ -3,7 +3,9 @@
 
 use crate::cidr;
 use crate::objects::Object;
-use crate::objects::policy_api::{EgressPeer, IngressPeer, NamespacedPod, Subject, admin, cluster};
+use crate::objects::policy_api::{
+    EgressPeer, IngressPeer, NamespacedPod, Selection, Subject, admin, cluster,
+};
 
 use super::crd::Schema;
 use super::{Findings, selectors};
@@ -62,7 +64,7 @@ pub(super) fn validate(object: &Object, findings: &mut Findings) {
     }
     if let Some(policy) = object.as_cluster_network_policy() {
         let spec = &policy.spec;
-        unknown("spec", &spec.unknown, "every rule", &mut schema);
+        unknown("spec", &spec.unknown, Part::Policy, &mut schema);
         schema.one_of("spec.tier", &spec.tier, &["Admin", "Baseline"]);
         schema.number("spec.priority", spec.priority, 0, 1000);
         subject(&spec.subject, &CLUSTER, &mut schema);
@@ -99,14 +101,14 @@ pub(super) fn validate(object: &Object, findings: &mut Findings) {
     }
     if let Some(policy) = object.as_admin_network_policy() {
         let spec = &policy.spec;
-        unknown("spec", &spec.unknown, "every rule", &mut schema);
+        unknown("spec", &spec.unknown, Part::Policy, &mut schema);
         schema.number("spec.priority", spec.priority, 0, 1000);
         subject(&spec.subject, &ADMIN, &mut schema);
         admin_rules(&spec.ingress, &spec.egress, &ADMIN, &mut schema);
     }
     if let Some(policy) = object.as_baseline_admin_network_policy() {
         let spec = &policy.spec;
-        unknown("spec", &spec.unknown, "every rule", &mut schema);
+        unknown("spec", &spec.unknown, Part::Policy, &mut schema);
         if object.name() != "default" {
             let message = "Only one baseline admin network policy with metadata.name=\"default\" \
                            can be created in the cluster";
@@ -165,31 +167,43 @@ fn admin_rules(
     }
 }
 
+/// What fails closed because of a member that nobody knows.
+#[derive(Clone, Copy)]
+enum Part<'a> {
+    /// Every rule of the policy.
+    Policy,
+    /// One rule, of this action.
+    Rule(&'a str),
+}
+
 /// Warns of members that a newer API may have, which have been let in.
-fn unknown(path: &str, names: &[String], what: &str, schema: &mut Schema<'_>) {
+fn unknown(path: &str, names: &[String], part: Part<'_>, schema: &mut Schema<'_>) {
+    let comes_to = match part {
+        Part::Policy => {
+            ", so every rule fails closed: Accept matches nothing, Deny and Pass deny all traffic \
+             of the subject"
+        }
+        Part::Rule(action) => fails_closed(action),
+    };
     for name in names {
-        schema.findings.warnings.push(format!(
-            "{path}.{name}: nothing is known of it, so {what} fails closed: Accept matches \
-             nothing, Deny and Pass deny all traffic of the subject"
-        ));
+        schema
+            .findings
+            .warnings
+            .push(format!("{path}.{name}: nothing is known of it{comes_to}"));
     }
 }
 
 /// What an unknown member below a rule comes to.
 fn fails_closed(action: &str) -> &'static str {
     match action {
-        "Accept" | "Allow" => "the rule matches nothing",
-        _ => "the rule denies all traffic of the subject",
+        "Accept" | "Allow" => ": the rule matches nothing",
+        _ => ": the rule denies all traffic of the subject",
     }
 }
 
-fn unknown_in_rule(path: &str, names: &[String], action: &str, schema: &mut Schema<'_>) {
-    for name in names {
-        schema.findings.warnings.push(format!(
-            "{path}.{name}: nothing is known of it: {}",
-            fails_closed(action)
-        ));
-    }
+fn selector(by: &Selection, path: &str, part: Part<'_>, schema: &mut Schema<'_>) {
+    selectors::validate(&by.known(), path, schema.findings);
+    unknown(path, by.unknown(), part, schema);
 }
 
 fn subject(subject: &Subject, definition: &Definition, schema: &mut Schema<'_>) {
@@ -198,20 +212,21 @@ fn subject(subject: &Subject, definition: &Definition, schema: &mut Schema<'_>) 
         return;
     }
     schema.one_member(path);
-    unknown(path, &subject.unknown, "every rule", schema);
-    if let Some(selector) = &subject.namespaces {
+    unknown(path, &subject.unknown, Part::Policy, schema);
+    if let Some(namespaces) = &subject.namespaces {
         let path = format!("{path}.namespaces");
-        selectors::validate(selector, &path, schema.findings);
+        selector(namespaces, &path, Part::Policy, schema);
     }
     if let Some(pods) = &subject.pods {
-        namespaced_pod(pods, &format!("{path}.pods"), definition, schema);
-        unknown(&format!("{path}.pods"), &pods.unknown, "every rule", schema);
+        let path = format!("{path}.pods");
+        namespaced_pod(pods, &path, Part::Policy, definition, schema);
     }
 }
 
 fn namespaced_pod(
     pods: &NamespacedPod,
     path: &str,
+    part: Part<'_>,
     definition: &Definition,
     schema: &mut Schema<'_>,
 ) {
@@ -223,13 +238,14 @@ fn namespaced_pod(
         schema.required(&namespaces);
     }
     schema.required(&labels);
-    selectors::validate(&pods.namespace_selector, &namespaces, schema.findings);
-    selectors::validate(&pods.pod_selector, &labels, schema.findings);
+    unknown(path, &pods.unknown, part, schema);
+    selector(&pods.namespace_selector, &namespaces, part, schema);
+    selector(&pods.pod_selector, &labels, part, schema);
 }
 
 fn rule_head(
     path: &str,
-    (name, action, unknown): (&str, &str, &[String]),
+    (name, action, names): (&str, &str, &[String]),
     peers: &str,
     definition: &Definition,
     schema: &mut Schema<'_>,
@@ -241,7 +257,7 @@ fn rule_head(
         schema.items(&peers, 1, definition.most);
     }
     schema.items(&format!("{path}.{}", definition.ports), 1, definition.most);
-    unknown_in_rule(path, unknown, action, schema);
+    unknown(path, names, Part::Rule(action), schema);
 }
 
 fn ingress_peers(
@@ -254,14 +270,14 @@ fn ingress_peers(
     for (index, peer) in peers.iter().enumerate() {
         let path = format!("{path}.from[{index}]");
         schema.one_member(&path);
-        unknown_in_rule(&path, &peer.unknown, action, schema);
-        if let Some(selector) = &peer.namespaces {
-            selectors::validate(selector, &format!("{path}.namespaces"), schema.findings);
+        unknown(&path, &peer.unknown, Part::Rule(action), schema);
+        if let Some(namespaces) = &peer.namespaces {
+            let path = format!("{path}.namespaces");
+            selector(namespaces, &path, Part::Rule(action), schema);
         }
         if let Some(pods) = &peer.pods {
             let path = format!("{path}.pods");
-            namespaced_pod(pods, &path, definition, schema);
-            unknown_in_rule(&path, &pods.unknown, action, schema);
+            namespaced_pod(pods, &path, Part::Rule(action), definition, schema);
         }
     }
 }
@@ -276,17 +292,17 @@ fn egress_peers(
     for (index, peer) in peers.iter().enumerate() {
         let path = format!("{path}.to[{index}]");
         schema.one_member(&path);
-        unknown_in_rule(&path, &peer.unknown, action, schema);
+        unknown(&path, &peer.unknown, Part::Rule(action), schema);
         let selected = [("namespaces", &peer.namespaces), ("nodes", &peer.nodes)];
-        for (member, selector) in selected {
-            if let Some(selector) = selector {
-                selectors::validate(selector, &format!("{path}.{member}"), schema.findings);
+        for (member, by) in selected {
+            if let Some(by) = by {
+                let path = format!("{path}.{member}");
+                selector(by, &path, Part::Rule(action), schema);
             }
         }
         if let Some(pods) = &peer.pods {
             let path = format!("{path}.pods");
-            namespaced_pod(pods, &path, definition, schema);
-            unknown_in_rule(&path, &pods.unknown, action, schema);
+            namespaced_pod(pods, &path, Part::Rule(action), definition, schema);
         }
         networks(&path, peer.networks.as_deref(), schema);
         let names = peer.domain_names.as_deref();
@@ -330,7 +346,7 @@ fn domain_names(
         }
     }
     schema.findings.warnings.push(format!(
-        "{path}: domain names are not supported: {}",
+        "{path}: domain names are not supported{}",
         fails_closed(action)
     ));
 }
@@ -378,7 +394,7 @@ fn protocols(
     for (index, protocol) in protocols.unwrap_or_default().iter().enumerate() {
         let path = format!("{path}.protocols[{index}]");
         schema.one_member(&path);
-        unknown_in_rule(&path, &protocol.unknown, action, schema);
+        unknown(&path, &protocol.unknown, Part::Rule(action), schema);
         for (name, transport) in [
             ("tcp", &protocol.tcp),
             ("udp", &protocol.udp),
@@ -404,19 +420,19 @@ fn transport_fields(
     schema: &mut Schema<'_>,
 ) {
     schema.a_member(path);
-    unknown_in_rule(path, &transport.unknown, action, schema);
+    unknown(path, &transport.unknown, Part::Rule(action), schema);
     let Some(port) = &transport.destination_port else {
         return;
     };
     let path = format!("{path}.destinationPort");
     schema.one_member(&path);
-    unknown_in_rule(&path, &port.unknown, action, schema);
+    unknown(&path, &port.unknown, Part::Rule(action), schema);
     if let Some(number) = port.number {
         schema.number(&format!("{path}.number"), number, 1, 65535);
     }
     if let Some(range) = &port.range {
         let path = format!("{path}.range");
-        unknown_in_rule(&path, &range.unknown, action, schema);
+        unknown(&path, &range.unknown, Part::Rule(action), schema);
         ends(&path, range.start, range.end, schema);
     }
 }
@@ -447,10 +463,10 @@ fn ports(path: &str, ports: Option<&[admin::Port]>, action: &str, schema: &mut S
     for (index, port) in ports.unwrap_or_default().iter().enumerate() {
         let path = format!("{path}.ports[{index}]");
         schema.one_member(&path);
-        unknown_in_rule(&path, &port.unknown, action, schema);
+        unknown(&path, &port.unknown, Part::Rule(action), schema);
         if let Some(one) = &port.port_number {
             let path = format!("{path}.portNumber");
-            unknown_in_rule(&path, &one.unknown, action, schema);
+            unknown(&path, &one.unknown, Part::Rule(action), schema);
             let protocol = one.protocol.as_deref();
             schema
                 .findings
@@ -459,7 +475,7 @@ fn ports(path: &str, ports: Option<&[admin::Port]>, action: &str, schema: &mut S
         }
         if let Some(several) = &port.port_range {
             let path = format!("{path}.portRange");
-            unknown_in_rule(&path, &several.unknown, action, schema);
+            unknown(&path, &several.unknown, Part::Rule(action), schema);
             let protocol = several.protocol.as_deref();
             schema
                 .findings

@@ -1,12 +1,16 @@
 //! SecurityGroup, and AWS's SecurityGroupPolicy (its definition, `vpcresources.k8s.aws`).
 
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
 use super::crd::Schema;
 use super::{Findings, names, network_policy, selectors};
-use crate::objects::Object;
+use crate::cluster::Cluster;
 use crate::objects::policy_api::groups::{SecurityGroupRule, SecurityGroupSpec};
+use crate::objects::policy_api::{SecurityGroup, SecurityGroupPolicy};
+use crate::objects::{Key, Object, kinds};
 
 /// The most rules of a direction: EC2's bound for all groups of an interface together.
 pub const MAX_RULES: usize = 1000;
@@ -141,7 +145,7 @@ pub(super) fn validate_binding(object: &Object, findings: &mut Findings) {
     let unknown = spec.unknown.iter().map(|name| format!("spec.{name}"));
     let groups = &spec.security_groups;
     let below = groups.unknown.iter();
-    let unknown: Vec<String> = unknown
+    let mut unknown: Vec<String> = unknown
         .chain(below.map(|name| format!("spec.securityGroups.{name}")))
         .collect();
     for (member, selector) in [
@@ -149,7 +153,9 @@ pub(super) fn validate_binding(object: &Object, findings: &mut Findings) {
         ("serviceAccountSelector", &spec.service_account_selector),
     ] {
         if let Some(selector) = selector {
-            selectors::validate(selector, &format!("spec.{member}"), findings);
+            selectors::validate(&selector.known(), &format!("spec.{member}"), findings);
+            let below = selector.unknown().iter();
+            unknown.extend(below.map(|name| format!("spec.{member}.{name}")));
         }
     }
     let path = "spec.securityGroups.groupIds";
@@ -184,4 +190,45 @@ pub(super) fn validate_binding(object: &Object, findings: &mut Findings) {
             "spec: without {lacks} it binds no pod and has no effect"
         ));
     }
+}
+
+/// Warnings of groups that pods are bound to and that do not exist, after a change of `object` to
+/// what `cluster` holds now: such a group allows nothing, which may not be what was meant.
+pub fn absent_groups(object: &Object, cluster: &Cluster) -> Vec<String> {
+    let exists = |name: &str| {
+        let kind = kinds::of::<SecurityGroup>();
+        kind.is_some_and(|kind| cluster.get(&Key::new(kind, "", name)).is_some())
+    };
+    if let Some(policy) = object.as_security_group_policy() {
+        if cluster.get(object.key()).is_none() {
+            return Vec::new();
+        }
+        let ids = policy.spec.security_groups.group_ids.iter().flatten();
+        let absent = ids.filter(|id| !exists(id));
+        let path = "spec.securityGroups.groupIds";
+        return absent
+            .map(|id| format!("{path}: there is no SecurityGroup {id:?}: it allows nothing"))
+            .collect();
+    }
+    let name = object.name();
+    if object.as_security_group().is_none() || exists(name) {
+        return Vec::new();
+    }
+    let names_it = |policy: &&Arc<Object>| {
+        let policy = policy.as_security_group_policy();
+        let mut ids = policy.into_iter().flat_map(|policy| {
+            let ids = &policy.spec.security_groups.group_ids;
+            ids.iter().flatten()
+        });
+        ids.any(|id| id == name)
+    };
+    let policies = cluster.list_of::<SecurityGroupPolicy>();
+    policies
+        .filter(names_it)
+        .take(3)
+        .map(|policy| {
+            let policy = policy.key().display();
+            format!("{policy} still binds pods to {name:?}, which allows nothing from now on")
+        })
+        .collect()
 }

@@ -1,10 +1,12 @@
 //! The kinds of policy beyond NetworkPolicy: what is refused and in which words, what is taken and
 //! with which warnings, how they are named.
 
-use control::cluster::{Cluster, Reason, Seeded};
+use control::cluster::{Cluster, DeleteOptions, Reason, Seeded};
 use control::objects::{
-    DecodeError, DecodeOptions, Decoded, FieldValidation, Object, decode_value, kinds,
+    DecodeError, DecodeOptions, Decoded, FieldValidation, Key, Object, decode_value, kinds,
 };
+use control::offline::Offline;
+use control::protocol::TraceParams;
 use serde_json::{Value, json};
 
 const UNCHECKED: &str = "<nil>: Invalid value: null: some validation rules were not checked \
@@ -553,7 +555,15 @@ fn a_binding_has_selectors_and_one_to_five_groups() {
     let ids = "spec.securityGroups.groupIds";
     let binding =
         |groups: Value| json!({"podSelector": {}, "securityGroups": {"groupIds": groups}});
-    taken("sgp", binding(json!(["a", "b", "c", "d", "e"])), &[]);
+    let absent =
+        |name: &str| format!("{ids}: there is no SecurityGroup {name:?}: it allows nothing");
+    let five = ["a", "b", "c", "d", "e"];
+    let warnings = five.map(absent);
+    taken(
+        "sgp",
+        binding(json!(five)),
+        &warnings.each_ref().map(String::as_str),
+    );
     refused(
         "sgp",
         binding(json!(["a", "b", "c", "d", "e", "f"])),
@@ -569,12 +579,136 @@ fn a_binding_has_selectors_and_one_to_five_groups() {
     taken(
         "sgp",
         json!({"securityGroups": {"groupIds": ["a"]}}),
-        &["spec: without selectors it binds no pod and has no effect"],
+        &[
+            "spec: without selectors it binds no pod and has no effect",
+            &absent("a"),
+        ],
     );
     taken(
         "sgp",
         json!({"serviceAccountSelector": {}}),
         &["spec: without groups it binds no pod and has no effect"],
+    );
+}
+
+#[test]
+fn a_binding_to_no_group_is_warned_of_once_all_of_a_file_is_there() {
+    let policy = object(
+        "sgp",
+        "x",
+        json!({"podSelector": {}, "securityGroups": {"groupIds": ["later", "never"]}}),
+    );
+    let group = object("sg", "later", json!({"egress": []}));
+    let mut source = Seeded::new(7);
+    let cluster = Cluster::new(&mut source);
+    let mut transaction = cluster.begin(&mut source);
+    for value in [policy, group] {
+        transaction.create(Object::new(value).unwrap()).unwrap();
+    }
+    let commit = transaction.commit();
+    assert_eq!(
+        commit.warnings,
+        ["spec.securityGroups.groupIds: there is no SecurityGroup \"never\": it allows nothing"]
+    );
+    let mut transaction = commit.cluster.begin(&mut source);
+    let key = Key::new(kinds::find_resource("sg").unwrap(), "", "later");
+    transaction.delete(&key, &DeleteOptions::default()).unwrap();
+    assert_eq!(
+        transaction.commit().warnings,
+        [
+            "securitygrouppolicy.vpcresources.k8s.aws/x still binds pods to \"later\", which allows \
+             nothing from now on"
+        ]
+    );
+}
+
+/// An older or newer API narrows selectors by members that are not known here; without them the
+/// rest would select more than was meant.
+#[test]
+fn an_unknown_member_of_a_selector_fails_closed() {
+    let narrowed = json!({"sameLabels": ["tenant"]});
+    let spec = cnp(json!({"ingress": [
+        {"action": "Accept", "from": [{"namespaces": narrowed}]},
+        {"action": "Deny", "from": [{"pods": {"namespaceSelector": {}, "podSelector": {
+            "matchExpressions": [{"key": "a", "operator": "Exists", "fuzzy": true}]}}}]},
+    ]}));
+    let strict = decode_value(
+        object("cnp", "x", spec.clone()),
+        &DecodeOptions::default(),
+        &mut Decoded::default(),
+    );
+    let strict = strict.unwrap_err().to_string();
+    for path in [
+        "spec.ingress[0].from[0].namespaces.sameLabels",
+        "spec.ingress[1].from[0].pods.podSelector.matchExpressions[0].fuzzy",
+    ] {
+        assert!(
+            strict.contains(&format!("unknown field {path:?}")),
+            "{strict}"
+        );
+    }
+    taken(
+        "cnp",
+        spec,
+        &[
+            "spec.ingress[0].from[0].namespaces.sameLabels: nothing is known of it: the rule \
+             matches nothing",
+            "spec.ingress[1].from[0].pods.podSelector.matchExpressions[0].fuzzy: nothing is known \
+             of it: the rule denies all traffic of the subject",
+        ],
+    );
+    let mut subject = cnp(json!({"ingress": [{"action": "Accept", "from": [{"namespaces": {}}]}]}));
+    subject["subject"] = json!({"namespaces": {"notSameLabels": ["tenant"]}});
+    taken(
+        "cnp",
+        subject,
+        &[
+            "spec.subject.namespaces.notSameLabels: nothing is known of it, so every rule fails \
+             closed: Accept matches nothing, Deny and Pass deny all traffic of the subject",
+        ],
+    );
+    taken(
+        "sgp",
+        json!({"podSelector": {"matchFields": {}}, "securityGroups": {"groupIds": ["a"]}}),
+        &[
+            "spec.podSelector.matchFields: nothing is known of it: the pods that the rest selects \
+             are bound to no group",
+            "spec.securityGroups.groupIds: there is no SecurityGroup \"a\": it allows nothing",
+        ],
+    );
+}
+
+#[test]
+fn a_rule_whose_selector_has_an_unknown_member_accepts_nobody_and_denies_everybody() {
+    let pod = |name: &str| {
+        object(
+            "po",
+            name,
+            json!({"containers": [{"name": "c", "image": "i"}]}),
+        )
+    };
+    let isolating = object("netpol", "closed", json!({"podSelector": {}}));
+    let narrowed = json!({"namespaces": {"sameLabels": ["tenant"]}});
+    let rule = |action: &str| json!({"name": "same", "action": action, "from": [narrowed]});
+    let policy = |action: &str| object("cnp", "x", cnp(json!({"ingress": [rule(action)]})));
+    let ask = |objects: Vec<Value>| {
+        let objects = objects.into_iter().map(|value| Object::new(value).unwrap());
+        let offline = Offline::new(objects.collect()).unwrap();
+        let params = TraceParams {
+            from: "default/a".to_owned(),
+            to: "default/b".to_owned(),
+            port: Some("80".to_owned()),
+            protocol: None,
+        };
+        offline.view().trace(&params).unwrap().reason
+    };
+    assert_eq!(
+        ask(vec![pod("a"), pod("b"), isolating, policy("Accept")]),
+        "ingress: isolated by default/closed, no rule matches peer"
+    );
+    assert_eq!(
+        ask(vec![pod("a"), pod("b"), policy("Deny")]),
+        "ingress: x rule 0 \"same\" denies"
     );
 }
 

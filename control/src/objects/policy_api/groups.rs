@@ -6,10 +6,9 @@
 //! allows, and nothing else; what passes is still subject to every other policy. Groups are
 //! stateful: replies pass. What the pod's own node sends it passes always, as with other policies.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{api_object, api_struct};
+use super::{Selection, api_object, api_struct};
 
 api_object! {
     /// A VPC's security group, in the words of EC2's `IpPermission`. It belongs to no namespace;
@@ -66,9 +65,9 @@ api_struct! {
     /// neither, or with no group, the object has no effect, as with AWS.
     pub struct SecurityGroupPolicySpec {
         /// By the pods' labels; empty: all pods of the namespace.
-        pub pod_selector: Option<LabelSelector> = "podSelector",
+        pub pod_selector: Option<Selection> = "podSelector",
         /// By the labels of the pods' ServiceAccounts; empty: all pods of the namespace.
-        pub service_account_selector: Option<LabelSelector> = "serviceAccountSelector",
+        pub service_account_selector: Option<Selection> = "serviceAccountSelector",
         /// The groups.
         pub security_groups: GroupIds = "securityGroups",
     }

@@ -50,15 +50,15 @@
 //! watched beside what the others do. Of a SecurityGroupPolicy that means that it binds nobody, of
 //! a SecurityGroup that its rules allow nothing.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-
 pub mod admin;
 pub mod cluster;
 pub mod groups;
+mod selection;
 
 pub use admin::{AdminNetworkPolicy, BaselineAdminNetworkPolicy};
 pub use cluster::ClusterNetworkPolicy;
 pub use groups::{SecurityGroup, SecurityGroupPolicy};
+pub use selection::Selection;
 
 /// The annotation that says whether a policy is enforced: `audit`, or `enforce` as without it.
 pub const MODE: &str = "weir.dev/mode";
@@ -68,14 +68,14 @@ pub const MODE: &str = "weir.dev/mode";
 macro_rules! api_struct {
     (
         $(#[$meta:meta])*
-        pub struct $name:ident {
-            $($(#[$field_meta:meta])* pub $field:ident: $type:ty = $json:literal,)*
+        $visible:vis struct $name:ident {
+            $($(#[$field_meta:meta])* $field_visible:vis $field:ident: $type:ty = $json:literal,)*
         }
     ) => {
         $(#[$meta])*
         #[derive(Clone, PartialEq, Debug, Default)]
-        pub struct $name {
-            $($(#[$field_meta])* pub $field: $type,)*
+        $visible struct $name {
+            $($(#[$field_meta])* $field_visible $field: $type,)*
             /// Names of members that this version of the API does not have, in the order in which
             /// they stand.
             pub unknown: Vec<String>,
@@ -164,7 +164,7 @@ api_struct! {
     /// Whom a policy of the whole cluster is about: exactly one member.
     pub struct Subject {
         /// Every pod in these namespaces.
-        pub namespaces: Option<LabelSelector> = "namespaces",
+        pub namespaces: Option<Selection> = "namespaces",
         /// Some pods in some namespaces.
         pub pods: Option<NamespacedPod> = "pods",
     }
@@ -175,9 +175,9 @@ api_struct! {
     /// namespaces, unlike in NetworkPolicy.
     pub struct NamespacedPod {
         /// Absent or empty: all namespaces.
-        pub namespace_selector: LabelSelector = "namespaceSelector",
+        pub namespace_selector: Selection = "namespaceSelector",
         /// Empty: all pods. Required; absent it is empty.
-        pub pod_selector: LabelSelector = "podSelector",
+        pub pod_selector: Selection = "podSelector",
     }
 }
 
@@ -185,7 +185,7 @@ api_struct! {
     /// Who sends: exactly one member.
     pub struct IngressPeer {
         /// Every pod in these namespaces.
-        pub namespaces: Option<LabelSelector> = "namespaces",
+        pub namespaces: Option<Selection> = "namespaces",
         /// Some pods in some namespaces.
         pub pods: Option<NamespacedPod> = "pods",
     }
@@ -195,11 +195,11 @@ api_struct! {
     /// Who receives: exactly one member.
     pub struct EgressPeer {
         /// Every pod in these namespaces.
-        pub namespaces: Option<LabelSelector> = "namespaces",
+        pub namespaces: Option<Selection> = "namespaces",
         /// Some pods in some namespaces.
         pub pods: Option<NamespacedPod> = "pods",
         /// Nodes by their labels, at the addresses of their status.
-        pub nodes: Option<LabelSelector> = "nodes",
+        pub nodes: Option<Selection> = "nodes",
         /// Addresses, pods' too.
         pub networks: Option<Vec<String>> = "networks",
         /// Not supported: a rule with it fails closed.
