@@ -12,7 +12,7 @@ use dataplane::policy::{EndpointSlot, PolicyTable};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Commit, Refusal, Seeded, Transaction};
+use crate::cluster::{Cluster, Commit, DeleteOptions, Refusal, Seeded, Transaction};
 use crate::lower::{self, Change, LocalEndpoint, OutOfSlots, Policies, PolicyIds, Settings};
 use crate::objects::{Key, Object, kinds};
 use crate::protocol::Reason;
@@ -150,15 +150,21 @@ pub fn put_all(transaction: &mut Transaction<'_>, objects: Vec<Object>) -> Resul
     for object in namespaces {
         put(transaction, object)?;
     }
+    let mut workloads = Vec::new();
     for object in rest {
         declare_namespace(transaction, object.namespace())?;
-        expand(transaction, &object)?;
+        let before = transaction.get(object.key()).cloned();
         let status = object.value()["status"].clone();
         let stored = put(transaction, object)?;
         // What stood there before keeps its status otherwise.
         if status.is_object() && stored.value()["status"] != status {
             transaction.update_status(stored.key(), None, status)?;
         }
+        workloads.push((stored, before));
+    }
+    // Behind all else: the pods may stand among the objects.
+    for (workload, before) in workloads {
+        expand(transaction, &workload, before.as_deref())?;
     }
     Ok(())
 }
@@ -183,11 +189,15 @@ fn declare_namespace(transaction: &mut Transaction<'_>, name: &str) -> Result<()
     transaction.create(Object::new(value)?).map(drop)
 }
 
-/// The pods that a workload would make. A ReplicaSet or Job that something else owns is left to
-/// its owner.
-fn expand(transaction: &mut Transaction<'_>, object: &Object) -> Result<(), Refusal> {
-    let spec = &object.value()["spec"];
-    let replicas = match object.kind().kind {
+/// The pods that a workload would make, in place of those that it made `before` it was changed. A
+/// ReplicaSet or Job that something else owns is left to its owner.
+fn expand(
+    transaction: &mut Transaction<'_>,
+    workload: &Object,
+    before: Option<&Object>,
+) -> Result<(), Refusal> {
+    let spec = &workload.value()["spec"];
+    let replicas = match workload.kind().kind {
         "Deployment" | "ReplicaSet" | "StatefulSet" | "ReplicationController" => {
             spec["replicas"].as_u64().unwrap_or(1)
         }
@@ -195,33 +205,79 @@ fn expand(transaction: &mut Transaction<'_>, object: &Object) -> Result<(), Refu
         "DaemonSet" => 1,
         _ => return Ok(()),
     };
-    if object.owners().next().is_some() {
+    let Some(kind) = kinds::find("v1", "Pod") else {
+        return Ok(());
+    };
+    if workload.owners().next().is_some() || has_pods(transaction.cluster(), workload) {
         return Ok(());
     }
     if replicas > MAX_REPLICAS {
         transaction.warn(format!(
             "{}: only {MAX_REPLICAS} of {replicas} pods are looked at",
-            object.key().display()
+            workload.key().display()
         ));
     }
-    for index in 0..replicas.min(MAX_REPLICAS) {
-        let name = format!("{}-{index}", object.name());
-        let pod = json!({
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": name,
-                "namespace": object.namespace(),
-                "labels": spec["template"]["metadata"]["labels"],
-            },
-            "spec": spec["template"]["spec"],
-        });
-        let pod = Object::new(pod)?;
-        if transaction.get(pod.key()).is_none() {
-            transaction.create(pod)?;
+    let replicas = replicas.min(MAX_REPLICAS);
+    let template = &spec["template"];
+    let is_same = before.is_some_and(|before| before.value()["spec"]["template"] == *template);
+    for index in 0..MAX_REPLICAS {
+        let name = format!("{}-{index}", workload.name());
+        let key = Key::new(kind, workload.namespace(), &name);
+        if let Some(pod) = transaction.get(&key) {
+            let own = pod.owners().any(|uid| uid == workload.uid());
+            if !own || (index < replicas && is_same) {
+                continue;
+            }
+            let at_once = DeleteOptions {
+                grace_period_s: Some(0),
+                ..DeleteOptions::default()
+            };
+            transaction.delete(&key, &at_once)?;
+        } else if index >= replicas {
+            break;
+        }
+        if index < replicas {
+            transaction.create(Object::new(json!({
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    "name": name,
+                    "namespace": workload.namespace(),
+                    "labels": template["metadata"]["labels"],
+                    "ownerReferences": [{
+                        "apiVersion": workload.kind().api_version,
+                        "kind": workload.kind().kind,
+                        "name": workload.name(),
+                        "uid": workload.uid(),
+                        "controller": true,
+                    }],
+                },
+                "spec": template["spec"],
+            }))?)?;
         }
     }
     Ok(())
+}
+
+/// Whether the workload's pods stand among the objects themselves, as in what a cluster prints.
+fn has_pods(cluster: &Cluster, workload: &Object) -> bool {
+    let own = |reference: &Value| {
+        let [kind, name] = ["kind", "name"].map(|field| reference[field].as_str().unwrap_or(""));
+        let of_it = match workload.kind().kind {
+            // Behind the Deployment's name stands a hash.
+            "Deployment" if kind == "ReplicaSet" => name
+                .strip_prefix(workload.name())
+                .and_then(|rest| rest.strip_prefix('-'))
+                .is_some_and(|hash| !hash.contains('-')),
+            own => own == kind && workload.name() == name,
+        };
+        of_it && reference["uid"] != workload.uid()
+    };
+    let mut pods = cluster.list_of::<Pod>();
+    pods.any(|pod| {
+        let references = pod.value()["metadata"]["ownerReferences"].as_array();
+        pod.namespace() == workload.namespace() && references.into_iter().flatten().any(own)
+    })
 }
 
 /// Running, and the next free address, for every pod that has none.

@@ -320,7 +320,9 @@ impl Expansion<'_> {
                     labels.join(", ")
                 ))
             }
-            (true, _) => Err("there is no pod".to_owned()),
+            (true, _) => {
+                Err("there is no pod: neither `objects`, `files` nor -f has one".to_owned())
+            }
         }
     }
 }

@@ -443,6 +443,52 @@ fn plain_objects_beside_tests_are_everybodys() {
     assert_eq!(outcomes[0].untouched.len(), 0);
 }
 
+/// A Deployment `jobs` whose pods are labelled `app: APP`.
+fn jobs(app: &str, replicas: u32) -> String {
+    format!(
+        "{{apiVersion: apps/v1, kind: Deployment, metadata: {{namespace: shop, name: jobs}}, spec: \
+         {{replicas: {replicas}, selector: {{matchLabels: {{run: jobs}}}}, template: {{metadata: \
+         {{labels: {{run: jobs, app: {app}}}}}, spec: {{containers: [{{name: c, image: i}}]}}}}}}}}"
+    )
+}
+
+#[test]
+fn a_workload_that_changes_or_goes_takes_its_pods_along() {
+    let [friends, strangers] = [jobs("api", 2), jobs("web", 1)];
+    let friendly = format!(
+        "steps:\n- apply: [{friends}]\n  expect:\n\
+         \x20 - {{from: [shop/jobs-0, shop/jobs-1], to: shop/db, port: sql, allow: true}}\n"
+    );
+    let strange = format!(
+        "{friendly}- apply: [{strangers}]\n  expect:\n\
+         \x20 - {{from: shop/jobs-0, to: shop/db, port: sql, allow: false}}\n"
+    );
+    passes(&strange);
+    let delete = "- delete: [{kind: Deployment, namespace: shop, name: jobs}]\n  expect:\n";
+    for (before, pod) in [
+        (strange, "jobs-1"),
+        (format!("{friendly}{delete}"), "jobs-0"),
+    ] {
+        let gone = judged(&format!(
+            "{before}  - {{from: shop/{pod}, to: shop/db, port: sql, allow: true}}\n"
+        ));
+        assert!(matches!(gone.verdict, Verdict::Broken { .. }), "{gone:#?}");
+    }
+}
+
+#[test]
+fn a_workload_whose_pods_stand_beside_it_makes_none() {
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: jobs-5d4f-x, labels: \
+               {run: jobs, app: api}, ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, \
+               name: jobs-5d4f, uid: '7'}]}, spec: {containers: [{name: c, image: i}]}}";
+    let friends = jobs("api", 2);
+    let outcome = passes(&format!(
+        "steps:\n- apply: [{friends}, {pod}]\n  expect:\n\
+         \x20 - {{from: {{labels: {{run: jobs}}}}, to: shop/db, port: sql, allow: true}}\n"
+    ));
+    assert_eq!(outcome.flows, 1);
+}
+
 #[test]
 fn reports_count_what_there_is() {
     let text = [
