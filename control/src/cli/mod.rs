@@ -50,7 +50,7 @@ const VERBS: &[Verb] = &[
         usage: "create (-f FILE… | namespace NAME | deployment NAME --image=IMAGE)",
         examples: "weir create -f pod.yaml\nweir create namespace stars\n\
                    weir create deployment web --image=nginx --replicas=2 --port=80",
-        flags: mutate::FLAGS,
+        flags: mutate::CREATE_FLAGS,
         run: |session| mutate::run(session, Way::Create),
     },
     Verb {
@@ -149,7 +149,7 @@ const VERBS: &[Verb] = &[
         usage: "test FILE… [-f OBJECTS…] [--strict] [-o text|json|junit]",
         examples: "weir test policies_test.yaml\n\
                    helm template . | weir test policies_test.yaml -f -\n\
-                   kubectl get ns,pods,svc,netpol -A -o yaml | weir test policies_test.yaml -f -\n\
+                   kubectl get ns,sa,pods,svc,netpol -A -o yaml | weir test policies_test.yaml -f -\n\
                    weir test tests/ -f manifests/ --strict -o junit >weir.xml\n\n\
                    A FILE holds documents such as\n\
                    \x20 apiVersion: weir.dev/v1alpha1\n\

@@ -33,6 +33,21 @@ pub const FLAGS: &[Flag] = &[
         None,
         "Refuse unless this is the live generation",
     ),
+    switch("force", None, ""),
+    switch("save-config", None, ""),
+    value("field-manager", None, ""),
+];
+
+/// Flags of `create`: it makes a Deployment without a file, too.
+pub const CREATE_FLAGS: &[Flag] = &[
+    FLAGS[0],
+    FLAGS[1],
+    FLAGS[2],
+    FLAGS[3],
+    FLAGS[4],
+    FLAGS[5],
+    FLAGS[6],
+    FLAGS[7],
     value("image", None, "create deployment: the container's image"),
     value(
         "replicas",
@@ -40,9 +55,9 @@ pub const FLAGS: &[Flag] = &[
         "create deployment: how many pods (1)",
     ),
     value("port", None, "create deployment: the container's port"),
-    switch("force", None, ""),
-    switch("save-config", None, ""),
-    value("field-manager", None, ""),
+    FLAGS[8],
+    FLAGS[9],
+    FLAGS[10],
 ];
 
 /// Which of the three.
@@ -319,7 +334,7 @@ mod tests {
 
     fn session(text: &str) -> Session {
         let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
-        Session::new(parse(FLAGS, &words).unwrap())
+        Session::new(parse(CREATE_FLAGS, &words).unwrap())
     }
 
     #[test]
