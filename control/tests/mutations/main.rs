@@ -248,6 +248,14 @@ fn run_tests(tree: &Path, build: &Path, file: &Path) -> std::io::Result<End> {
 /// The tests for a mistake in `file`. Those that tell most and take least come first, for nothing is
 /// run behind one that fails; in the end it is all tests that need no root.
 fn suites(file: &Path) -> &'static [Suite] {
+    const WRITTEN: Suite = all_of(&[
+        "-p",
+        "weir-control",
+        "--test",
+        "it",
+        "--",
+        "cases::as_written",
+    ]);
     const FEW: Suite = Suite {
         arguments: &[
             "-p",
@@ -270,7 +278,7 @@ fn suites(file: &Path) -> &'static [Suite] {
     const UNITS: Suite = all_of(&["-p", "weir-control", "--lib"]);
     match file.starts_with("dataplane") {
         true => &[COMPILER_FEW, COMPILER, FEW, OFFLINE],
-        false => &[FEW, OFFLINE, UNITS],
+        false => &[WRITTEN, FEW, OFFLINE, UNITS],
     }
 }
 
