@@ -10,6 +10,7 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
+use super::candidates::Candidate;
 use super::insert::payer;
 use super::layout::{self, CONTROL, COUNTERS, Control, EPOCHS, Image, Layout, tag_of, tick};
 use super::table::Read;
@@ -113,6 +114,10 @@ impl<S: Storage> Table<S> {
         self.cold(entry, COUNTERS).store(uncounted, Release);
         if let Some(payer) = payer(&image.ends()) {
             self.quota().charge(payer, u32::MAX);
+            if image.state.is_evictable() {
+                let version = image.control.version();
+                self.candidates.note(payer, Candidate { entry, version });
+            }
         }
         self.storage.words()[layout::H_LIVE].fetch_add(1, Relaxed);
         true

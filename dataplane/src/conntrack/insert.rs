@@ -6,6 +6,7 @@
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
+use super::candidates::Candidate;
 use super::layout::{
     self, CONTROL, COUNTERS, Canonical, Control, ENDS, EPOCHS, Image, LAST_SEEN, PORTS, Place,
     TUPLE, pack_ends, pack_epochs, tick,
@@ -26,7 +27,7 @@ const LOCK_ATTEMPTS: usize = 256;
 #[cfg(loom)]
 const LOCK_ATTEMPTS: usize = 2;
 
-/// Entries looked at for one that may go.
+/// Entries looked at for one that may go, and notes of such that are tried.
 pub(super) const EVICTION_SAMPLE: u32 = 32;
 
 /// A bucket's lock, held.
@@ -58,8 +59,9 @@ impl<S: Storage> Table<S> {
     /// Makes an entry. A DENIED, closing or closed one of the same tuple is replaced if this packet
     /// opens a connection anew; one with other ends or idle too long is always replaced.
     ///
-    /// When the table or the endpoint's share is full, an idle, unreplied or closed entry among
-    /// those looked at (the oldest of 32, within the share if it is the share) makes room.
+    /// When the table or the endpoint's share is full, an idle, unreplied or closed entry makes
+    /// room: the oldest of 32 from all over the table; for a share, the one that its endpoint left
+    /// longest ago of the last 128, or else of those 32.
     ///
     /// Errors: `ConntrackFull`, `ConntrackQuota`, `ConntrackBusy`; `ConntrackInvalid` if the packet
     /// may not make an entry; `PolicyDenied` for a denied packet from the middle of a connection,
@@ -99,6 +101,11 @@ impl<S: Storage> Table<S> {
             (None, Some(payer)) => self.quota().discharge(payer),
             (Some(_), _) => count(&self.counted.inserted),
             (None, None) => {}
+        }
+        if let (Some(handle), Some(payer)) = (made, payer)
+            && new.facts.first_state().is_evictable()
+        {
+            self.candidates.note(payer, handle.into());
         }
         let Some(handle) = made else {
             count(&self.counted.full);
@@ -302,30 +309,50 @@ impl<S: Storage> Table<S> {
             && (image.state.is_evictable() || self.is_expired(image, now))
     }
 
-    /// Removes the oldest unreplied, closed or idle entry among the next [`EVICTION_SAMPLE`], of one
-    /// payer if given. An established connection that has been DENIED stays, lest its server open
-    /// it from the other side.
+    /// Removes an unreplied, closed or idle entry, of one payer if given. An established connection
+    /// that has been DENIED stays, lest its server open it from the other side.
     fn evict(&self, of: Option<Incarnation>, lock: &Locked<'_>, now: Time) -> bool {
-        let capacity = self.settings.capacity;
-        let sample = EVICTION_SAMPLE.min(capacity);
-        let start = self.hand.fetch_add(u64::from(sample), Relaxed) % u64::from(capacity);
-        let mut oldest: Option<Image> = None;
-        for i in 0..sample {
-            let entry = (start as u32 + i) % capacity;
-            let Read::Image(image) = self.read(entry) else {
-                continue;
-            };
-            let older = |than: &Image| window::after(than.last_seen as u32, image.last_seen as u32);
-            if self.may_go(&image, of, now) && oldest.as_ref().is_none_or(older) {
-                oldest = Some(image);
-            }
-        }
-        let Some(victim) = oldest else { return false };
+        let noted = of.and_then(|payer| self.noted(payer, now));
+        let Some(victim) = noted.or_else(|| self.sampled(of, now)) else {
+            return false;
+        };
         let gone = self.remove_if(&victim, Some(lock), |image| self.may_go(image, of, now));
         if gone {
             count(&self.counted.evicted);
         }
         gone
+    }
+
+    /// The first of the payer's notes that still holds, of [`EVICTION_SAMPLE`].
+    fn noted(&self, payer: Incarnation, now: Time) -> Option<Image> {
+        let notes = (0..EVICTION_SAMPLE).map_while(|_| self.candidates.take(payer));
+        let mut images = notes.filter_map(|note| match self.read(note.entry) {
+            Read::Image(image) if image.control.version() == note.version => Some(image),
+            _ => None,
+        });
+        images.find(|image| self.may_go(image, Some(payer), now))
+    }
+
+    /// The oldest of [`EVICTION_SAMPLE`] that may go. They come from all over the table: entries are
+    /// given out in order, so that neighbours are much alike.
+    fn sampled(&self, of: Option<Incarnation>, now: Time) -> Option<Image> {
+        let capacity = u64::from(self.settings.capacity);
+        let sample = u64::from(EVICTION_SAMPLE).min(capacity);
+        let start = self.hand.fetch_add(1, Relaxed);
+        let spread = (0..sample).map(|i| ((start + i * capacity / sample) % capacity) as u32);
+        spread
+            .filter_map(|entry| match self.read(entry) {
+                Read::Image(image) if self.may_go(&image, of, now) => Some(image),
+                _ => None,
+            })
+            .reduce(|oldest, image| {
+                let (than, seen) = (oldest.last_seen as u32, image.last_seen as u32);
+                if window::after(than, seen) {
+                    image
+                } else {
+                    oldest
+                }
+            })
     }
 
     /// Takes a bucket's lock.
@@ -385,5 +412,14 @@ impl<S: Storage> Table<S> {
             .store(pack_epochs(epochs), Release);
         count(&self.counted.redecided);
         Redecided::Stored { before }
+    }
+}
+
+impl From<Handle> for Candidate {
+    fn from(handle: Handle) -> Self {
+        Candidate {
+            entry: handle.entry,
+            version: handle.version,
+        }
     }
 }

@@ -242,11 +242,7 @@ impl Image {
 
     /// In the initiator's orientation.
     pub const fn ends(&self) -> Ends {
-        Ends {
-            source: Incarnation((self.ends >> 32) as u32),
-            destination: Incarnation(self.ends as u32),
-            ingress: self.ingress(),
-        }
+        unpack_ends(self.ends, self.ports)
     }
 
     /// In the initiator's orientation.
@@ -271,6 +267,15 @@ impl Image {
 
 pub(super) const fn pack_ends(ends: &Ends) -> u64 {
     (ends.source.0 as u64) << 32 | ends.destination.0 as u64
+}
+
+/// Of the words [`ENDS`] and [`PORTS`].
+pub(super) const fn unpack_ends(ends: u64, ports: u64) -> Ends {
+    Ends {
+        source: Incarnation((ends >> 32) as u32),
+        destination: Incarnation(ends as u32),
+        ingress: PortId((ports >> INGRESS_SHIFT) as u16),
+    }
 }
 
 pub(super) const fn pack_epochs(epochs: Epochs) -> u64 {

@@ -29,6 +29,7 @@
 //! those of Linux (`net/netfilter/nf_conntrack_proto_{tcp,sctp}.c`).
 
 mod attach;
+mod candidates;
 mod facts;
 mod insert;
 mod layout;

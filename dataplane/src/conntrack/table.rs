@@ -3,6 +3,8 @@
 use std::sync::atomic::AtomicU64 as ProcessLocal;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
+use super::candidates::Candidates;
+use super::insert::payer;
 use super::layout::{
     self, CONTROL, COUNTERS, Canonical, Control, ENDS, EPOCHS, Image, LAST_SEEN, LOCK, Layout,
     PORTS, Place, SIDE, TUPLE, WAYS, tag_of, tagged, tick,
@@ -26,6 +28,7 @@ pub struct Table<S> {
     pub(super) layout: Layout,
     pub(super) seed: [u64; 2],
     pub(super) counted: Counted,
+    pub(super) candidates: Candidates,
     /// Where eviction looks next.
     pub(super) hand: ProcessLocal,
     adopt_until: ProcessLocal,
@@ -96,6 +99,7 @@ impl<S: Storage> Table<S> {
             storage,
             seed: settings.hash_seed,
             layout,
+            candidates: Candidates::new(settings.endpoints),
             settings,
             counted: Counted::default(),
             hand: ProcessLocal::new(0),
@@ -182,9 +186,21 @@ impl<S: Storage> Table<S> {
                     seen = Control(changed);
                     continue;
                 }
+                self.note_if_closed(hit.handle, to);
             }
             self.touch(hit.handle, now);
             return Ok(class(original));
+        }
+    }
+
+    /// Notes an entry that may go from now on when its endpoint needs room.
+    fn note_if_closed(&self, handle: Handle, to: State) {
+        if !to.is_evictable() {
+            return;
+        }
+        let [ends, ports] = [ENDS, PORTS].map(|word| self.hot(handle.entry, word).load(Relaxed));
+        if let Some(payer) = payer(&layout::unpack_ends(ends, ports)) {
+            self.candidates.note(payer, handle.into());
         }
     }
 

@@ -310,6 +310,79 @@ fn unreplied_entries_go_first_then_the_table_is_full() {
     assert_eq!(world.send(flow(14), ends(1, 2), Facts::Udp), Ok(Class::New));
 }
 
+/// Its entries lie close together in a large table: who looks at a few from the beginning finds
+/// none of them.
+#[test]
+fn an_endpoint_at_its_quota_whose_connections_are_closed_opens_others() {
+    let world = World::new(Settings {
+        quota_per_endpoint: 200,
+        ..settings(20_000)
+    });
+    // Another endpoint's connections, which stay.
+    let others = |i: u16| key(Protocol::UDP, 3, 4, i);
+    for i in 0..150 {
+        world.send(others(i), ends(3, 4), Facts::Udp).unwrap();
+        world
+            .send(others(i).reversed(), ends(4, 3), Facts::Udp)
+            .unwrap();
+    }
+    let (e, b) = (ends(1, 2), back(ends(1, 2)));
+    for i in 0..5_000 {
+        let k = key(Protocol::TCP, 1, 2, i);
+        assert_eq!(world.send(k, e, tcp(SYN)), Ok(Class::New), "{i}");
+        world.send(k.reversed(), b, tcp(SYN_ACK)).unwrap();
+        world.send(k, e, tcp(ACK)).unwrap();
+        world.send(k, e, tcp(RST)).unwrap();
+    }
+    assert_eq!(world.table.charged(Incarnation(1)), 200);
+    assert_eq!(world.table.charged(Incarnation(3)), 150);
+    assert_eq!(world.table.counters().quota, 0);
+}
+
+/// A flood that nobody answers pushes out itself, not the connections that were there.
+#[test]
+fn a_flood_at_its_endpoints_quota_replaces_itself() {
+    let world = World::new(Settings {
+        quota_per_endpoint: 200,
+        ..settings(20_000)
+    });
+    let flow = |i: u16| key(Protocol::UDP, 1, 2, i);
+    for i in 0..100 {
+        world.send(flow(i), ends(1, 2), Facts::Udp).unwrap();
+        world
+            .send(flow(i).reversed(), ends(2, 1), Facts::Udp)
+            .unwrap();
+    }
+    for i in 100..5_000 {
+        assert_eq!(
+            world.send(flow(i), ends(1, 2), Facts::Udp),
+            Ok(Class::New),
+            "{i}"
+        );
+    }
+    assert!((0..100).all(|i| world.state(flow(i), ends(1, 2)).is_some()));
+    assert_eq!(world.table.charged(Incarnation(1)), 200);
+}
+
+/// Entries are given out in order, so that those of one kind are neighbours.
+#[test]
+fn a_full_table_finds_room_wherever_it_is() {
+    let world = World::new(settings(20_000));
+    let flow = |i: u32| key(Protocol::UDP, i, 2, 1);
+    for i in 0..20_000 {
+        let k = flow(i + 10);
+        world.send(k, ends(1, 2), Facts::Udp).unwrap();
+        if i < 15_000 {
+            world.send(k.reversed(), ends(2, 1), Facts::Udp).unwrap();
+        }
+    }
+    for i in 20_000..24_000 {
+        let k = flow(i + 10);
+        assert_eq!(world.send(k, ends(1, 2), Facts::Udp), Ok(Class::New));
+    }
+    assert_eq!(world.table.counters().evicted, 4_000);
+}
+
 #[test]
 fn every_state_has_its_timeout() {
     type Row<'a> = (Protocol, &'a [(bool, Facts)], u64);
