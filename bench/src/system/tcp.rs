@@ -22,6 +22,8 @@ const STREAM_BYTES: usize = 256 << 10;
 const MESSAGE_BYTES: usize = 64;
 /// How long anything may take; a forwarder that passes nothing is an error, not a wait.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long the queues get to empty behind a stream.
+const DRAIN: Duration = Duration::from_millis(100);
 /// What is not counted: until windows are open and caches warm.
 const WARM_UP: Duration = Duration::from_millis(100);
 
@@ -80,7 +82,13 @@ pub fn stream(
             }
         }
         let bits = (bytes.load(Ordering::Relaxed) - before) * 8;
-        Ok(bits as f64 / begun.elapsed().as_secs_f64() / 1e9)
+        let rate = bits as f64 / begun.elapsed().as_secs_f64() / 1e9;
+        // What is still to be sent goes with a reset, and what is under way has time to arrive: the
+        // next connection's first packet would be lost in a queue full of it, and cost a second.
+        set_socket_linger(&stream, Some(Duration::ZERO)).map_err(setup)?;
+        drop(stream);
+        std::thread::sleep(DRAIN);
+        Ok(rate)
     };
     between(topology, placement, duration, interrupt, &serve, &call)
 }
