@@ -62,6 +62,23 @@ fn cpu_model(cpuinfo: &str) -> Option<&str> {
     })
 }
 
+/// Cycles of the time-stamp counter in a nanosecond, as the kernel found them.
+pub fn cycles_per_ns() -> f64 {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let mhz = |line: &str| {
+        line.strip_prefix("cpu MHz")?
+            .rsplit(':')
+            .next()?
+            .trim()
+            .parse()
+            .ok()
+    };
+    cpuinfo
+        .lines()
+        .find_map(mhz)
+        .map_or(1.0, |mhz: f64| mhz / 1e3)
+}
+
 #[cfg(test)]
 mod tests {
     use super::cpu_model;

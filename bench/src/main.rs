@@ -108,7 +108,7 @@ mod tests {
         };
         assert_eq!(
             (arguments.flows.as_slice(), output),
-            (&[1_000, 100_000][..], Format::Table)
+            (&[1_000, 100_000, 1_000_000][..], Format::Table)
         );
         let line = parse("micro --flows 1,20,300 --policies 0 --runs 3 --ipv6 -o json").unwrap();
         let Benchmark::Micro(arguments) = line.benchmark else {

@@ -183,10 +183,15 @@ impl CounterShard {
 
     /// Counts a packet received from `port`.
     pub fn received(&self, port: PortId, bytes: usize) {
-        self.add(Counter::Received, 1);
-        self.add(Counter::ReceivedBytes, bytes as u64);
-        self.add_port(port, 0, 1);
-        self.add_port(port, 1, bytes as u64);
+        self.received_all(port, 1, bytes as u64);
+    }
+
+    /// Counts `packets` received from `port`, of so many `bytes` together.
+    pub fn received_all(&self, port: PortId, packets: u64, bytes: u64) {
+        self.add(Counter::Received, packets);
+        self.add(Counter::ReceivedBytes, bytes);
+        self.add_port(port, 0, packets);
+        self.add_port(port, 1, bytes);
     }
 
     /// Counts a packet forwarded to `port`.

@@ -147,7 +147,7 @@ fn measure(count: usize, pods: u32, runs: usize) -> Result<Measured, BenchError>
         agree(&answers, &peer.matches()?)?;
     }
     let (mut batched, mut single, mut theirs, mut ratios) = (vec![], vec![], vec![], vec![]);
-    let mut cycles_per_ns = tsc_cycles_per_ns();
+    let mut cycles_per_ns = crate::machine::cycles_per_ns();
     for _ in 0..runs {
         let (one, many) = (
             time_single(&table, &questions),
@@ -226,23 +226,6 @@ fn agree(ours: &[bool], theirs: &[bool]) -> Result<(), BenchError> {
             ours[at], theirs[at]
         ))),
     }
-}
-
-/// The time-stamp counter's frequency as the kernel found it, for when no peer tells it.
-fn tsc_cycles_per_ns() -> f64 {
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let mhz = |line: &str| {
-        line.strip_prefix("cpu MHz")?
-            .rsplit(':')
-            .next()?
-            .trim()
-            .parse()
-            .ok()
-    };
-    cpuinfo
-        .lines()
-        .find_map(mhz)
-        .map_or(1.0, |mhz: f64| mhz / 1e3)
 }
 
 /// What the table is asked about a packet.

@@ -1,7 +1,10 @@
 //! The dataplane's steps, each alone and all together, in memory: no sockets, no kernel, one
-//! thread.
+//! thread; look-ups of connections beside DPDK's `rte_hash`; and what a second thread adds.
 
 mod packets;
+mod peer;
+mod rte_hash;
+mod scaling;
 mod world;
 
 use std::hint::black_box;
@@ -10,20 +13,22 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use dataplane::checksum::Sum;
-use dataplane::conntrack::Ends;
+use dataplane::conntrack::{BATCH, Ends};
 use dataplane::pipeline::BURST_MAX;
 use dataplane::policy::{EndpointSlot, Peer, PolicyTable};
 use dataplane::snapshot::{Incarnation, PortId};
 use dataplane::wire::{self, Offload};
 use dataplane::{Direction, FlowKey, Protocol};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::cluster::Numbers;
 use crate::error::BenchError;
+use crate::machine;
 use crate::output::{self, Report};
 use crate::statistics::Summary;
 use packets::{OPEN_PORT, SHUT_PORT, Segment};
-use world::{Frame, World};
+use world::{Frame, Frames, World};
 
 /// Connections a world can tell apart.
 const FLOWS_MAX: u32 = 4_000_000;
@@ -34,9 +39,17 @@ const FLOWS_MAX: u32 = 4_000_000;
 pub struct Arguments {
     /// Established connections in the table; several counts, separated by commas, are measured
     /// one after the other.
-    #[arg(long, value_delimiter = ',', default_value = "1000,100000",
+    #[arg(long, value_delimiter = ',', default_value = "1000,100000,1000000",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(FLOWS_MAX)))]
     pub flows: Vec<u32>,
+    /// Connections in the tables that are compared with `rte_hash`'s.
+    #[arg(long, default_value_t = 500_000,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(FLOWS_MAX)))]
+    pub peer_flows: u32,
+    /// Connections that one worker and two are compared with.
+    #[arg(long, default_value_t = 200_000,
+          value_parser = clap::value_parser!(u32).range(64..=i64::from(FLOWS_MAX)))]
+    pub scaling_flows: u32,
     /// Connections that each run with new connections opens.
     #[arg(long, default_value_t = 100_000,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(FLOWS_MAX)))]
@@ -66,6 +79,8 @@ pub struct Arguments {
 struct Measured {
     name: String,
     ns_per_packet: Summary,
+    /// Of the time-stamp counter.
+    cycles_per_packet: f64,
     packets_per_second: f64,
     packets_per_run: u64,
     runs: u16,
@@ -91,6 +106,7 @@ fn measure(
     Ok(Measured {
         name,
         ns_per_packet,
+        cycles_per_packet: ns_per_packet.median * machine::cycles_per_ns(),
         packets_per_second: 1e9 / ns_per_packet.median,
         packets_per_run,
         runs,
@@ -101,7 +117,8 @@ fn measure(
 pub fn run(arguments: &Arguments) -> Result<Report, BenchError> {
     let policy = Arc::new(world::policy_table(arguments.policies));
     let mut measured = vec![
-        parse(arguments, &policy)?,
+        parse(arguments, &policy, false)?,
+        parse(arguments, &policy, true)?,
         checksum(arguments)?,
         decide(arguments, &policy)?,
     ];
@@ -112,13 +129,19 @@ pub fn run(arguments: &Arguments) -> Result<Report, BenchError> {
     if arguments.policies > 0 {
         measured.push(new_flows(arguments, &policy, false)?);
     }
+    let beside = peer::compare(arguments, &policy)?;
+    let scaling = scaling::compare(arguments, &policy)?;
+    let mut rows: Vec<_> = measured.iter().map(row).collect();
+    rows.extend(beside.rows());
+    rows.extend(scaling.iter().map(scaling::Scaled::row));
     Ok(Report {
         benchmark: "micro",
         arguments: output::value(arguments),
-        heads: vec!["one thread, in memory", "ns/packet", "min–max", "packets/s"],
-        rows: measured.iter().map(row).collect(),
-        results: output::value(&measured),
+        heads: vec!["in memory", "ns/packet", "min–max", "cycles", "packets/s"],
+        rows,
+        results: json!({ "oneThread": measured, "besideRteHash": beside, "scaling": scaling }),
         notes: vec![
+            beside.note(),
             format!(
                 "Medians of {} runs. {} octets a packet, {}, TCP; {} policies in the cluster, {} \
                  of them at each pod.",
@@ -141,27 +164,47 @@ fn row(of: &Measured) -> Vec<String> {
         of.name.clone(),
         format!("{median:.1}"),
         format!("{min:.1}–{max:.1}"),
+        format!("{:.0}", of.cycles_per_packet),
         format!("{:.2} M", of.packets_per_second / 1e6),
     ]
 }
 
-fn parse(arguments: &Arguments, policy: &Arc<PolicyTable>) -> Result<Measured, BenchError> {
-    let name = format!("parse, {} octets", arguments.frame_bytes);
+/// The whole parser, or its short way for ordinary packets.
+fn parse(
+    arguments: &Arguments,
+    policy: &Arc<PolicyTable>,
+    short: bool,
+) -> Result<Measured, BenchError> {
+    let way = if short {
+        "the short way"
+    } else {
+        "the whole way"
+    };
+    let name = format!("parse, {way}, {} octets", arguments.frame_bytes);
     let world = World::new(64, policy, arguments.ipv6, arguments.frame_bytes.into())?;
     let frames = (0..256)
         .map(|number| world.frame(number, OPEN_PORT, Segment::Ack, false))
         .collect::<Result<Vec<_>, _>>()?;
-    for frame in &frames {
-        wire::parse(&frame.bytes, Offload::Virtual).map_err(|reason| BenchError::Outcome {
-            name: name.clone(),
+    let parses = |frame: &Frame| match short {
+        true => wire::brief(&frame.bytes, Offload::Virtual).is_some(),
+        false => wire::parse(&frame.bytes, Offload::Virtual).is_ok(),
+    };
+    if !frames.iter().all(parses) {
+        return Err(BenchError::Outcome {
+            name,
             count: 1,
-            outcome: format!("{reason:?}"),
-        })?;
+            outcome: "refused".to_owned(),
+        });
     }
     measure(name, arguments.runs, || {
         let start = Instant::now();
-        for frame in frames.iter().cycle().take(arguments.packets as usize) {
-            let _ = black_box(wire::parse(black_box(&frame.bytes), Offload::Virtual));
+        let every = frames.iter().cycle().take(arguments.packets as usize);
+        for frame in every {
+            let bytes = black_box(&frame.bytes[..]);
+            match short {
+                true => drop(black_box(wire::brief(bytes, Offload::Virtual))),
+                false => drop(black_box(wire::parse(bytes, Offload::Virtual))),
+            }
         }
         Ok((arguments.packets.into(), start.elapsed()))
     })
@@ -209,46 +252,103 @@ fn decide(arguments: &Arguments, policy: &PolicyTable) -> Result<Measured, Bench
     })
 }
 
-/// `count` connections out of `flows`, at random and the same every time.
-fn shuffled(flows: u32, count: u32) -> impl Iterator<Item = u32> {
-    let mut numbers = Numbers(5);
-    (0..count).map(move |_| numbers.below(flows))
-}
-
 /// Looking connections up, hit and miss, and the whole pipeline, on a table of `flows`.
 fn established(
     arguments: &Arguments,
     policy: &Arc<PolicyTable>,
     flows: u32,
-) -> Result<[Measured; 3], BenchError> {
+) -> Result<Vec<Measured>, BenchError> {
+    let mut world = populated(arguments, policy, flows)?;
+    let frames = established_frames(&world, flows, arguments.packets, |_| true)?;
+    let mut measured = vec![
+        lookup(arguments, &world, flows, true)?,
+        lookup(arguments, &world, flows, false)?,
+        lookup_batch(arguments, &world, flows)?,
+    ];
+    let name = format!("forwarding that looks at nothing, {flows} established");
+    measured.push(measure(name, arguments.runs, || {
+        let mut elapsed = Duration::ZERO;
+        for first in (0..frames.len()).step_by(BURST_MAX) {
+            elapsed += world.forward_blindly(frames.burst(first))?;
+        }
+        Ok((frames.len() as u64, elapsed))
+    })?);
+    let name = format!("whole pipeline, {flows} established");
+    measured.push(measure(name.clone(), arguments.runs, || {
+        let mut elapsed = Duration::ZERO;
+        for first in (0..frames.len()).step_by(BURST_MAX) {
+            elapsed += world.send_burst(&name, frames.burst(first), true)?;
+        }
+        Ok((frames.len() as u64, elapsed))
+    })?);
+    Ok(measured)
+}
+
+/// A node with so many established connections.
+fn populated(
+    arguments: &Arguments,
+    policy: &Arc<PolicyTable>,
+    flows: u32,
+) -> Result<World, BenchError> {
     // Some room, as a table in service has.
     let capacity = (flows + flows / 4).max(1024);
-    let mut world = World::new(
-        capacity,
-        policy,
-        arguments.ipv6,
-        arguments.frame_bytes.into(),
-    )?;
+    let frame_bytes = arguments.frame_bytes.into();
+    let mut world = World::new(capacity, policy, arguments.ipv6, frame_bytes)?;
     world.establish(flows)?;
-    let hit = lookup(arguments, &world, flows, true)?;
-    let miss = lookup(arguments, &world, flows, false)?;
-    let name = format!("whole pipeline, {flows} established");
-    let whole = measure(name.clone(), arguments.runs, || {
-        let (mut elapsed, mut sent) = (Duration::ZERO, 0);
-        let mut frames: Vec<Frame> = Vec::with_capacity(BURST_MAX);
-        for number in shuffled(flows, arguments.packets) {
-            // Both directions, by turns.
-            let back = frames.len() % 2 == 1;
-            frames.push(world.frame(number, OPEN_PORT, Segment::Ack, back)?);
-            if frames.len() == BURST_MAX {
-                elapsed += world.send(&name, &frames, true)?;
-                sent += frames.len() as u64;
-                frames.clear();
-            }
+    Ok(world)
+}
+
+/// `count` packets of established connections in random order, both directions by turns, of the
+/// connections and directions that are `wanted`.
+fn established_frames(
+    world: &World,
+    flows: u32,
+    count: u32,
+    wanted: impl Fn((u32, bool)) -> bool,
+) -> Result<Frames, BenchError> {
+    let mut frames = Frames::default();
+    let mut numbers = Numbers(5);
+    let mut back = false;
+    while frames.len() < count as usize {
+        let number = numbers.below(flows);
+        if wanted((number, back)) {
+            frames.push(&world.frame(number, OPEN_PORT, Segment::Ack, back)?);
         }
-        Ok((sent, elapsed))
-    })?;
-    Ok([hit, miss, whole])
+        back = !back;
+    }
+    Ok(frames)
+}
+
+/// The key and the ends of a connection's packets, or of one that there is not.
+fn question(arguments: &Arguments, number: u32, present: bool) -> (FlowKey, Ends) {
+    let to = if present { OPEN_PORT } else { SHUT_PORT };
+    let (source, destination) = world::ends(number);
+    let ends = Ends {
+        source: Incarnation(1 + source),
+        destination: Incarnation(1 + destination),
+        ingress: PortId(source as u16),
+    };
+    (world::key(number, arguments.ipv6, to), ends)
+}
+
+/// Keys of connections in random order, present or not, with their ends.
+fn keys(arguments: &Arguments, flows: u32, present: bool) -> Vec<(FlowKey, Ends)> {
+    let mut numbers = Numbers(5);
+    let mut next = || question(arguments, numbers.below(flows), present);
+    let count = arguments.packets.min(1 << 19);
+    (0..count).map(|_| next()).collect()
+}
+
+/// Fails unless so many were found.
+fn found_all(name: &str, found: u64, expected: u64) -> Result<(), BenchError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(BenchError::Outcome {
+        name: name.to_owned(),
+        count: found.abs_diff(expected),
+        outcome: if found < expected { "missed" } else { "found" }.to_owned(),
+    })
 }
 
 fn lookup(
@@ -257,18 +357,7 @@ fn lookup(
     flows: u32,
     present: bool,
 ) -> Result<Measured, BenchError> {
-    let to = if present { OPEN_PORT } else { SHUT_PORT };
-    let packets: Vec<(FlowKey, Ends)> = shuffled(flows, arguments.packets.min(1 << 18))
-        .map(|number| {
-            let (source, destination) = world::ends(number);
-            let ends = Ends {
-                source: Incarnation(1 + source),
-                destination: Incarnation(1 + destination),
-                ingress: PortId(source as u16),
-            };
-            (world::key(number, arguments.ipv6, to), ends)
-        })
-        .collect();
+    let packets = keys(arguments, flows, present);
     let kind = if present { "hit" } else { "miss" };
     let name = format!("conntrack lookup, {kind}, {flows} established");
     measure(name.clone(), arguments.runs, || {
@@ -276,19 +365,46 @@ fn lookup(
         let mut found = 0u64;
         let start = Instant::now();
         for (key, ends) in packets.iter().cycle().take(arguments.packets as usize) {
-            found += u64::from(world.conntrack.lookup(black_box(key), ends, now).is_some());
+            found += u64::from(
+                world
+                    .conntrack()
+                    .lookup(black_box(key), ends, now)
+                    .is_some(),
+            );
         }
         let elapsed = start.elapsed();
         let expected = if present { arguments.packets.into() } else { 0 };
-        match found == expected {
-            true => Ok((arguments.packets.into(), elapsed)),
-            false => Err(BenchError::Outcome {
-                name: name.clone(),
-                count: found.abs_diff(expected),
-                outcome: if present { "missed" } else { "found" }.to_owned(),
-            }),
-        }
+        found_all(&name, found, expected)?;
+        Ok((arguments.packets.into(), elapsed))
     })
+}
+
+fn lookup_batch(arguments: &Arguments, world: &World, flows: u32) -> Result<Measured, BenchError> {
+    let packets = keys(arguments, flows, true);
+    let name = format!("conntrack lookup, hit, in batches, {flows} established");
+    measure(name.clone(), arguments.runs, || {
+        time_batches(&name, world, &packets)
+    })
+}
+
+/// Looks all keys up in batches; how many, and how long it took.
+fn time_batches(
+    name: &str,
+    world: &World,
+    packets: &[(FlowKey, Ends)],
+) -> Result<(u64, Duration), BenchError> {
+    let now = world.now();
+    let mut hits = [None; BATCH];
+    let mut found = 0u64;
+    let start = Instant::now();
+    for batch in packets.chunks(BATCH) {
+        let hits = &mut hits[..batch.len()];
+        world.conntrack().lookup_batch(black_box(batch), now, hits);
+        found += hits.iter().flatten().count() as u64;
+    }
+    let elapsed = start.elapsed();
+    found_all(name, found, packets.len() as u64)?;
+    Ok((packets.len() as u64, elapsed))
 }
 
 /// Every packet opens a connection that policy accepts or denies, on a table that is empty at
@@ -315,7 +431,7 @@ fn new_flows(
                 .collect::<Result<Vec<_>, _>>()?;
             elapsed += world.send(&name, &frames, accepted)?;
         }
-        match world.conntrack.counters().entries {
+        match world.conntrack().counters().entries {
             entries if entries == u64::from(flows) => Ok((flows.into(), elapsed)),
             entries => Err(BenchError::Outcome {
                 name: name.clone(),
@@ -335,6 +451,8 @@ mod tests {
     fn small(policies: u32, ipv6: bool) -> Arguments {
         Arguments {
             flows: vec![100],
+            peer_flows: 100,
+            scaling_flows: 100,
             new_flows: 200,
             policies,
             frame_bytes: 128,
@@ -348,8 +466,16 @@ mod tests {
     #[test]
     fn every_measurement_measures_what_it_says() {
         for ipv6 in [false, true] {
-            assert_eq!(run(&small(20, ipv6)).unwrap().rows.len(), 8);
-            assert_eq!(run(&small(0, ipv6)).unwrap().rows.len(), 7);
+            for (policies, rows) in [(20, 11), (0, 10)] {
+                let report = run(&small(policies, ipv6)).unwrap();
+                // Where DPDK is there, its rows come on top.
+                let beside = report.results["besideRteHash"]["theirs"]
+                    .as_array()
+                    .unwrap();
+                let scaling = report.results["scaling"].as_array().unwrap();
+                assert_eq!(scaling.len(), 2);
+                assert_eq!(report.rows.len(), rows + 1 + beside.len() + scaling.len());
+            }
         }
     }
 

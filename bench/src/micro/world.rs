@@ -4,17 +4,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
-use dataplane::conntrack::{self, AtomicU64, Table, Timeouts};
+use dataplane::conntrack::{self, Table, Timeouts};
 use dataplane::counters::Counters;
 use dataplane::events::EventQueue;
-use dataplane::pipeline::{BURST_MAX, Inbound, Limiters, Outcome, Tables, process};
+use dataplane::pipeline::{BURST_MAX, Inbound, Limiters, Outcome, Tables, Transmission, process};
 use dataplane::policy::ir::{
     Action, Block, EndpointPolicy, Isolation, Peers, PortRange, Ports, Rule,
 };
 use dataplane::policy::{EndpointSlot, PolicyTable};
+use dataplane::shm::{self, Region};
 use dataplane::snapshot::{
     Endpoint, Epoch, Generation, Incarnation, Parts, Port, PortId, Role, Snapshot,
 };
+use dataplane::wire::rewrite;
 use dataplane::{Address, CounterId, FlowKey, Mac, PolicyId, Protocol, Tier, Time};
 
 use super::packets::{self, OPEN_PORT, Segment};
@@ -23,6 +25,8 @@ use crate::error::BenchError;
 
 /// Local pods.
 pub const PODS: u32 = 100;
+/// Workers that a node can have here.
+const WORKERS: usize = 2;
 /// Pods of the cluster that policies speak of.
 const CLUSTER_PODS: u32 = 5_000;
 /// Octets of a packet's window: those of a 4096-octet chunk behind its headroom.
@@ -41,15 +45,54 @@ pub struct Frame {
     pub bytes: Vec<u8>,
 }
 
-/// The node.
-pub struct World {
+/// Many packets, ready to be sent: their bytes stand one behind the other.
+#[derive(Debug, Default)]
+pub struct Frames {
+    bytes: Vec<u8>,
+    /// Where each ends, and the port that it comes in by.
+    ends: Vec<(usize, PortId)>,
+}
+
+impl Frames {
+    /// Appends one.
+    pub fn push(&mut self, frame: &Frame) {
+        self.bytes.extend_from_slice(&frame.bytes);
+        self.ends.push((self.bytes.len(), frame.ingress));
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Those from `first` on, a burst at most.
+    pub fn burst(&self, first: usize) -> impl Iterator<Item = (PortId, &[u8])> {
+        let burst = self.ends.iter().enumerate().skip(first).take(BURST_MAX);
+        burst.map(|(number, (end, ingress))| {
+            let start = number
+                .checked_sub(1)
+                .map_or(0, |before| self.ends[before].0);
+            (*ingress, &self.bytes[start..*end])
+        })
+    }
+}
+
+/// What the workers of a node share.
+struct Node {
     snapshot: Snapshot,
-    /// Its connections.
-    pub conntrack: Table<Box<[AtomicU64]>>,
+    conntrack: Table<Region>,
     counters: Counters,
+}
+
+/// The node, and one of its workers.
+pub struct World {
+    node: Arc<Node>,
+    worker: usize,
     events: EventQueue,
     limiters: Limiters,
-    started: Instant,
+    /// How long the pipeline has worked: the clock goes by it, as if packets came as fast as they are
+    /// taken.
+    worked: Duration,
     windows: Vec<Vec<u8>>,
     ipv6: bool,
     frame_bytes: usize,
@@ -181,24 +224,47 @@ impl World {
             policy: Arc::clone(policy),
             ..Parts::default()
         };
-        let words = Table::<Box<[AtomicU64]>>::words(&settings);
-        Ok(World {
+        // Shared memory, as a daemon's table is in.
+        let bytes = (Table::<Region>::words(&settings) + shm::Header::WORDS) * 8;
+        let region = shm::memfd(c"weir-bench-conntrack", bytes)
+            .and_then(|file| Region::map(file, bytes))
+            .map_err(|error| setup(&error))?;
+        let node = Arc::new(Node {
             snapshot: Snapshot::build(parts).map_err(|error| setup(&error))?,
-            conntrack: Table::new(conntrack::heap(words), settings)
-                .map_err(|error| setup(&error))?,
-            counters: Counters::new(1, PODS as u16, 4096),
+            conntrack: Table::new(region, settings).map_err(|error| setup(&error))?,
+            counters: Counters::new(WORKERS, PODS as u16, 4096),
+        });
+        Ok(World::of(node, 0, ipv6, frame_bytes))
+    }
+
+    fn of(node: Arc<Node>, worker: usize, ipv6: bool, frame_bytes: usize) -> World {
+        World {
+            node,
+            worker,
             events: EventQueue::new(4096),
             limiters: Limiters::new(PODS as u16),
-            started: Instant::now(),
+            worked: Duration::ZERO,
             windows: vec![vec![0; WINDOW]; BURST_MAX],
             ipv6,
             frame_bytes,
-        })
+        }
+    }
+
+    /// The same node as another of its workers sees it.
+    pub fn second_worker(&self) -> World {
+        let mut world = World::of(Arc::clone(&self.node), 1, self.ipv6, self.frame_bytes);
+        world.worked = self.worked;
+        world
+    }
+
+    /// Its connections.
+    pub fn conntrack(&self) -> &Table<Region> {
+        &self.node.conntrack
     }
 
     /// Now, on the world's clock.
     pub fn now(&self) -> Time {
-        Time(EPOCH_NS + self.started.elapsed().as_nanos() as u64)
+        Time(EPOCH_NS + self.worked.as_nanos() as u64)
     }
 
     /// A segment of connection `number`, to the port `to` or back from it.
@@ -254,21 +320,25 @@ impl World {
         frames: &[Frame],
         forwarded: bool,
     ) -> Result<Duration, BenchError> {
+        let packets = frames.iter().map(|frame| (frame.ingress, &frame.bytes[..]));
+        self.send_burst(name, packets, forwarded)
+    }
+
+    /// [`World::send`] for packets that stand somewhere.
+    pub fn send_burst<'f>(
+        &mut self,
+        name: &str,
+        packets: impl Iterator<Item = (PortId, &'f [u8])>,
+        forwarded: bool,
+    ) -> Result<Duration, BenchError> {
         let now = self.now();
-        let mut burst: ArrayVec<Inbound<'_>, BURST_MAX> = ArrayVec::new();
-        for (window, frame) in self.windows.iter_mut().zip(frames) {
-            window[..frame.bytes.len()].copy_from_slice(&frame.bytes);
-            burst.push(Inbound {
-                ingress: frame.ingress,
-                window,
-                len: frame.bytes.len(),
-            });
-        }
-        let Some(shard) = self.counters.shard(0) else {
+        let mut burst = receive(&mut self.windows, packets);
+        let node = &*self.node;
+        let Some(shard) = node.counters.shard(self.worker) else {
             return Err(BenchError::Setup("no counters".to_owned()));
         };
         let mut tables = Tables {
-            conntrack: &self.conntrack,
+            conntrack: &node.conntrack,
             counters: shard,
             events: &self.events,
             limiters: &mut self.limiters,
@@ -276,11 +346,12 @@ impl World {
         };
         let mut outcomes: ArrayVec<Outcome, BURST_MAX> = ArrayVec::new();
         let start = Instant::now();
-        process(&mut burst, &mut tables, &self.snapshot, now, &mut outcomes);
+        process(&mut burst, &mut tables, &node.snapshot, now, &mut outcomes);
         for (outcome, packet) in outcomes.iter().zip(&burst) {
             outcome.account(shard, packet.ingress, Ok(()));
         }
         let elapsed = start.elapsed();
+        self.worked += elapsed;
         while self.events.pop().is_some() {}
         let other = |outcome: &&Outcome| matches!(outcome, Outcome::Forward(_)) != forwarded;
         match outcomes.iter().find(other) {
@@ -292,4 +363,52 @@ impl World {
             }),
         }
     }
+
+    /// What forwarding costs that looks at nothing: the next Ethernet addresses are written into each
+    /// packet, and it is counted.
+    pub fn forward_blindly<'f>(
+        &mut self,
+        packets: impl Iterator<Item = (PortId, &'f [u8])>,
+    ) -> Result<Duration, BenchError> {
+        let mut burst = receive(&mut self.windows, packets);
+        let Some(shard) = self.node.counters.shard(self.worker) else {
+            return Err(BenchError::Setup("no counters".to_owned()));
+        };
+        let macs = [mac(1, true), mac(1, false)];
+        let mut outcomes: ArrayVec<Outcome, BURST_MAX> = ArrayVec::new();
+        let start = Instant::now();
+        for packet in &mut burst {
+            shard.received(packet.ingress, packet.len);
+            let written = rewrite::rewrite_ethernet(packet.window, macs[0], macs[1]);
+            outcomes.push(match written {
+                Ok(()) => Outcome::Forward(Transmission {
+                    port: PortId(1),
+                    len: packet.len,
+                    checksum: None,
+                }),
+                Err(reason) => Outcome::Drop(reason),
+            });
+        }
+        for (outcome, packet) in outcomes.iter().zip(&burst) {
+            outcome.account(shard, packet.ingress, Ok(()));
+        }
+        Ok(start.elapsed())
+    }
+}
+
+/// Copies packets into their windows, as a port's queue would have.
+fn receive<'w, 'f>(
+    windows: &'w mut [Vec<u8>],
+    packets: impl Iterator<Item = (PortId, &'f [u8])>,
+) -> ArrayVec<Inbound<'w>, BURST_MAX> {
+    let mut burst = ArrayVec::new();
+    for (window, (ingress, bytes)) in windows.iter_mut().zip(packets) {
+        window[..bytes.len()].copy_from_slice(bytes);
+        burst.push(Inbound {
+            ingress,
+            window,
+            len: bytes.len(),
+        });
+    }
+    burst
 }

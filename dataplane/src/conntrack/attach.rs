@@ -64,6 +64,7 @@ impl<S: Storage> Table<S> {
             capacity,
             buckets,
             quota,
+            ..
         } = self.layout;
         for (what, word, expected) in [
             ("connections", layout::H_CAPACITY, capacity),

@@ -1,7 +1,7 @@
 //! How the table lies in its words, and how fields lie in a word.
 //!
 //! ```text
-//! header 32 | quota counters | buckets × 8 | hot lines × 8 | cold lines × 8
+//! header 32 | quota counters | buckets × 8 | entries × 16: hot line 8, cold line 8
 //!
 //! bucket   7 references (tag 32, entry + 1: 32; 0 = empty), lock
 //! hot      0 control: version 13, state 5, verdict 46
@@ -13,6 +13,10 @@
 //!          1 counters: created (high 16), ingress' 24, egress' 24
 //!          2, 3, 4 initiator's side    5, 6, 7 other side (TCP windows or SCTP tags)
 //! ```
+//!
+//! The two lines of an entry are neighbours: a packet reads both, so they share a page's translation,
+//! and processors fetch lines in such pairs. Behind the header of a shared region an entry begins at a
+//! multiple of 128 bytes.
 //!
 //! "Lower" is the end whose (address, port) is numerically smaller, so that both directions hash
 //! alike. Words that a worker may write after the entry has been reused under it carry the version,
@@ -26,7 +30,7 @@ use crate::snapshot::{Epoch, Incarnation, PortId};
 use crate::{Address, FlowKey, Protocol, Time, Verdict};
 
 /// First word of a table of this layout: "weirct" and the layout's number.
-pub(super) const LAYOUT: u64 = 0x7765_6972_6374_0003;
+pub(super) const LAYOUT: u64 = 0x7765_6972_6374_0004;
 
 pub(super) const H_LAYOUT: usize = 0;
 pub(super) const H_CAPACITY: usize = 1;
@@ -44,6 +48,10 @@ pub(super) const WAYS: usize = 7;
 /// The lock's place in a bucket.
 pub(super) const LOCK: usize = 7;
 const LINE: usize = 8;
+/// Words of an entry.
+pub(super) const ENTRY: usize = 2 * LINE;
+/// Where an entry's cold line begins.
+pub(super) const COLD: usize = LINE;
 
 pub(super) const CONTROL: usize = 0;
 pub(super) const EPOCHS: usize = 1;
@@ -62,23 +70,30 @@ pub(super) struct Layout {
     pub capacity: usize,
     pub buckets: usize,
     pub quota: usize,
+    /// Where entries begin.
+    pub entries: usize,
 }
 
 impl Layout {
     pub fn of(settings: &Settings) -> Layout {
         let capacity = settings.capacity as usize;
+        // Twice as many references as entries.
+        let buckets = (2 * capacity).div_ceil(WAYS).max(2);
+        let quota = (4 * settings.endpoints as usize)
+            .next_power_of_two()
+            .max(32);
+        let buckets_end = HEADER + quota + buckets * LINE;
         Layout {
             capacity,
-            // Twice as many references as entries.
-            buckets: (2 * capacity).div_ceil(WAYS).max(2),
-            quota: (4 * settings.endpoints as usize)
-                .next_power_of_two()
-                .max(32),
+            buckets,
+            quota,
+            // With the region's header of one line in front, a multiple of an entry.
+            entries: buckets_end.next_multiple_of(ENTRY) + LINE,
         }
     }
 
     pub const fn words(&self) -> usize {
-        self.cold_start() + self.capacity * LINE
+        self.entries + self.capacity * ENTRY
     }
 
     pub const fn quota_start(&self) -> usize {
@@ -89,20 +104,8 @@ impl Layout {
         HEADER + self.quota + bucket as usize * LINE
     }
 
-    const fn hot_start(&self) -> usize {
-        HEADER + self.quota + self.buckets * LINE
-    }
-
-    const fn cold_start(&self) -> usize {
-        self.hot_start() + self.capacity * LINE
-    }
-
-    pub const fn hot(&self, entry: u32) -> usize {
-        self.hot_start() + entry as usize * LINE
-    }
-
-    pub const fn cold(&self, entry: u32) -> usize {
-        self.cold_start() + entry as usize * LINE
+    pub const fn entry(&self, entry: u32) -> usize {
+        self.entries + entry as usize * ENTRY
     }
 }
 
@@ -150,6 +153,11 @@ impl Control {
         Verdict::from_bits(self.0)
     }
 
+    /// Whether the verdict is to accept.
+    pub const fn accepts(self) -> bool {
+        self.0 & 1 != 0
+    }
+
     pub const fn with_state(self, state: State) -> Control {
         Control(self.0 & !(0x1f << STATE_SHIFT) | (state as u64) << STATE_SHIFT)
     }
@@ -177,23 +185,24 @@ const INGRESS_SHIFT: u32 = 41;
 pub(super) const PORTS_BITS: u32 = INGRESS_SHIFT + 16;
 
 impl Canonical {
+    /// Without branches: which end is lower is as good as random, and a processor would guess
+    /// wrong half of the time.
+    #[inline]
     pub fn of(key: &FlowKey) -> Canonical {
-        let source = (key.source, key.source_port);
-        let destination = (key.destination, key.destination_port);
-        let from_lower = source <= destination;
-        let (lower, higher) = if from_lower {
-            (source, destination)
-        } else {
-            (destination, source)
-        };
+        let (a, b) = (key.source.0, key.destination.0);
+        let (p, q) = (u64::from(key.source_port), u64::from(key.destination_port));
+        let from_lower = (a < b) | (a == b) & (p <= q);
+        let swap = u64::from(from_lower).wrapping_sub(1);
+        let (high, low) = (((a ^ b) >> 64) as u64 & swap, (a ^ b) as u64 & swap);
+        let ports = (p ^ q) & swap;
         Canonical {
             addresses: [
-                (lower.0.0 >> 64) as u64,
-                lower.0.0 as u64,
-                (higher.0.0 >> 64) as u64,
-                higher.0.0 as u64,
+                (a >> 64) as u64 ^ high,
+                a as u64 ^ low,
+                (b >> 64) as u64 ^ high,
+                b as u64 ^ low,
             ],
-            ports: u64::from(lower.1) | u64::from(higher.1) << 16 | u64::from(key.protocol.0) << 32,
+            ports: (p ^ ports) | (q ^ ports) << 16 | u64::from(key.protocol.0) << 32,
             from_lower,
         }
     }
@@ -205,6 +214,11 @@ impl Canonical {
 
     pub const fn same_ports(&self, word: u64) -> bool {
         word & PORTS_MASK == self.ports
+    }
+
+    /// Whether a packet with this key goes the way of the initiator that this word [`PORTS`] names.
+    pub const fn is_original(&self, word: u64) -> bool {
+        (word & FROM_LOWER != 0) == self.from_lower
     }
 }
 
@@ -224,7 +238,7 @@ pub(super) struct Image {
 
 impl Image {
     pub const fn ingress(&self) -> PortId {
-        PortId((self.ports >> INGRESS_SHIFT) as u16)
+        ingress(self.ports)
     }
 
     /// Whether a packet that goes this way goes the initiator's way. A flow whose two ends are one
@@ -265,6 +279,11 @@ impl Image {
     }
 }
 
+/// The port in word [`PORTS`] where the initiator's packets come in.
+pub(super) const fn ingress(ports: u64) -> PortId {
+    PortId((ports >> INGRESS_SHIFT) as u16)
+}
+
 pub(super) const fn pack_ends(ends: &Ends) -> u64 {
     (ends.source.0 as u64) << 32 | ends.destination.0 as u64
 }
@@ -274,7 +293,7 @@ pub(super) const fn unpack_ends(ends: u64, ports: u64) -> Ends {
     Ends {
         source: Incarnation((ends >> 32) as u32),
         destination: Incarnation(ends as u32),
-        ingress: PortId((ports >> INGRESS_SHIFT) as u16),
+        ingress: ingress(ports),
     }
 }
 
@@ -331,6 +350,13 @@ pub(super) const fn seen_again(word: u64, tick: u32) -> u64 {
     word >> 32 << 32 | tick as u64
 }
 
+/// Ticks by which a word [`LAST_SEEN`] may lag behind, of an entry that may be silent for so many: so
+/// that a busy connection's packets seldom write to its lines, which other workers read. Half a
+/// second at most, and a small part of the time-out.
+pub(super) const fn lag(timeout: u32) -> u32 {
+    if timeout / 64 < 4 { timeout / 64 } else { 4 }
+}
+
 /// Nanoseconds of a tick, as a power of two: 134 ms. 32 bits of them last 18 years.
 const TICK_SHIFT: u32 = 27;
 
@@ -368,9 +394,17 @@ pub(super) struct Place {
     pub tag: u32,
 }
 
-impl Place {
-    /// Hashes a tuple with the table's secret: folded 128-bit products, as wyhash does.
-    pub fn of(addresses: &[u64; 4], ports: u64, seed: [u64; 2], buckets: usize) -> Place {
+/// A tuple's hash with the table's secret.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Hash(u64);
+
+impl Hash {
+    /// Of nothing.
+    pub const EMPTY: Hash = Hash(0);
+
+    /// Folded 128-bit products, as wyhash does.
+    #[inline]
+    pub fn of(addresses: &[u64; 4], ports: u64, seed: [u64; 2]) -> Hash {
         let [a, b, c, d] = *addresses;
         let ports = ports & PORTS_MASK;
         // The constants keep IPv4's zero halves from meeting a weak seed.
@@ -386,14 +420,39 @@ impl Place {
             h ^ seed[0] ^ 0x8ebc_6af0_9c88_c6e3,
             ports ^ 0x1656_67b1_9e37_79f9,
         );
+        Hash(h)
+    }
+
+    /// The primary bucket.
+    #[inline]
+    pub const fn first(self, buckets: usize) -> u32 {
+        (((self.0 >> 32) * buckets as u64) >> 32) as u32
+    }
+
+    /// The other bucket, never the primary one.
+    #[inline]
+    pub fn second(self, seed: [u64; 2], buckets: usize) -> u32 {
         let n = buckets as u64;
-        let first = ((h >> 32) * n) >> 32;
-        let other = fold(h, seed[1] ^ 0x2545_f491_4f6c_dd1d) & 0xffff_ffff;
+        let other = fold(self.0, seed[1] ^ 0x2545_f491_4f6c_dd1d) & 0xffff_ffff;
         let step = 1 + ((other * (n - 1)) >> 32);
+        let bucket = u64::from(self.first(buckets)) + step;
+        (if bucket < n { bucket } else { bucket - n }) as u32
+    }
+
+    /// The tag of a reference: never 0, which is an empty reference's.
+    #[inline]
+    pub const fn tag(self) -> u32 {
+        self.0 as u32 | 1
+    }
+}
+
+impl Place {
+    /// Where a tuple with this hash may lie.
+    pub fn of(hash: Hash, seed: [u64; 2], buckets: usize) -> Place {
         Place {
-            first: first as u32,
-            second: ((first + step) % n) as u32,
-            tag: h as u32,
+            first: hash.first(buckets),
+            second: hash.second(seed, buckets),
+            tag: hash.tag(),
         }
     }
 }

@@ -20,6 +20,9 @@
 //! * An entry names the counters of the rules that decided it ([`Hit::counters`]), in a cache line
 //!   that every packet reads anyway. Counting is the caller's.
 //!
+//! * Look-ups of many packets go in stages, so that they wait for memory together
+//!   ([`Table::lookup_batch`]).
+//!
 //! How a packet uses it: [`Table::lookup`]; on a hit whose [`Epochs`] are older than the snapshot's,
 //! [`Table::redecide`]; then [`Table::track`]. [`Class::New`] or a miss means: ask the policy, then
 //! [`Table::insert`], provided [`Facts::opens`] or [`Table::adopts`] says that this packet may make an
@@ -29,6 +32,7 @@
 //! those of Linux (`net/netfilter/nf_conntrack_proto_{tcp,sctp}.c`).
 
 mod attach;
+mod batch;
 mod candidates;
 mod facts;
 mod insert;
@@ -45,6 +49,8 @@ mod tcp;
 mod tests;
 mod window;
 
+pub use batch::BATCH;
+pub(crate) use batch::{PackedEpochs, Probe};
 pub use facts::{Facts, IcmpFacts, SctpFacts, TcpFacts, TcpFlags};
 pub use state::{State, Timeouts};
 pub use storage::{AtomicU64, Storage, heap};
@@ -244,7 +250,7 @@ pub struct Entry {
     pub state: State,
     /// Since when it has been in the table, to about 0.13 s.
     pub created: Time,
-    /// Last packet that kept it alive, to about 0.13 s.
+    /// Last packet that kept it alive, to about 0.7 s.
     pub last_seen: Time,
     /// Seconds of silence after which it goes.
     pub timeout_s: u32,

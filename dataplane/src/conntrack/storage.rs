@@ -61,6 +61,15 @@ impl Storage for Box<[AtomicU64]> {
     }
 }
 
+/// A shared mapping, behind the header that says whether its content can be trusted.
+#[cfg(not(loom))]
+impl Storage for crate::shm::Region {
+    fn words(&self) -> &[AtomicU64] {
+        let words = crate::shm::Region::words(self);
+        words.get(crate::shm::Header::WORDS..).unwrap_or_default()
+    }
+}
+
 impl<S: Storage + ?Sized> Storage for std::sync::Arc<S> {
     fn words(&self) -> &[AtomicU64] {
         (**self).words()

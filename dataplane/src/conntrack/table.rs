@@ -6,15 +6,17 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use super::candidates::Candidates;
 use super::insert::payer;
 use super::layout::{
-    self, CONTROL, COUNTERS, Canonical, Control, ENDS, EPOCHS, Image, LAST_SEEN, LOCK, Layout,
-    PORTS, Place, SIDE, TUPLE, WAYS, tag_of, tagged, tick,
+    self, CONTROL, COUNTERS, Canonical, Control, ENDS, EPOCHS, Hash, Image, LAST_SEEN, LOCK,
+    Layout, PORTS, Place, SIDE, TUPLE, WAYS, tag_of, tagged, tick,
 };
 use super::quota::Quota;
 use super::sctp::Tags;
 use super::state::Step;
 use super::storage::AtomicU64;
 use super::window::{self, Side};
-use super::{Class, Counters, Ends, Facts, Handle, Hit, Settings, State, Storage, TableError};
+use super::{
+    Class, Counters, Ends, Facts, Handle, Hit, Settings, State, Storage, TableError, Timeouts,
+};
 use crate::snapshot::{Incarnation, PortId};
 use crate::{DropReason, FlowKey, Protocol, Time};
 
@@ -27,11 +29,49 @@ pub struct Table<S> {
     pub(super) settings: Settings,
     pub(super) layout: Layout,
     pub(super) seed: [u64; 2],
+    pub(super) patience: [Patience; 32],
     pub(super) counted: Counted,
     pub(super) candidates: Candidates,
     /// Where eviction looks next.
     pub(super) hand: ProcessLocal,
     adopt_until: ProcessLocal,
+}
+
+/// How long an entry may be silent, ticks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Patience {
+    /// Until it has expired.
+    idle: i32,
+    /// Until a packet is noted again.
+    lag: i32,
+}
+
+impl Patience {
+    fn of(timeout_s: u32) -> Patience {
+        let ticks = layout::ticks(timeout_s);
+        let lag = layout::lag(ticks);
+        // The last packet may have been so much later than what is noted.
+        let idle = ticks.saturating_add(lag);
+        Patience {
+            idle: i32::try_from(idle).unwrap_or(i32::MAX),
+            lag: lag as i32,
+        }
+    }
+
+    /// By state, and of DENIED entries at 0, which is no state's number.
+    fn by_state(timeouts: &Timeouts) -> [Patience; 32] {
+        let mut patience = [Patience::of(timeouts.denied_s); 32];
+        for state in State::ALL {
+            patience[*state as usize] = Patience::of(state.timeout_s(timeouts));
+        }
+        patience
+    }
+
+    /// Whether an entry with this word [`LAST_SEEN`] has expired.
+    #[inline]
+    pub fn is_over(self, last_seen: u64, now: Time) -> bool {
+        tick(now).wrapping_sub(last_seen as u32) as i32 > self.idle
+    }
 }
 
 /// [`Counters`], while they count. Nothing here is touched by packets of existing connections.
@@ -100,6 +140,7 @@ impl<S: Storage> Table<S> {
             seed: settings.hash_seed,
             layout,
             candidates: Candidates::new(settings.endpoints),
+            patience: Patience::by_state(&settings.timeouts),
             settings,
             counted: Counted::default(),
             hand: ProcessLocal::new(0),
@@ -112,7 +153,7 @@ impl<S: Storage> Table<S> {
         let words = self.storage.words();
         words[layout::H_FREE].store(0, Relaxed);
         words[layout::H_LIVE].store(0, Relaxed);
-        let end = self.layout.hot(0);
+        let end = self.layout.entry(0);
         for word in &words[self.layout.quota_start()..end] {
             word.store(0, Relaxed);
         }
@@ -154,8 +195,19 @@ impl<S: Storage> Table<S> {
     /// belong where the connection stands, `Internal` if the facts are of another protocol than the
     /// key was. None of them changes the state.
     pub fn track(&self, hit: &Hit, facts: &Facts, now: Time) -> Result<Class, DropReason> {
-        let Handle { entry, version, .. } = hit.handle;
-        let original = hit.original_direction;
+        self.advance(hit.handle, hit.original_direction, facts, now)
+    }
+
+    /// [`Table::track`] of the entry that the handle names.
+    #[inline]
+    pub(super) fn advance(
+        &self,
+        handle: Handle,
+        original: bool,
+        facts: &Facts,
+        now: Time,
+    ) -> Result<Class, DropReason> {
+        let Handle { entry, version, .. } = handle;
         let control = self.hot(entry, CONTROL);
         let mut seen = Control(control.load(Acquire));
         loop {
@@ -171,13 +223,13 @@ impl<S: Storage> Table<S> {
                 Ok(Step::Invalid) => return Err(DropReason::ConntrackInvalid),
                 Err(DropReason::ConnectionDenied) => {
                     if original {
-                        self.touch(hit.handle, now);
+                        self.touch(handle, self.patience(seen, state), now);
                     }
                     return Err(DropReason::ConnectionDenied);
                 }
                 Err(reason) => return Err(reason),
             };
-            if !self.follow(hit.handle, state, original, facts) {
+            if !self.follow(handle, state, original, facts) {
                 return Err(DropReason::ConntrackInvalid);
             }
             if to != state {
@@ -186,9 +238,9 @@ impl<S: Storage> Table<S> {
                     seen = Control(changed);
                     continue;
                 }
-                self.note_if_closed(hit.handle, to);
+                self.note_if_closed(handle, to);
             }
-            self.touch(hit.handle, now);
+            self.touch(handle, self.patience(seen, to), now);
             return Ok(class(original));
         }
     }
@@ -215,7 +267,7 @@ impl<S: Storage> Table<S> {
         if !state.fits_facts(facts) {
             return Err(DropReason::Internal);
         }
-        if control.verdict().accept {
+        if control.accepts() {
             return Ok(facts.step(state, original));
         }
         if facts.begins() {
@@ -254,19 +306,23 @@ impl<S: Storage> Table<S> {
     /// one has tried again to open it. False if it has gone.
     pub fn refresh(&self, handle: Handle, now: Time) -> bool {
         let control = Control(self.hot(handle.entry, CONTROL).load(Acquire));
-        let lives = control.state().is_some() && control.version() == handle.version;
-        if lives {
-            self.touch(handle, now);
+        match control.state() {
+            Some(state) if control.version() == handle.version => {
+                self.touch(handle, self.patience(control, state), now);
+                true
+            }
+            _ => false,
         }
-        lives
     }
 
-    /// Notes that the connection lives, at most once a tick.
-    fn touch(&self, handle: Handle, now: Time) {
+    /// Notes that the connection lives, where that has not been noted lately ([`layout::lag`]).
+    #[inline]
+    fn touch(&self, handle: Handle, patience: Patience, now: Time) {
         let word = self.cold(handle.entry, LAST_SEEN);
         let seen = word.load(Relaxed);
         let tick = tick(now);
-        if tag_of(seen) == handle.version && window::after(tick, seen as u32) {
+        let ago = tick.wrapping_sub(seen as u32) as i32;
+        if tag_of(seen) == handle.version && ago > patience.lag {
             // Who loses the race loses it to a worker that did the same.
             let again = layout::seen_again(seen, tick);
             let _ = word.compare_exchange(seen, again, Relaxed, Relaxed);
@@ -353,34 +409,34 @@ impl<S: Storage> Table<S> {
     }
 
     pub(super) fn is_expired(&self, image: &Image, now: Time) -> bool {
-        let idle = tick(now).wrapping_sub(image.last_seen as u32) as i32;
-        i64::from(idle) > i64::from(layout::ticks(self.timeout_s(image)))
+        let patience = self.patience(image.control, image.state);
+        patience.is_over(image.last_seen, now)
+    }
+
+    /// How long an entry with this control word may be silent.
+    #[inline]
+    pub(super) fn patience(&self, control: Control, state: State) -> Patience {
+        let index = if control.accepts() { state as usize } else { 0 };
+        // Both are 32: numbers of states have five bits.
+        self.patience[index % self.patience.len()]
     }
 
     pub(super) fn place(&self, canonical: &Canonical) -> Place {
-        Place::of(
-            &canonical.addresses,
-            canonical.ports,
-            self.seed,
-            self.layout.buckets,
-        )
+        let hash = Hash::of(&canonical.addresses, canonical.ports, self.seed);
+        Place::of(hash, self.seed, self.layout.buckets)
     }
 
     pub(super) fn place_of(&self, image: &Image) -> Place {
-        Place::of(
-            &image.addresses,
-            image.ports,
-            self.seed,
-            self.layout.buckets,
-        )
+        let hash = Hash::of(&image.addresses, image.ports, self.seed);
+        Place::of(hash, self.seed, self.layout.buckets)
     }
 
     pub(super) fn hot(&self, entry: u32, word: usize) -> &AtomicU64 {
-        &self.storage.words()[self.layout.hot(entry) + word]
+        &self.storage.words()[self.layout.entry(entry) + word]
     }
 
     pub(super) fn cold(&self, entry: u32, word: usize) -> &AtomicU64 {
-        &self.storage.words()[self.layout.cold(entry) + word]
+        &self.storage.words()[self.layout.entry(entry) + layout::COLD + word]
     }
 
     pub(super) fn references(&self, bucket: u32) -> &[AtomicU64] {

@@ -6,14 +6,72 @@ use crate::conntrack::Storage;
 use crate::counters::Counter;
 use crate::events::EventKind;
 use crate::route::NextHop;
-use crate::snapshot::{Port, PortId, Role};
+use crate::snapshot::{Endpoint, EndpointSlot, Port, PortId, Role, Snapshot};
 use crate::wire::{Checksum, TcpFlags, Transport, TxChecksum, Version, reply, rewrite};
 use crate::{Address, DropReason, Mac, Protocol};
 
 /// Where a packet leaves and to whom.
-struct Hop<'s> {
-    egress: &'s Port,
-    mac: Mac,
+pub(super) struct Hop<'s> {
+    pub egress: &'s Port,
+    pub mac: Mac,
+}
+
+/// The way on.
+pub(super) enum Next<'s> {
+    Hop(Hop<'s>),
+    /// By this port to this neighbour, whose Ethernet address is not known.
+    Unresolved {
+        port: PortId,
+        address: Address,
+    },
+}
+
+/// The way on of a packet that came in by `ingress`: to the local pod that it is for, else by the
+/// routes. `source` is the local endpoint that sent it.
+pub(super) fn next_hop<'s>(
+    snapshot: &'s Snapshot,
+    ingress: &Port,
+    source: Option<EndpointSlot>,
+    endpoint: Option<&Endpoint>,
+    destination: Address,
+) -> Result<Next<'s>, DropReason> {
+    if let Some(endpoint) = endpoint {
+        let egress = snapshot
+            .port(endpoint.port)
+            .ok_or(DropReason::EndpointNotReady)?;
+        // Only a pod that talks to itself goes out where it came in.
+        if egress.id == ingress.id && source.is_none_or(|slot| slot != endpoint.slot) {
+            return Err(DropReason::SamePort);
+        }
+        let mac = endpoint.mac;
+        return Ok(Next::Hop(Hop { egress, mac }));
+    }
+    let target = snapshot
+        .routes()
+        .lookup(destination)
+        .ok_or(DropReason::NoRoute)?;
+    let egress = snapshot.port(target.port).ok_or(DropReason::NoRoute)?;
+    if egress.id == ingress.id {
+        return Err(DropReason::SamePort);
+    }
+    let mac = match egress.role {
+        // A pod's addresses are its endpoint's; a route cannot add others.
+        Role::Pod => return Err(DropReason::NoRoute),
+        Role::HostNode | Role::HostTransit => egress.peer_mac.ok_or(DropReason::NoNeighbour)?,
+        Role::Uplink => {
+            let address = match target.next_hop {
+                NextHop::Gateway(gateway) => gateway,
+                NextHop::OnLink => destination,
+                NextHop::Endpoint(_) => return Err(DropReason::NoRoute),
+            };
+            let port = egress.id;
+            match snapshot.neighbour(port, address) {
+                Some(mac) => mac,
+                None => return Ok(Next::Unresolved { port, address }),
+            }
+        }
+    };
+    Ok(Next::Hop(Hop { egress, mac }))
 }
 
 impl<'a, S: Storage> Stage<'a, '_, S> {
@@ -50,69 +108,35 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         }))
     }
 
-    /// The port and the Ethernet address of the next hop: a local pod's own, else by the routes.
+    /// The port and the Ethernet address of the next hop; asks control to resolve one that is
+    /// missing.
     fn next_hop(&mut self, view: &View<'_>) -> Result<Hop<'a>, DropReason> {
-        let snapshot = self.snapshot;
-        if let Some(endpoint) = view.destination {
-            let slot = endpoint.slot;
-            let egress = snapshot
-                .port(endpoint.port)
-                .ok_or(DropReason::EndpointNotReady)?;
-            // Only a pod that talks to itself goes out where it came in.
-            if egress.id == view.port.id && view.source.is_none_or(|s| s.slot != slot) {
-                return Err(DropReason::SamePort);
-            }
-            return Ok(Hop {
-                egress,
-                mac: endpoint.mac,
-            });
-        }
         let destination = view.ip.destination;
-        let target = snapshot
-            .routes()
-            .lookup(destination)
-            .ok_or(DropReason::NoRoute)?;
-        let egress = snapshot.port(target.port).ok_or(DropReason::NoRoute)?;
-        if egress.id == view.port.id {
-            return Err(DropReason::SamePort);
-        }
-        let mac = match egress.role {
-            // A pod's addresses are its endpoint's; a route cannot add others.
-            Role::Pod => return Err(DropReason::NoRoute),
-            Role::HostNode | Role::HostTransit => egress.peer_mac.ok_or(DropReason::NoNeighbour)?,
-            Role::Uplink => {
-                let address = match target.next_hop {
-                    NextHop::Gateway(gateway) => gateway,
-                    NextHop::OnLink => destination,
-                    NextHop::Endpoint(_) => return Err(DropReason::NoRoute),
-                };
-                self.neighbour(view, egress, address)?
+        let source = view.source.map(|source| source.slot);
+        match next_hop(
+            self.snapshot,
+            view.port,
+            source,
+            view.destination,
+            destination,
+        )? {
+            Next::Hop(hop) => Ok(hop),
+            Next::Unresolved { port, address } => {
+                self.ask(view, port, address);
+                Err(DropReason::NoNeighbour)
             }
-        };
-        Ok(Hop { egress, mac })
+        }
     }
 
-    /// The Ethernet address of a neighbour; asks control to resolve one that is missing.
-    fn neighbour(
-        &mut self,
-        view: &View<'_>,
-        egress: &Port,
-        address: Address,
-    ) -> Result<Mac, DropReason> {
-        if let Some(mac) = self.snapshot.neighbour(egress.id, address) {
-            return Ok(mac);
-        }
-        let kind = EventKind::NeighbourMissing {
-            port: egress.id,
-            address,
-        };
+    /// Asks control for the Ethernet address of a neighbour.
+    fn ask(&mut self, view: &View<'_>, port: PortId, address: Address) {
+        let kind = EventKind::NeighbourMissing { port, address };
         let event = self.event(view, kind, false);
         if self.tables.limiters.asks(view.port.id, self.now) {
             self.announce_first(event);
         } else {
             self.announce(event);
         }
-        Err(DropReason::NoNeighbour)
     }
 
     /// Writes the headers as the next link needs them. What is left of the transport checksum for
@@ -149,7 +173,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         Ok(packet.tx_checksum())
     }
 
-    fn completes_checksums(&self, port: PortId) -> bool {
+    pub fn completes_checksums(&self, port: PortId) -> bool {
         self.tables
             .checksum_offload
             .get(usize::from(port.0))

@@ -13,6 +13,7 @@
 //! way out, and translation for Services.
 
 mod answer;
+mod burst;
 mod decide;
 mod forward;
 mod limiter;
@@ -131,10 +132,19 @@ pub fn process<S: Storage>(
 ) {
     outcomes.clear();
     tables.counters.add(Counter::Bursts, 1);
+    count_received(tables.counters, burst);
     let mut stage = stage::Stage {
         tables,
         snapshot,
         now,
     };
-    outcomes.extend(burst.iter_mut().map(|packet| stage.run(packet)));
+    stage.burst(burst, outcomes);
+}
+
+/// Counts the packets of a burst; those of one port together.
+fn count_received(counters: &CounterShard, burst: &[Inbound<'_>]) {
+    for run in burst.chunk_by(|a, b| a.ingress == b.ingress) {
+        let bytes: usize = run.iter().map(|packet| packet.len).sum();
+        counters.received_all(run[0].ingress, run.len() as u64, bytes as u64);
+    }
 }

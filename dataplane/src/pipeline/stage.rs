@@ -7,7 +7,7 @@ use crate::counters::Counter;
 use crate::events::{Event, EventKind};
 use crate::snapshot::{Endpoint, Incarnation, Port, Snapshot};
 use crate::wire::{self, Icmp, Ip, Kind, Offload, Packet, Sctp, Tcp, Transport};
-use crate::{DropReason, FlowKey, Time};
+use crate::{Address, DropReason, FlowKey, Time};
 
 /// What a burst is processed with.
 pub(super) struct Stage<'a, 't, S> {
@@ -62,9 +62,8 @@ pub(super) fn incarnation(endpoint: Option<&Endpoint>) -> Incarnation {
 }
 
 impl<'a, S: Storage> Stage<'a, '_, S> {
-    /// Takes one packet to its end, and counts it.
+    /// Takes one packet to its end the whole way, and counts it if it is dropped.
     pub fn run(&mut self, inbound: &mut Inbound<'_>) -> Outcome {
-        self.tables.counters.received(inbound.ingress, inbound.len);
         let outcome = self.outcome(inbound).unwrap_or_else(Outcome::Drop);
         if let Some(reason) = outcome.drop_reason() {
             self.tables.counters.dropped(inbound.ingress, reason);
@@ -77,11 +76,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         let port = snapshot
             .port(inbound.ingress)
             .ok_or(DropReason::PortNotReady)?;
-        let offload = if port.is_virtual {
-            Offload::Virtual
-        } else {
-            Offload::Wire
-        };
+        let offload = offload(port);
         let bytes = inbound
             .window
             .get(..inbound.len)
@@ -132,17 +127,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         if matches!(ip.transport, Transport::Icmp(Icmp::NotForwarded { .. })) {
             return Err(DropReason::IcmpNotForwarded);
         }
-        let destination = snapshot.endpoint_at(ip.destination);
-        if let Some(endpoint) = destination
-            && (snapshot.port(endpoint.port).is_none()
-                || !snapshot.policy().contains(endpoint.slot))
-        {
-            return Err(DropReason::EndpointNotReady);
-        }
-        if source.is_none() && destination.is_none() {
-            // Nothing of ours is at either end: we are no router for others.
-            return Err(DropReason::NoRoute);
-        }
+        let destination = receiver(snapshot, source, ip.destination)?;
         let (key, facts) = (ip.flow_key(), facts(bytes, ip));
         Ok(View {
             packet,
@@ -222,8 +207,36 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
     }
 }
 
+/// The local endpoint that a packet is for, if any; `source` is the one that sent it.
+pub(super) fn receiver<'s>(
+    snapshot: &'s Snapshot,
+    source: Option<&Endpoint>,
+    destination: Address,
+) -> Result<Option<&'s Endpoint>, DropReason> {
+    let receiver = snapshot.endpoint_at(destination);
+    if let Some(endpoint) = receiver
+        && (snapshot.port(endpoint.port).is_none() || !snapshot.policy().contains(endpoint.slot))
+    {
+        return Err(DropReason::EndpointNotReady);
+    }
+    if source.is_none() && receiver.is_none() {
+        // Nothing of ours is at either end: we are no router for others.
+        return Err(DropReason::NoRoute);
+    }
+    Ok(receiver)
+}
+
 fn clamp_length(len: usize) -> u16 {
     u16::try_from(len).unwrap_or(u16::MAX)
+}
+
+/// Whether what comes from this port may carry unfinished checksums.
+pub(super) fn offload(port: &Port) -> Offload {
+    if port.is_virtual {
+        Offload::Virtual
+    } else {
+        Offload::Wire
+    }
 }
 
 /// What conntrack needs to know of the packet.
@@ -238,7 +251,7 @@ fn facts(bytes: &[u8], ip: &Ip) -> Facts {
     }
 }
 
-fn tcp_facts(tcp: &Tcp) -> TcpFacts {
+pub(super) fn tcp_facts(tcp: &Tcp) -> TcpFacts {
     TcpFacts {
         flags: TcpFlags::from_bits_retain(tcp.flags.0),
         sequence: tcp.sequence,

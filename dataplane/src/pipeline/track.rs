@@ -39,13 +39,17 @@ struct Denied {
 }
 
 /// The epochs of a packet's ends, in the packet's orientation.
-fn epochs(snapshot: &Snapshot, view: &View<'_>) -> Epochs {
+pub(super) fn epochs(
+    snapshot: &Snapshot,
+    source: Option<&Endpoint>,
+    destination: Option<&Endpoint>,
+) -> Epochs {
     let epoch = |endpoint: Option<&Endpoint>| {
         endpoint.map_or(Epoch::NONE, |endpoint| snapshot.epoch(endpoint.slot))
     };
     Epochs {
-        source: epoch(view.source),
-        destination: epoch(view.destination),
+        source: epoch(source),
+        destination: epoch(destination),
     }
 }
 
@@ -128,7 +132,7 @@ impl<S: Storage> Stage<'_, '_, S> {
     /// The connection of a hit in its initiator's orientation, under the snapshot in force.
     fn orient<'v>(&self, view: &View<'v>, hit: &Hit) -> Connection<'v> {
         let flow = view.flow();
-        let epochs = epochs(self.snapshot, view);
+        let epochs = epochs(self.snapshot, view.source, view.destination);
         if hit.original_direction {
             return Connection { flow, epochs };
         }
@@ -235,7 +239,7 @@ impl<S: Storage> Stage<'_, '_, S> {
             ends: view.ends(),
             verdict,
             counters,
-            epochs: epochs(self.snapshot, view),
+            epochs: epochs(self.snapshot, view.source, view.destination),
             facts: view.facts,
         };
         let inserted = self.tables.conntrack.insert(&entry, self.now);

@@ -3,9 +3,11 @@
 //! A [`Region`] is a shared mapping of a descriptor that somebody else opened (a memfd, or a file
 //! on a tmpfs). It holds no pointers, so that a process that maps the same descriptor later finds
 //! the same things at the same offsets. A [`Header`] says whether what it finds can be trusted.
+//! [`prefetch`] asks for a line of it before it is needed.
 #![allow(unsafe_code)]
 
 mod header;
+mod prefetch;
 
 use std::ffi::CStr;
 use std::io;
@@ -14,6 +16,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
 pub use header::{Found, Header};
+pub use prefetch::prefetch;
 
 /// A shared mapping of a descriptor, unmapped on drop.
 ///

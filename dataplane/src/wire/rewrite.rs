@@ -19,6 +19,36 @@ pub fn rewrite_ethernet(bytes: &mut [u8], source: Mac, destination: Mac) -> Resu
     Ok(())
 }
 
+/// What [`decrement_ttl`] and [`rewrite_ethernet`] do, to a packet that [`brief`](super::brief) has
+/// described as `version` and whose TTL or hop limit is above 1. `ethernet` are the next hop's
+/// address and our own, as they stand in the header.
+///
+/// # Errors
+///
+/// [`DropReason::Internal`] if the frame is shorter than the description; it stays unchanged.
+#[inline]
+pub fn forward(bytes: &mut [u8], version: Version, ethernet: &[u8; 12]) -> Result<(), DropReason> {
+    let header = bytes
+        .first_chunk_mut::<{ super::ETHERNET_BYTES + 20 }>()
+        .ok_or(DropReason::Internal)?;
+    header[..12].copy_from_slice(ethernet);
+    match version {
+        Version::V4 => {
+            let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+            let (old, field) = (word(ipv4::TTL_AT), word(ipv4::CHECKSUM_AT));
+            let new = old.wrapping_sub(0x0100);
+            let checksum = checksum::updated(field, old, new).to_be_bytes();
+            header[ipv4::TTL_AT] = (new >> 8) as u8;
+            header[ipv4::CHECKSUM_AT] = checksum[0];
+            header[ipv4::CHECKSUM_AT + 1] = checksum[1];
+        }
+        Version::V6 => {
+            header[ipv6::HOP_LIMIT_AT] = header[ipv6::HOP_LIMIT_AT].wrapping_sub(1);
+        }
+    }
+    Ok(())
+}
+
 /// Takes 1 from TTL or hop limit, and updates IPv4's header checksum (RFC 1624).
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! The connection table as the pipeline uses it.
 
+mod batches;
 mod model;
 mod scenarios;
 mod shared;

@@ -1,5 +1,6 @@
 //! The pipeline with everything behind it, without sockets: a node in miniature.
 
+mod bursts;
 mod checks;
 mod connections;
 mod hits;

@@ -291,9 +291,15 @@ impl World {
 
     /// Runs a burst.
     pub fn send_all(&mut self, ingress: PortId, packets: &[&[u8]]) -> Vec<Sent> {
+        let packets: Vec<_> = packets.iter().map(|bytes| (ingress, *bytes)).collect();
+        self.send_mixed(&packets)
+    }
+
+    /// Runs a burst of packets that came in by several ports.
+    pub fn send_mixed(&mut self, packets: &[(PortId, &[u8])]) -> Vec<Sent> {
         let mut windows: Vec<Vec<u8>> = packets
             .iter()
-            .map(|bytes| {
+            .map(|(_, bytes)| {
                 let mut window = vec![0xa5; WINDOW.max(bytes.len())];
                 window[..bytes.len()].copy_from_slice(bytes);
                 window
@@ -312,8 +318,8 @@ impl World {
             let mut burst: ArrayVec<Inbound<'_>, BURST_MAX> = windows
                 .iter_mut()
                 .zip(packets)
-                .map(|(window, bytes)| Inbound {
-                    ingress,
+                .map(|(window, (ingress, bytes))| Inbound {
+                    ingress: *ingress,
                     window,
                     len: bytes.len(),
                 })
@@ -324,15 +330,16 @@ impl World {
             });
             assert_eq!(allocated.count_total, 0, "the packet path allocated");
         }
-        let finish = |(outcome, mut window): (Outcome, Vec<u8>)| {
-            outcome.account(shard, ingress, Ok(()));
+        let finish = |((outcome, mut window), (ingress, _)): ((Outcome, Vec<u8>), &(PortId, _))| {
+            outcome.account(shard, *ingress, Ok(()));
             window.truncate(outcome.transmission().map_or(0, |t| t.len));
             Sent {
                 outcome,
                 bytes: window,
             }
         };
-        outcomes.into_iter().zip(windows).map(finish).collect()
+        let ended = outcomes.into_iter().zip(windows);
+        ended.zip(packets).map(finish).collect()
     }
 
     /// Sends a well-formed packet from one place to another.

@@ -1,14 +1,35 @@
 //! The parser and etherparse say the same of a packet.
 
-use dataplane::Protocol;
 use dataplane::drop_reason::Blame;
-use dataplane::wire::{Checksum, Fragment, Icmp, Offload, Transport, Version, parse};
+use dataplane::wire::{Checksum, Fragment, Icmp, Offload, Transport, Version, brief, parse};
+use dataplane::{Address, Protocol};
 use etherparse::{LinkSlice, NetSlice, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 
 use super::frames::*;
 
 proptest! {
+    /// The short way is there for the packets that nearly all are.
+    #[test]
+    fn ordinary_packets_go_the_short_way(sample in samples()) {
+        let ip = *parse(&sample.bytes, Offload::Virtual).unwrap().ip().unwrap();
+        let ordinary = match &sample.built {
+            Built::Tcp(header) => !header.syn && !header.urg,
+            Built::Udp(..) => true,
+            _ => false,
+        };
+        let plain = |address: Address| match address.as_v4() {
+            Some(bits) => bits >> 24 < 224 && bits >> 16 != 0xa9fe,
+            None => address.0 >> 125 == 1 || address.0 >> 121 == 0xfc >> 1,
+        };
+        let headers = if ip.version == Version::V4 { 34 } else { 54 };
+        let expected = ordinary
+            && plain(ip.source)
+            && plain(ip.destination)
+            && ip.transport_offset == headers;
+        prop_assert_eq!(brief(&sample.bytes, Offload::Virtual).is_some(), expected);
+    }
+
     #[test]
     fn what_was_built_is_what_is_read(sample in samples()) {
         let packet = parse(&sample.bytes, Offload::Wire).unwrap();

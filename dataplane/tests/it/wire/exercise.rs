@@ -3,7 +3,7 @@
 //! [`exercise`] is the fuzzing entry: a fuzz target's whole body is `exercise(bytes)`. Here random
 //! and half-valid frames drive it.
 
-use dataplane::wire::{Checksum, Kind, Offload, Packet, Transport, parse, reply, rewrite};
+use dataplane::wire::{Checksum, Kind, Offload, Packet, Transport, brief, parse, reply, rewrite};
 use dataplane::{DropReason, Mac};
 use proptest::prelude::*;
 
@@ -17,11 +17,47 @@ use super::frames::*;
 pub fn exercise(bytes: &[u8]) {
     for offload in [Offload::Virtual, Offload::Wire] {
         let Ok(packet) = parse(bytes, offload) else {
+            assert_eq!(brief(bytes, offload), None, "the short way accepts more");
             continue;
         };
+        check_brief(bytes, &packet, offload);
         check_description(bytes, &packet, offload);
         check_rewrites(bytes, &packet, offload);
         check_replies(bytes, &packet);
+    }
+}
+
+/// Where the short way says something, it says the same, and forwards alike.
+fn check_brief(bytes: &[u8], packet: &Packet, offload: Offload) {
+    let Some(brief) = brief(bytes, offload) else {
+        return;
+    };
+    let ip = packet.ip().expect("ARP has no short way");
+    assert_eq!(brief.ethernet, packet.ethernet);
+    assert_eq!(brief.length, packet.length);
+    assert_eq!(brief.packet_length(), ip.packet_length());
+    assert_eq!(brief.key, ip.flow_key());
+    assert_eq!((brief.version, brief.hop_limit), (ip.version, ip.hop_limit));
+    assert_eq!(brief.checksum, ip.checksum);
+    assert_eq!(brief.tx_checksum(), packet.tx_checksum());
+    assert_eq!(brief.transport_offset(), ip.transport_offset);
+    assert_eq!(ip.fragment, None);
+    assert!(!ip.is_multicast());
+    match ip.transport {
+        Transport::Tcp(tcp) => assert_eq!(brief.tcp, Some(tcp)),
+        Transport::Udp(_) => assert_eq!(brief.tcp, None),
+        other => panic!("{other:?} has no short way"),
+    }
+    if ip.hop_limit > 1 {
+        let (ours, next) = (Mac([2, 9, 9, 9, 9, 1]), Mac([2, 9, 9, 9, 9, 2]));
+        let (mut short, mut long) = (bytes.to_vec(), bytes.to_vec());
+        let mut ethernet = [0; 12];
+        ethernet[..6].copy_from_slice(&next.0);
+        ethernet[6..].copy_from_slice(&ours.0);
+        rewrite::forward(&mut short, brief.version, &ethernet).unwrap();
+        rewrite::decrement_ttl(&mut long, packet).unwrap();
+        rewrite::rewrite_ethernet(&mut long, ours, next).unwrap();
+        assert_eq!(short, long);
     }
 }
 
