@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -409,13 +409,16 @@ fn one_client_too_many_is_told_so() {
 fn a_flood_of_requests_leaves_others_their_turn() {
     let daemon = Daemon::start("flood");
     let stop = Arc::new(AtomicBool::new(false));
+    let begun = Arc::new(Barrier::new(4));
     let floods: Vec<_> = (0..3)
         .map(|_| {
             let stream = daemon.connect();
             let mut writer = stream.try_clone().unwrap();
-            let stop = stop.clone();
+            let (stop, begun) = (stop.clone(), begun.clone());
             let bytes: Vec<u8> = (0..100).flat_map(echo).collect();
             let write = std::thread::spawn(move || {
+                writer.write_all(&bytes).unwrap();
+                begun.wait();
                 while !stop.load(Ordering::SeqCst) && writer.write_all(&bytes).is_ok() {}
                 let _ = writer.shutdown(Shutdown::Write);
             });
@@ -423,6 +426,7 @@ fn a_flood_of_requests_leaves_others_their_turn() {
             (write, read)
         })
         .collect();
+    begun.wait();
     for _ in 0..20 {
         daemon.serves_others();
     }
