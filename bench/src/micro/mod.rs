@@ -125,9 +125,11 @@ pub fn run(arguments: &Arguments) -> Result<Report, BenchError> {
     for flows in &arguments.flows {
         measured.extend(established(arguments, &policy, *flows)?);
     }
-    measured.push(new_flows(arguments, &policy, true)?);
-    if arguments.policies > 0 {
-        measured.push(new_flows(arguments, &policy, false)?);
+    for first_packet in [Segment::Syn, Segment::Datagram] {
+        measured.push(new_flows(arguments, &policy, first_packet, true)?);
+        if arguments.policies > 0 {
+            measured.push(new_flows(arguments, &policy, first_packet, false)?);
+        }
     }
     let beside = peer::compare(arguments, &policy)?;
     let scaling = scaling::compare(arguments, &policy)?;
@@ -412,13 +414,18 @@ fn time_batches(
 fn new_flows(
     arguments: &Arguments,
     policy: &Arc<PolicyTable>,
+    first_packet: Segment,
     accepted: bool,
 ) -> Result<Measured, BenchError> {
     let (kind, to) = match accepted {
         true => ("accepted", OPEN_PORT),
         false => ("denied", SHUT_PORT),
     };
-    let name = format!("whole pipeline, new connections, {kind}");
+    let protocol = match first_packet {
+        Segment::Datagram => "UDP",
+        _ => "TCP",
+    };
+    let name = format!("whole pipeline, new {protocol} flows, {kind}");
     let flows = arguments.new_flows;
     let capacity = (flows + flows / 4).max(1024);
     measure(name.clone(), arguments.runs, || {
@@ -427,7 +434,7 @@ fn new_flows(
         let mut elapsed = Duration::ZERO;
         for first in (0..flows).step_by(BURST_MAX) {
             let frames = (first..flows.min(first + BURST_MAX as u32))
-                .map(|number| world.frame(number, to, Segment::Syn, false))
+                .map(|number| world.frame(number, to, first_packet, false))
                 .collect::<Result<Vec<_>, _>>()?;
             elapsed += world.send(&name, &frames, accepted)?;
         }

@@ -133,11 +133,13 @@ fn open(endpoint: &mut EndpointPolicy, id: u32) {
         action: Action::Accept,
         peers: Peers::blocks(blocks),
         counter: CounterId::NONE,
-        ports: Ports::List(Arc::from([PortRange {
-            protocol: Protocol::TCP,
-            first: OPEN_PORT,
-            last: OPEN_PORT,
-        }])),
+        ports: Ports::List(Arc::from([Protocol::TCP, Protocol::UDP].map(|protocol| {
+            PortRange {
+                protocol,
+                first: OPEN_PORT,
+                last: OPEN_PORT,
+            }
+        }))),
     });
     for chain in [&mut endpoint.ingress, &mut endpoint.egress] {
         chain.isolating.push(Isolation {
@@ -276,7 +278,10 @@ impl World {
         back: bool,
     ) -> Result<Frame, BenchError> {
         let (source, destination) = ends(number);
-        let key = key(number, self.ipv6, to);
+        let mut key = key(number, self.ipv6, to);
+        if segment == Segment::Datagram {
+            key.protocol = Protocol::UDP;
+        }
         let (sender, key) = match back {
             false => (source, key),
             true => (destination, key.reversed()),

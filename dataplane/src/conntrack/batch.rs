@@ -50,6 +50,16 @@ impl Probe {
         bucket: 0,
         entry: NOWHERE,
     };
+
+    /// Whether no entry was seen that is perhaps the packet's.
+    pub fn is_lost(&self) -> bool {
+        self.entry == NOWHERE
+    }
+
+    /// The key.
+    pub fn key(&self) -> FlowKey {
+        self.canonical.key()
+    }
 }
 
 /// The entry that a packet has met, as it is now.

@@ -207,6 +207,11 @@ impl Canonical {
         }
     }
 
+    /// The key that this is of.
+    pub const fn key(&self) -> FlowKey {
+        key(&self.addresses, self.ports, self.from_lower)
+    }
+
     /// Word [`PORTS`] of an entry whose initiator sent the packet with this key.
     pub const fn ports_word(&self, ingress: PortId) -> u64 {
         self.ports | (self.from_lower as u64) << 40 | (ingress.0 as u64) << INGRESS_SHIFT
@@ -261,22 +266,21 @@ impl Image {
 
     /// In the initiator's orientation.
     pub const fn key(&self) -> FlowKey {
-        let [a, b, c, d] = self.addresses;
-        let lower = Address((a as u128) << 64 | b as u128);
-        let higher = Address((c as u128) << 64 | d as u128);
-        let key = FlowKey {
-            source: lower,
-            destination: higher,
-            source_port: self.ports as u16,
-            destination_port: (self.ports >> 16) as u16,
-            protocol: Protocol((self.ports >> 32) as u8),
-        };
-        if self.is_original(true) {
-            key
-        } else {
-            key.reversed()
-        }
+        key(&self.addresses, self.ports, self.is_original(true))
     }
+}
+
+/// Of a tuple's words; `from_lower` says whether the lower end is the source.
+const fn key(addresses: &[u64; 4], ports: u64, from_lower: bool) -> FlowKey {
+    let [a, b, c, d] = *addresses;
+    let key = FlowKey {
+        source: Address((a as u128) << 64 | b as u128),
+        destination: Address((c as u128) << 64 | d as u128),
+        source_port: ports as u16,
+        destination_port: (ports >> 16) as u16,
+        protocol: Protocol((ports >> 32) as u8),
+    };
+    if from_lower { key } else { key.reversed() }
 }
 
 /// The port in word [`PORTS`] where the initiator's packets come in.

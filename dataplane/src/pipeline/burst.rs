@@ -5,6 +5,9 @@
 //! compare tags, asking for the entries; then, packet by packet in their order, meet the entry,
 //! advance its state and rewrite the headers.
 //!
+//! Packets that seem to begin a flow have policy asked ahead, all of them together: what it says of a
+//! flow depends on the snapshot alone.
+//!
 //! Only the last stage reads or changes what packets share, so two packets of one burst are treated
 //! as if one came after the other. And it only finishes what goes the common way: a live entry that
 //! accepts, under the epochs in force, and a state that the packet fits. Every other packet leaves
@@ -12,11 +15,12 @@
 
 use arrayvec::ArrayVec;
 
+use super::decide::{Decision, Flow};
 use super::forward::{self, Next};
 use super::stage::{self, Stage, incarnation};
 use super::{BURST_MAX, Inbound, Outcome, Transmission, source, track};
 use crate::conntrack::{Class, Ends, Facts, PackedEpochs, Probe, Storage};
-use crate::snapshot::{Incarnation, PortId};
+use crate::snapshot::{Endpoint, EndpointSlot, Incarnation, PortId, Role};
 use crate::wire::{self, Checksum, TxChecksum, Version, rewrite};
 
 /// A packet on the common way, with all that can be known without its connection.
@@ -24,6 +28,8 @@ use crate::wire::{self, Checksum, TxChecksum, Version, rewrite};
 struct Lane {
     probe: Probe,
     ends: Ends,
+    /// The endpoints at those ends.
+    slots: [Option<EndpointSlot>; 2],
     epochs: PackedEpochs,
     facts: Facts,
     way: Way,
@@ -48,6 +54,7 @@ impl Lane {
             destination: Incarnation::NONE,
             ingress: PortId(0),
         },
+        slots: [None; 2],
         epochs: PackedEpochs::NONE,
         facts: Facts::Other,
         way: Way {
@@ -58,6 +65,13 @@ impl Lane {
             checksum: None,
         },
     };
+}
+
+impl Lane {
+    /// Whether the packet is perhaps a flow's first.
+    fn seems_new(&self) -> bool {
+        self.probe.is_lost() && self.facts.opens()
+    }
 }
 
 impl<S: Storage> Stage<'_, '_, S> {
@@ -78,17 +92,41 @@ impl<S: Storage> Stage<'_, '_, S> {
         let probes = probes.filter(|(number, _)| entered(*number));
         let probes = probes.map(|(_, lane)| &mut lane.probe);
         self.tables.conntrack.aim_all(probes);
+        let new = |number: &usize| entered(*number) && lanes[*number].seems_new();
+        let new: ArrayVec<usize, BURST_MAX> = (0..burst.len()).filter(new).collect();
+        let ahead = self.decide_ahead(&lanes, &new);
+        let mut ahead = new.iter().zip(&ahead).peekable();
         for (number, (inbound, lane)) in burst.iter_mut().zip(&lanes).enumerate() {
             let short = match entered(number) {
                 true => self.finish(inbound, lane),
                 false => None,
             };
+            let ahead = ahead.next_if(|(new, _)| **new == number);
             let outcome = match short {
                 Some(transmission) => Outcome::Forward(transmission),
-                None => self.run(inbound),
+                None => self.run(inbound, ahead.map(|(_, decision)| decision)),
             };
             outcomes.push(outcome);
         }
+    }
+
+    /// What policy says of the new lanes' flows.
+    fn decide_ahead(&self, lanes: &[Lane], new: &[usize]) -> ArrayVec<Decision, BURST_MAX> {
+        let snapshot = self.snapshot;
+        let flow = |number: &usize| {
+            let lane = &lanes[*number];
+            let endpoint = |slot: Option<EndpointSlot>| snapshot.endpoint(slot?);
+            let [source, destination] = lane.slots.map(endpoint);
+            let port = snapshot.port(lane.ends.ingress);
+            Flow {
+                key: lane.probe.key(),
+                source,
+                destination,
+                ingress: port.map_or(Role::Uplink, |port| port.role),
+            }
+        };
+        let flows: ArrayVec<Flow<'_>, BURST_MAX> = new.iter().map(flow).collect();
+        Flow::decide_all(&flows, snapshot)
     }
 
     /// Fills the packet's lane; false, with the lane half filled, unless the packet would be
@@ -124,6 +162,8 @@ impl<S: Storage> Stage<'_, '_, S> {
         lane.ends.source = incarnation(source);
         lane.ends.destination = incarnation(destination);
         lane.ends.ingress = port.id;
+        let slot = |endpoint: Option<&Endpoint>| endpoint.map(|endpoint| endpoint.slot);
+        lane.slots = [source, destination].map(slot);
         lane.epochs = track::epochs(snapshot, source, destination).into();
         lane.facts = match &brief.tcp {
             Some(tcp) => Facts::Tcp(stage::tcp_facts(tcp)),

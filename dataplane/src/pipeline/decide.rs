@@ -1,8 +1,11 @@
 //! What policy says of a flow: egress of its source, then ingress of its destination.
 
+use arrayvec::ArrayVec;
+
+use super::BURST_MAX;
 use crate::conntrack::Ends;
-use crate::counters::{CounterId, RuleCounters};
-use crate::policy::PolicyTable;
+use crate::counters::RuleCounters;
+use crate::policy::{self, PolicyTable, Question};
 use crate::snapshot::{Endpoint, Incarnation, NodeEgress, Role, Snapshot};
 use crate::{Address, Direction, FlowKey, Verdict};
 
@@ -91,19 +94,29 @@ impl<'s> Flow<'s> {
 
     /// The verdict on the flow's first packet. An accept by both directions names ingress.
     pub fn decide(&self, snapshot: &Snapshot) -> Decision {
-        let policy = snapshot.policy();
-        let mut counters = RuleCounters::default();
-        let mut verdict = Verdict::default_accept(Direction::Ingress);
-        if let Some(judgement) = self.egress(snapshot) {
-            (verdict, counters.egress) = judgement.enforced(policy, &self.key);
-            if !verdict.accept {
-                return Decision { verdict, counters };
-            }
+        let enforced = |judgement: Judgement<'_>| judgement.enforced(snapshot.policy(), &self.key);
+        let egress = self.egress(snapshot).map(enforced);
+        settle(egress, || self.ingress().map(enforced))
+    }
+
+    /// What [`Flow::decide`] says of each flow. They wait for memory together.
+    pub fn decide_all(flows: &[Flow<'_>], snapshot: &Snapshot) -> ArrayVec<Decision, BURST_MAX> {
+        let mut questions = ArrayVec::<Question, { 2 * BURST_MAX }>::new();
+        for flow in flows {
+            let judgements = [flow.egress(snapshot), flow.ingress()];
+            let asked = judgements.into_iter().flatten();
+            questions.extend(asked.map(|judgement| judgement.question(&flow.key)));
         }
-        if let Some(judgement) = self.ingress() {
-            (verdict, counters.ingress) = judgement.enforced(policy, &self.key);
-        }
-        Decision { verdict, counters }
+        let undecided = questions.iter().map(|_| policy::Decision::UNDECIDED);
+        let mut answers: ArrayVec<_, { 2 * BURST_MAX }> = undecided.collect();
+        snapshot.policy().decide_batch(&questions, &mut answers);
+        let mut answers = answers.iter().copied();
+        let settled = flows.iter().map(|flow| {
+            let egress = flow.egress(snapshot).and_then(|_| answers.next());
+            let ingress = flow.ingress().and_then(|_| answers.next());
+            settle(egress, || ingress)
+        });
+        settled.collect()
     }
 
     /// The verdict if the policies in audit mode were enforced too; none if neither end has any.
@@ -117,7 +130,7 @@ impl<'s> Flow<'s> {
         }
         // What has no audited policies keeps its say in the flow.
         let say = |judgement: Option<Judgement<'_>>, audited: Option<Verdict>| {
-            audited.or_else(|| Some(judgement?.enforced(policy, &self.key).0))
+            audited.or_else(|| Some(judgement?.enforced(policy, &self.key).verdict))
         };
         let egress = say(egress, audited[0]);
         if egress.is_some_and(|verdict| !verdict.accept) {
@@ -142,13 +155,42 @@ impl<'s> Flow<'s> {
     }
 }
 
+/// What both ends' say makes of a flow: the destination's counts if the source may send.
+fn settle(
+    egress: Option<policy::Decision>,
+    ingress: impl FnOnce() -> Option<policy::Decision>,
+) -> Decision {
+    let mut counters = RuleCounters::default();
+    let mut verdict = Verdict::default_accept(Direction::Ingress);
+    if let Some(egress) = egress {
+        (verdict, counters.egress) = (egress.verdict, egress.counter);
+        if !verdict.accept {
+            return Decision { verdict, counters };
+        }
+    }
+    if let Some(ingress) = ingress() {
+        (verdict, counters.ingress) = (ingress.verdict, ingress.counter);
+    }
+    Decision { verdict, counters }
+}
+
 impl Judgement<'_> {
     /// What policy says, and the counter of what says so.
-    fn enforced(&self, policy: &PolicyTable, key: &FlowKey) -> (Verdict, CounterId) {
+    fn enforced(&self, policy: &PolicyTable, key: &FlowKey) -> policy::Decision {
         let peer = policy.peer(self.peer(key));
         let (slot, port) = (self.endpoint.slot, port(key));
-        let decision = policy.decide(slot, self.direction, &peer, key.protocol, port);
-        (decision.verdict, decision.counter)
+        policy.decide(slot, self.direction, &peer, key.protocol, port)
+    }
+
+    /// What [`Judgement::enforced`] asks.
+    fn question(&self, key: &FlowKey) -> Question {
+        Question {
+            slot: self.endpoint.slot,
+            direction: self.direction,
+            peer: self.peer(key),
+            protocol: key.protocol,
+            destination_port: port(key),
+        }
     }
 
     /// What policy would say with what is audited; none if the endpoint has nothing of that.

@@ -1,6 +1,6 @@
 //! One packet through the stages.
 
-use super::decide::Flow;
+use super::decide::{Decision, Flow};
 use super::{Inbound, Outcome, Tables, Transmission, source};
 use crate::conntrack::{Ends, Facts, IcmpFacts, SctpFacts, Storage, TcpFacts, TcpFlags};
 use crate::counters::Counter;
@@ -62,16 +62,22 @@ pub(super) fn incarnation(endpoint: Option<&Endpoint>) -> Incarnation {
 }
 
 impl<'a, S: Storage> Stage<'a, '_, S> {
-    /// Takes one packet to its end the whole way, and counts it if it is dropped.
-    pub fn run(&mut self, inbound: &mut Inbound<'_>) -> Outcome {
-        let outcome = self.outcome(inbound).unwrap_or_else(Outcome::Drop);
+    /// Takes one packet to its end the whole way, and counts it if it is dropped. `ahead`: what policy
+    /// says of its flow as a new one, if that is known.
+    pub fn run(&mut self, inbound: &mut Inbound<'_>, ahead: Option<&Decision>) -> Outcome {
+        let outcome = self.outcome(inbound, ahead);
+        let outcome = outcome.unwrap_or_else(Outcome::Drop);
         if let Some(reason) = outcome.drop_reason() {
             self.tables.counters.dropped(inbound.ingress, reason);
         }
         outcome
     }
 
-    fn outcome(&mut self, inbound: &mut Inbound<'_>) -> Result<Outcome, DropReason> {
+    fn outcome(
+        &mut self,
+        inbound: &mut Inbound<'_>,
+        ahead: Option<&Decision>,
+    ) -> Result<Outcome, DropReason> {
         let snapshot = self.snapshot;
         let port = snapshot
             .port(inbound.ingress)
@@ -91,7 +97,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         }
         match self.view(bytes, &packet, ip, port) {
             Ok(view) => {
-                self.admit(&view)?;
+                self.admit(&view, ahead)?;
                 self.forward(inbound, &view)
             }
             Err(reason) => {

@@ -54,8 +54,9 @@ pub(super) fn epochs(
 }
 
 impl<S: Storage> Stage<'_, '_, S> {
-    /// Whether the packet may pass, by its connection and by policy.
-    pub fn admit(&mut self, view: &View<'_>) -> Result<(), DropReason> {
+    /// Whether the packet may pass, by its connection and by policy. `ahead`: what policy says of its
+    /// flow as a new one, if that is known.
+    pub fn admit(&mut self, view: &View<'_>, ahead: Option<&Decision>) -> Result<(), DropReason> {
         if let Transport::Icmp(Icmp::Error(error)) = &view.ip.transport {
             return self.admit_error(view, error);
         }
@@ -69,7 +70,7 @@ impl<S: Storage> Stage<'_, '_, S> {
                 Followed::Done(result) => return result,
                 Followed::Gone => {}
                 Followed::Opens(denied) => {
-                    if let Some(result) = self.open(view, denied) {
+                    if let Some(result) = self.open(view, denied, ahead) {
                         return result;
                     }
                 }
@@ -216,13 +217,21 @@ impl<S: Storage> Stage<'_, '_, S> {
 
     /// A packet without entry, or one that opens its connection anew, perhaps a DENIED one. None if
     /// another worker made an entry meanwhile.
-    fn open(&mut self, view: &View<'_>, denied: Option<Denied>) -> Option<Result<(), DropReason>> {
+    fn open(
+        &mut self,
+        view: &View<'_>,
+        denied: Option<Denied>,
+        ahead: Option<&Decision>,
+    ) -> Option<Result<(), DropReason>> {
         let flow = view.flow();
         let opens = view.facts.opens();
         if !opens && !self.tables.conntrack.adopts(&view.facts, self.now) {
             return Some(self.pass_untracked(view, &flow, DropReason::ConntrackInvalid));
         }
-        let Decision { verdict, counters } = flow.decide(self.snapshot);
+        let decided = ahead.copied();
+        let decided = decided.unwrap_or_else(|| flow.decide(self.snapshot));
+        debug_assert_eq!(decided, flow.decide(self.snapshot));
+        let Decision { verdict, counters } = decided;
         if let Some(denied) = denied
             && denied.hit.verdict == verdict
             && self.tables.conntrack.refresh(denied.hit.handle, self.now)

@@ -100,6 +100,11 @@ pub struct Decision {
     pub counter: CounterId,
 }
 
+impl Decision {
+    /// What stands where nobody has decided yet: nothing passes.
+    pub(crate) const UNDECIDED: Decision = table::unknown_endpoint(crate::Direction::Egress);
+}
+
 /// A [`Compiler`]'s number of a chain.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ChainId(u32);
