@@ -1,20 +1,26 @@
 //! Many decisions at once.
 //!
 //! One decision is a chain of memory accesses that each wait for the one before: bucket, page,
-//! shortcut, leaf, line, decision. The accesses of different decisions do not wait for each other,
-//! so a batch takes every step for all of them before the next: the cache misses of one step
-//! overlap.
+//! shortcut, leaf, root. The accesses of different decisions do not wait for each other, so a batch
+//! takes every step for all of them before the next, and each step asks for what the next one reads:
+//! the cache misses of all overlap. Where what a step has read says this as often as that, it goes on
+//! without a branch: one that was guessed wrong is known when the miss is over, and whatever was begun
+//! behind it is thrown away.
+
+use arrayvec::ArrayVec;
 
 use super::chain::CompiledChain;
-use super::cidrs::Cidrs;
+use super::nodes::Node;
 use super::numbers::NONE;
-use super::ports::{self, Step};
+use super::packed::{self, Packed};
+use super::ports;
 use super::table::{PolicyTable, unknown_endpoint};
 use super::{Decision, EndpointSlot};
+use crate::shm::prefetch;
 use crate::{Address, Direction, Protocol};
 
 /// Decisions that go through the steps together.
-pub const BATCH: usize = 32;
+pub const BATCH: usize = 64;
 
 /// What [`PolicyTable::decide`] is asked, once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,8 +43,40 @@ struct Lane<'t> {
     chain: Option<&'t CompiledChain>,
     /// On the line of ports.
     place: u32,
-    /// Where the next step is to look; in the end the number of the decision.
+    /// Where the search in the blocks is to go on; then the class; then the number of the node that
+    /// comes after this one, if one does.
     at: u32,
+    node: Option<&'t Node>,
+    /// The decision in the end.
+    found: Option<&'t Packed>,
+}
+
+impl Lane<'_> {
+    /// Finds the root of the class's line.
+    #[inline]
+    fn find_root(&mut self) {
+        self.node = self.chain.and_then(|chain| chain.lines.get(self.at));
+        if let Some(root) = self.node {
+            prefetch(root);
+        }
+    }
+
+    /// Reads a node. Says whether there is another one to be read.
+    #[inline]
+    fn step(&mut self) -> bool {
+        let (Some(chain), Some(node)) = (self.chain, self.node) else {
+            // Whatever was found before this was not the decision.
+            self.found = None;
+            return false;
+        };
+        let step = node.step(self.place);
+        self.at = step.number();
+        self.found = node.decision(step, &chain.decisions);
+        if let Some(found) = self.found {
+            prefetch(found);
+        }
+        step.is_node()
+    }
 }
 
 impl PolicyTable {
@@ -52,24 +90,25 @@ impl PolicyTable {
     }
 
     fn decide_lanes(&self, questions: &[Question], decisions: &mut [Decision]) {
-        let mut lanes: [Lane<'_>; BATCH] = std::array::from_fn(|i| {
-            let question = questions.get(i).unwrap_or(&questions[0]);
-            Lane {
+        let lanes = questions
+            .iter()
+            .zip(decisions.iter())
+            .map(|(question, _)| Lane {
                 chain: self.chain(question.slot, question.direction),
                 place: ports::place(question.protocol, question.destination_port),
                 at: 0,
-            }
-        });
-        let lanes = &mut lanes[..questions.len().min(decisions.len())];
+                node: None,
+                found: None,
+            });
+        let mut kept: ArrayVec<Lane<'_>, BATCH> = ArrayVec::new_const();
+        kept.extend(lanes.take(BATCH));
+        let lanes = &mut kept[..];
         let outside = self.find_members(questions, lanes);
         find_pieces(questions, lanes, outside);
         walk_lines(lanes);
         for ((lane, decision), question) in lanes.iter().zip(decisions).zip(questions) {
-            let found = lane
-                .chain
-                .and_then(|chain| chain.decisions.get(lane.at as usize));
-            *decision = match found {
-                Some(&found) => found,
+            *decision = match lane.found {
+                Some(found) => packed::unpack(found),
                 None => unknown_endpoint(question.direction),
             };
         }
@@ -77,9 +116,9 @@ impl PolicyTable {
 
     /// Finds the classes of peers in sets. Returns the lanes that have none yet, one bit each.
     #[inline]
-    fn find_members(&self, questions: &[Question], lanes: &mut [Lane<'_>]) -> u32 {
+    fn find_members(&self, questions: &[Question], lanes: &mut [Lane<'_>]) -> u64 {
         if self.numbers.is_empty() {
-            return u32::MAX;
+            return u64::MAX;
         }
         let mut numbers = [NONE; BATCH];
         let probe = |question: &Question| self.numbers.probe(question.peer);
@@ -96,7 +135,10 @@ impl PolicyTable {
                 .chain
                 .and_then(|chain| chain.class_of_member(numbers[i]));
             match class {
-                Some(class) => lane.at = class,
+                Some(class) => {
+                    lane.at = class;
+                    lane.find_root();
+                }
                 None => outside |= 1 << i,
             }
         }
@@ -106,51 +148,49 @@ impl PolicyTable {
 
 /// Finds the classes of the lanes in `outside` by their chains' blocks.
 #[inline]
-fn find_pieces(questions: &[Question], lanes: &mut [Lane<'_>], outside: u32) {
-    let mut step = |step: fn(&Cidrs, Address, u32) -> u32| {
-        for (i, (lane, question)) in lanes.iter_mut().zip(questions).enumerate() {
-            if let Some(chain) = lane.chain
-                && outside & 1 << i != 0
-            {
-                lane.at = step(&chain.cidrs, question.peer, lane.at);
-            }
+fn find_pieces(questions: &[Question], lanes: &mut [Lane<'_>], outside: u64) {
+    for (i, (lane, question)) in lanes.iter_mut().zip(questions).enumerate() {
+        if let Some(chain) = lane.chain
+            && outside & 1 << i != 0
+        {
+            lane.at = chain.cidrs.start(question.peer);
         }
-    };
-    step(|cidrs, peer, _| cidrs.start(peer));
-    step(|cidrs, peer, start| cidrs.class_from(peer, start));
+    }
+    for (i, (lane, question)) in lanes.iter_mut().zip(questions).enumerate() {
+        if let Some(chain) = lane.chain
+            && outside & 1 << i != 0
+        {
+            lane.at = chain.cidrs.class_from(question.peer, lane.at);
+            lane.find_root();
+        }
+    }
 }
 
-/// Takes all lanes from their peers' classes to their decisions.
+/// Takes all lanes from their lines' roots to their decisions.
 #[inline]
 fn walk_lines(lanes: &mut [Lane<'_>]) {
-    let mut further = 0_u32;
+    let mut below = 0_u64;
     for (i, lane) in lanes.iter_mut().enumerate() {
-        let Some(chain) = lane.chain else { continue };
-        match ports::step(&chain.lines, lane.at, lane.place) {
-            Some(Step::Decision(decision)) => lane.at = decision,
-            Some(Step::Node(node)) => {
-                lane.at = node;
-                further |= 1 << i;
-            }
-            None => lane.chain = None,
+        below |= u64::from(lane.step()) << i;
+    }
+    while below != 0 {
+        for i in bits(below) {
+            let lane = &mut lanes[i];
+            lane.node = lane.chain.and_then(|chain| chain.nodes.get(lane.at));
+            lane.node.into_iter().for_each(prefetch);
+        }
+        for i in bits(below) {
+            let still = lanes[i].step();
+            below ^= u64::from(!still) << i;
         }
     }
-    while further != 0 {
-        let mut still = 0;
-        while further != 0 {
-            let i = further.trailing_zeros();
-            further &= further - 1;
-            let lane = &mut lanes[i as usize];
-            let Some(chain) = lane.chain else { continue };
-            match ports::step(&chain.nodes, lane.at, lane.place) {
-                Some(Step::Decision(decision)) => lane.at = decision,
-                Some(Step::Node(node)) => {
-                    lane.at = node;
-                    still |= 1 << i;
-                }
-                None => lane.chain = None,
-            }
-        }
-        further = still;
-    }
+}
+
+/// The places of the bits that are set.
+fn bits(mut bits: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let next = bits.trailing_zeros();
+        bits &= bits.wrapping_sub(1);
+        (next < u64::BITS).then_some(next as usize)
+    })
 }

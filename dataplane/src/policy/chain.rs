@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use super::cidrs::Cidrs;
 use super::ir::{Chain, PeerSetId};
+use super::lines;
+use super::nodes::{self, Nodes};
 use super::numbers::NONE;
+use super::packed::{self, Packed};
 use super::paged::Paged;
-use super::ports::{self, Nodes};
 use super::{Decision, Peer};
 
 /// Everything that a chain answers: class of a peer → its line of ports → decision.
@@ -26,7 +28,8 @@ pub(super) struct CompiledChain {
     pub(super) lines: Nodes,
     /// What is below the roots.
     pub(super) nodes: Nodes,
-    pub(super) decisions: Arc<[Decision]>,
+    /// What lines name by number.
+    pub(super) decisions: Arc<[Packed]>,
     /// Whether the line of a class that some address has drops anything.
     pub(super) may_deny: bool,
     /// For explanations: the class that blocks alone would give the addresses of a class, then which
@@ -51,7 +54,7 @@ impl CompiledChain {
     }
 
     /// The class of a peer.
-    #[inline]
+    #[inline(always)]
     pub(super) fn class(&self, peer: &Peer) -> u32 {
         match self.class_of_member(peer.number) {
             Some(class) => class,
@@ -61,10 +64,47 @@ impl CompiledChain {
 
     /// The decision for a peer at a place on the line of ports. There always is one; none would
     /// mean that the chain is broken.
-    #[inline]
-    pub(super) fn decide(&self, peer: &Peer, place: u32) -> Option<Decision> {
-        let decision = ports::walk(&self.lines, &self.nodes, self.class(peer), place)?;
-        self.decisions.get(decision as usize).copied()
+    #[inline(always)]
+    pub(super) fn decide(&self, peer: &Peer, place: u32) -> Option<&Packed> {
+        let root = self.lines.get(self.class(peer))?;
+        nodes::walk(root, &self.nodes, &self.decisions, place)
+    }
+
+    /// Whether two classes have the same line.
+    pub(super) fn decides_alike(&self, one: u32, other: u32) -> bool {
+        let root = |class| self.lines.get(class);
+        // One of two equal lines may lead to the line of another class.
+        root(one) == root(other) || self.line(one) == self.line(other)
+    }
+
+    /// The line of a class, with the decisions themselves.
+    fn line(&self, class: u32) -> Vec<(u32, Decision)> {
+        let Some(root) = self.lines.get(class) else {
+            return Vec::new();
+        };
+        let mut line: Vec<(u32, Decision)> = Vec::new();
+        let mut first = 0;
+        for (end, step) in root.stretches() {
+            let mut stretches = Vec::new();
+            match step.is_node() {
+                true => lines::unfold(&self.nodes, step.number(), first, end, &mut stretches),
+                false => stretches.push((end, step.number())),
+            }
+            for (last, number) in stretches {
+                let found = match step.is_here() {
+                    true => root.decision(step, &self.decisions),
+                    false => self.decisions.get(number as usize),
+                };
+                match (line.last_mut(), found.map(packed::unpack)) {
+                    (Some(before), Some(found)) if before.1 == found => before.0 = last,
+                    (_, Some(found)) => line.push((last, found)),
+                    // Not in a chain that is whole.
+                    (_, None) => {}
+                }
+            }
+            first = end + 1;
+        }
+        line
     }
 
     /// The chain's sets that hold a peer.

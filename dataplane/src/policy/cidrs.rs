@@ -41,6 +41,9 @@ pub(super) struct Class {
     pub(super) lists: Arc<[u32]>,
     /// How many addresses there are.
     pub(super) addresses: u128,
+    /// The class before the first of the pieces, so an earlier one: of the prefix around it,
+    /// mostly. The first class has itself.
+    pub(super) before: u32,
 }
 
 /// An IPv4 address as a key: its order is that of signed numbers, which processors compare best.
@@ -90,7 +93,7 @@ impl Cidrs {
     pub(super) fn start(&self, address: Address) -> u32 {
         match address.as_v4() {
             Some(v4) => self.v4.start(key(v4)),
-            None => self.v6.start(address.0),
+            None => self.start_v6(address),
         }
     }
 
@@ -99,8 +102,19 @@ impl Cidrs {
     pub(super) fn class_from(&self, address: Address, start: u32) -> u32 {
         match address.as_v4() {
             Some(v4) => self.v4.value(key(v4), start),
-            None => self.v6.value(address.0, start),
+            None => self.class_from_v6(address, start),
         }
+    }
+
+    // Out of the way of IPv4, which is short enough to be part of whatever loop asks.
+    #[inline(never)]
+    fn start_v6(&self, address: Address) -> u32 {
+        self.v6.start(address.0)
+    }
+
+    #[inline(never)]
+    fn class_from_v6(&self, address: Address, start: u32) -> u32 {
+        self.v6.value(address.0, start)
     }
 
     /// All classes; at least one.
@@ -151,6 +165,8 @@ struct Sweep {
     holding: Vec<u32>,
     classes: Vec<Class>,
     by_lists: HashMap<Arc<[u32]>, u32>,
+    /// The class of the piece before.
+    before: u32,
 }
 
 impl Sweep {
@@ -173,6 +189,7 @@ impl Sweep {
                 self.classes.push(Class {
                     lists: lists.clone(),
                     addresses: 0,
+                    before: self.before,
                 });
                 self.by_lists.insert(lists, class);
                 class
@@ -181,6 +198,7 @@ impl Sweep {
         let addresses = &mut self.classes[class as usize].addresses;
         // The whole of the line is one more than fits; nobody needs the last one.
         *addresses = addresses.saturating_add((last - first).saturating_add(1));
+        self.before = class;
         class
     }
 }

@@ -8,9 +8,11 @@ use hashbrown::HashMap;
 use super::chain::CompiledChain;
 use super::cidrs::Cidrs;
 use super::ir::{Chain, PeerSetId};
+use super::lines::{Base, Lines};
 use super::members::Members;
+use super::nodes::Nodes;
+use super::packed;
 use super::paged::Paged;
-use super::ports::{Lines, Nodes};
 use super::rules::{Rules, Scratch};
 use crate::{Address, Direction};
 
@@ -57,7 +59,7 @@ impl LiveChain {
             by_number: Paged::default(),
             lines: Nodes::default(),
             nodes: Nodes::default(),
-            decisions: rules.decisions.as_slice().into(),
+            decisions: rules.decisions.iter().copied().map(packed::pack).collect(),
             may_deny: false,
             holding: Paged::default(),
             sets: rules.sets.as_slice().into(),
@@ -75,8 +77,11 @@ impl LiveChain {
             denying: 0,
             used: 0,
         };
+        let mut bases: Vec<Option<Base>> = Vec::with_capacity(cidrs.classes().len());
         for class in cidrs.classes() {
-            let number = chain.add_class(&class.lists, None, scratch);
+            let before = bases.get(class.before as usize).copied().flatten();
+            let (number, base) = chain.add_class(&class.lists, None, before, scratch);
+            bases.push(base);
             chain.join(number, class.addresses);
         }
         for (number, sets) in members.by_address(&chain.rules.sets).iter() {
@@ -129,8 +134,7 @@ impl LiveChain {
         let (before, after) = (before.unwrap_or(blocks), after.unwrap_or(blocks));
         self.join(after, 1);
         self.leave(before);
-        let line = |class: u32| self.compiled.lines.get(class);
-        line(before) != line(after)
+        !self.compiled.decides_alike(before, after)
     }
 
     /// The class of addresses that the blocks give the class `blocks` and that are in `sets`.
@@ -145,18 +149,20 @@ impl LiveChain {
         let signature: Arc<[u32]> = signature.as_slice().into();
         let cidrs = self.compiled.cidrs.clone();
         let lists = &cidrs.classes()[blocks as usize].lists;
-        let class = self.add_class(lists, Some(signature.clone()), scratch);
+        let (class, _) = self.add_class(lists, Some(signature.clone()), None, scratch);
         self.by_signature.insert(signature, class);
         class
     }
 
-    /// A new class that nobody has: of a signature, or of the addresses in no set.
+    /// A new class that nobody has: of a signature, or of the addresses in no set. `base` and what
+    /// is returned with the class are those of [`Lines::root`].
     fn add_class(
         &mut self,
         lists: &[u32],
         signature: Option<Arc<[u32]>>,
+        base: Option<Base>,
         scratch: &mut Scratch,
-    ) -> u32 {
+    ) -> (u32, Option<Base>) {
         let sets = signature.as_deref().unwrap_or(&[0]);
         let line = self.rules.line(lists, &sets[1..], scratch);
         let decisions = &self.rules.decisions;
@@ -164,7 +170,8 @@ impl LiveChain {
         let denies = line.iter().any(denies);
         let class = self.classes.len() as u32;
         let compiled = Arc::make_mut(&mut self.compiled);
-        let root = self.lines.root(&mut compiled.nodes, line);
+        let decisions = &compiled.decisions;
+        let (root, base) = self.lines.root(&mut compiled.nodes, line, decisions, base);
         compiled.lines.set(class, root);
         if signature.is_some() {
             compiled.holding.set(class, signature);
@@ -173,7 +180,7 @@ impl LiveChain {
             addresses: 0,
             denies,
         });
-        class
+        (class, base)
     }
 
     /// Addresses join a class.

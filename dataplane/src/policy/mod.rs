@@ -12,7 +12,7 @@
 //!  peer address ──numbers──▶ number ──page──▶ class     it is in some set that the chain names
 //!               └─cidrs: pieces────────────▶ class     else: which blocks hold it
 //!
-//!  class ──▶ line ──ports: node──▶ decision             verdict, rule, counter
+//!  class ──▶ line ──root, nodes──▶ decision             verdict, rule, counter
 //!  protocol, port ──▶ place ──┘
 //! ```
 //!
@@ -30,8 +30,12 @@
 //! | [`numbers`] | a bucket, 64 bytes; a member's address too | about 60 bytes an address in any set |
 //! | members' classes ([`chain`]) | one entry of a page | 4 bytes for each address, in each chain with members near it |
 //! | [`cidrs`], [`pieces`] | a shortcut and a leaf, 64 bytes (IPv6: 192); where prefixes crowd together, instead of the shortcut a node of a [`tree`] for each factor of 17 (IPv6: 9) | about 26 bytes (IPv6: 60) a prefix, once for all chains with equal lists |
-//! | lines ([`ports`]) | a node, 64 bytes, for each level; one holds what five rules for a port make | 64 bytes for each class, in each chain, and for what does not fit there |
-//! | decisions | one, 20 bytes | one for each rule of each chain |
+//! | lines ([`nodes`], [`lines`]) | the root, 64 bytes, which holds what five rules for a port make, or what the class has beside the class around it; where that says nothing of the port, the nodes of the other class, 64 bytes for each level | 64 bytes for each class, in each chain, and for what does not fit there |
+//! | decisions ([`packed`]) | none if it is in the root, as those of two rules are; else one, 12 bytes | one for each rule of each chain |
+//!
+//! What counts is how many cache lines a look-up reads and how many there are of each kind: with
+//! many rules they come from the third-level cache or from memory. So they are packed, and a batch
+//! asks for them ahead.
 //!
 //! What a change costs: a member that joins or leaves a set, one class in each chain that names
 //! the set; a new or changed chain, that chain. In numbers: `weir bench policy`.
@@ -40,9 +44,9 @@
 //! within each other need n² numbers; a class of members that nobody has any more is forgotten
 //! when there are more of these than others.
 //!
-//! Read [`ir`], [`naive`]; then a look-up: [`tree`], [`pieces`], [`cidrs`], [`numbers`], [`ports`], [`chain`],
-//! [`table`], [`batch`]; then how it is made: [`spans`], [`paint`], [`rules`], [`live`],
-//! [`members`], [`compiler`]. [`explain`] says why a decision is what it is.
+//! Read [`ir`], [`naive`]; then a look-up: [`tree`], [`pieces`], [`cidrs`], [`numbers`], [`ports`], [`nodes`],
+//! [`packed`], [`chain`], [`table`], [`batch`]; then how it is made: [`spans`], [`paint`], [`rules`],
+//! [`lines`], [`live`], [`members`], [`compiler`]. [`explain`] says why a decision is what it is.
 
 #![allow(rustdoc::private_intra_doc_links)] // A tour for readers of the source.
 
@@ -52,10 +56,13 @@ mod cidrs;
 mod compiler;
 pub mod explain;
 pub mod ir;
+mod lines;
 mod live;
 mod members;
 pub mod naive;
+mod nodes;
 mod numbers;
+mod packed;
 mod paged;
 mod paint;
 mod pieces;

@@ -4,7 +4,8 @@
 //! closes a place for its tier and leaves it bare for the next. Behind the rules of a tier comes
 //! what the tier does by default, if it does anything.
 
-use super::ports::{END, Stretch};
+use super::nodes::Stretch;
+use super::ports::END;
 
 /// What a rule does to the places that it matches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -12,11 +12,12 @@
 //! of sixteen, however crowded it is.
 
 use super::tree::{Key, Tree};
+use crate::shm::prefetch;
 
 /// Pieces of one leaf.
 const PIECES: usize = 8;
 
-/// At most so many shortcuts for a leaf: 32 bytes beside its 64. In a line that is cut at random
+/// At most so many shortcuts for a leaf: nine bytes beside its 64. In a line that is cut at random
 /// one in about 60 parts then has the ends of two leaves.
 const SHORTCUTS: usize = 8;
 
@@ -32,11 +33,44 @@ pub(super) struct Pieces<K, const W: usize> {
     /// for keys before that too, the last for those behind.
     first: K,
     shift: u32,
-    shortcuts: Vec<u32>,
+    parts: usize,
+    shortcuts: Vec<Shortcuts>,
     /// The ends of all leaves but the last.
     ends: Tree<K, W>,
     leaves: Vec<Leaf<K>>,
 }
+
+/// Shortcuts of neighbouring parts: one cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Shortcuts {
+    /// The leaf of the first part.
+    first: u32,
+    /// How much further each part's leaf is; [`FAR`] where only the tree can tell.
+    further: [u8; PARTS],
+}
+
+impl Shortcuts {
+    /// Of parts of which the first is in this leaf. So far only the tree can tell.
+    const fn new(first: u32) -> Shortcuts {
+        Shortcuts {
+            first,
+            further: [FAR; PARTS],
+        }
+    }
+
+    /// Says where a part begins, unless that is too far.
+    fn set(&mut self, part: usize, leaf: u32) {
+        let further = u8::try_from(leaf - self.first);
+        self.further[part] = further.unwrap_or(FAR);
+    }
+}
+
+/// Parts whose shortcuts are in one cache line.
+const PARTS: usize = 60;
+
+/// Further than a part's leaf can be from the first part's, to be found without the tree.
+const FAR: u8 = u8::MAX;
 
 /// Neighbouring pieces. With 32-bit keys it is one cache line.
 #[derive(Clone, Copy, Debug)]
@@ -87,36 +121,54 @@ impl<K: Key, const W: usize> Pieces<K, W> {
         let span = |shift| ends.last().map_or(0, |&last| last.parts_from(first, shift));
         let fits = |&shift: &u32| span(shift) < SHORTCUTS * leaves.len();
         let shift = (0..).find(fits).unwrap_or(0);
-        let mut shortcuts = Vec::with_capacity(span(shift) + 1);
-        let mut leaf = 0;
-        for part in 0..=span(shift) {
-            let rest = &ends[leaf..];
-            let within = rest
-                .iter()
-                .take_while(|end| end.parts_from(first, shift) == part);
-            let within = within.count();
-            shortcuts.push(if within > 1 { BY_TREE } else { leaf as u32 });
-            leaf += within;
+        let parts = span(shift) + 1;
+        let mut shortcuts = Vec::with_capacity(parts.div_ceil(PARTS));
+        let mut rest = &ends[..];
+        for part in 0..parts {
+            let leaf = (ends.len() - rest.len()) as u32;
+            if part % PARTS == 0 {
+                shortcuts.push(Shortcuts::new(leaf));
+            }
+            let here = |end: &&K| end.parts_from(first, shift) == part;
+            let within = rest.iter().take_while(here).count();
+            rest = &rest[within..];
+            if within <= 1
+                && let Some(line) = shortcuts.last_mut()
+            {
+                line.set(part % PARTS, leaf);
+            }
         }
         Pieces {
             first,
             shift,
+            parts,
             shortcuts,
             ends: Tree::new(&ends),
             leaves,
         }
     }
 
-    /// Where [`Pieces::value`] is to look for a key. Reads one shortcut, so that a caller with many
-    /// keys has their cache misses at once.
+    /// Where [`Pieces::value`] is to look for a key, which is asked for: a caller with many keys
+    /// has their cache misses at once.
     #[inline]
     pub(super) fn start(&self, key: K) -> u32 {
         let part = key.parts_from(self.first, self.shift);
-        self.shortcuts[part.min(self.shortcuts.len() - 1)]
+        let part = part.min(self.parts - 1);
+        let line = &self.shortcuts[part / PARTS];
+        match line.further[part % PARTS] {
+            FAR => BY_TREE,
+            further => {
+                let leaf = line.first + u32::from(further);
+                if let Some(leaf) = self.leaves.get(leaf as usize) {
+                    prefetch(leaf);
+                }
+                leaf
+            }
+        }
     }
 
     /// The value of the piece that holds a key.
-    #[inline]
+    #[inline(always)]
     pub(super) fn value(&self, key: K, start: u32) -> u32 {
         let leaf = match start {
             BY_TREE => self.ends.below(key),
@@ -189,8 +241,9 @@ mod tests {
         lasts.dedup();
         let pieces: Vec<(i32, u32)> = lasts.into_iter().zip(0..).collect();
         let made: Pieces<i32, 16> = Pieces::new(&pieces);
-        let by_tree = made.shortcuts.iter().filter(|&&at| at == BY_TREE).count();
-        assert!(by_tree * 20 < made.shortcuts.len(), "{by_tree}");
+        let shortcuts = made.shortcuts.iter().flat_map(|line| line.further);
+        let by_tree = shortcuts.take(made.parts).filter(|&at| at == FAR).count();
+        assert!(by_tree * 20 < made.parts, "{by_tree}");
         assert!(made.bytes() < pieces.len() * 14, "{}", made.bytes());
         assert_eq!(size_of::<Leaf<i32>>(), 64);
     }

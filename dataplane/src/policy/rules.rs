@@ -6,8 +6,9 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::ir::{Action, Block, Chain, Isolation, PeerSetId, Peers, Ports, Rule};
+use super::nodes::Stretch;
 use super::paint::{Colour, Painter};
-use super::ports::{self, END, Stretch};
+use super::ports::{self, END};
 use super::{Decision, naive};
 use crate::{Direction, Tier};
 

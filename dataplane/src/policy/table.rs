@@ -10,7 +10,7 @@ use super::ir::EndpointPolicy;
 use super::naive::PeerSets;
 use super::numbers::Numbers;
 use super::paged::Paged;
-use super::{Compiler, Decision, EndpointSlot, Peer, Slot, naive, ports};
+use super::{Compiler, Decision, EndpointSlot, Peer, Slot, naive, packed, ports};
 use crate::{Address, CounterId, Direction, Protocol, Provenance, Tier, Verdict};
 
 /// The policies of all local endpoints, compiled, immutable: references to what a [`Compiler`]
@@ -103,6 +103,7 @@ impl PolicyTable {
     /// only; without one only rules for any port match, or for the protocol as such (semantics D12).
     ///
     /// A slot that the table does not hold drops: tier [`Tier::Default`], no policy (D10).
+    #[inline]
     pub fn decide(
         &self,
         slot: EndpointSlot,
@@ -113,8 +114,10 @@ impl PolicyTable {
     ) -> Decision {
         let chain = self.chain(slot, direction);
         let place = ports::place(protocol, destination_port);
-        let decision = chain.and_then(|chain| chain.decide(peer, place));
-        decision.unwrap_or(unknown_endpoint(direction))
+        match chain.and_then(|chain| chain.decide(peer, place)) {
+            Some(decision) => packed::unpack(decision),
+            None => unknown_endpoint(direction),
+        }
     }
 
     /// Whether policies in audit mode would change anything for `slot`: without them,
@@ -135,7 +138,8 @@ impl PolicyTable {
     ) -> Option<Decision> {
         let chains = self.slot(slot)?.audit.as_ref()?;
         let place = ports::place(protocol, destination_port);
-        chains[direction as usize].decide(peer, place)
+        let decision = chains[direction as usize].decide(peer, place);
+        decision.map(packed::unpack)
     }
 
     /// Whether policy drops some traffic of the endpoint in `direction`: what a full conntrack
