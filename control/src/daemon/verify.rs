@@ -113,12 +113,12 @@ impl Counts {
 
     /// Samples that the specification decides otherwise.
     pub fn mismatches(&self) -> u64 {
-        self.mismatches.load(Ordering::Relaxed)
+        self.mismatches.load(Ordering::Acquire)
     }
 
     /// Samples that it decides alike, but by another policy or rule.
     pub fn reason_mismatches(&self) -> u64 {
-        self.reasons.load(Ordering::Relaxed)
+        self.reasons.load(Ordering::Acquire)
     }
 }
 
@@ -298,13 +298,14 @@ impl Checker {
             return;
         };
         self.counts.checked.fetch_add(1, Ordering::Relaxed);
-        let counter = match specified.agrees(sample) {
+        let counter: fn(&Counts) -> &AtomicU64 = match specified.agrees(sample) {
             Agreement::Whole => return,
-            Agreement::Verdict => &self.counts.reasons,
-            Agreement::None => &self.counts.mismatches,
+            Agreement::Verdict => |counts| &counts.reasons,
+            Agreement::None => |counts| &counts.mismatches,
         };
-        counter.fetch_add(1, Ordering::Relaxed);
+        // Whoever sees the counter finds the log line and the file.
         self.report(sample, &specified);
+        counter(&self.counts).fetch_add(1, Ordering::Release);
     }
 
     fn report(&mut self, sample: &Sample, specified: &Specified) {
