@@ -188,8 +188,8 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// Entries of the connection table that one [`Engine::maintain`] looks at, as a share: the whole
-/// table in this many calls.
+/// Entries of the connection table that one [`Engine::maintain`] looks at, as a share: all that are
+/// in use in this many calls.
 const EXPIRE_SLICES: u32 = 20;
 
 impl Engine {
@@ -420,8 +420,8 @@ impl Engine {
 
     /// Work that is due now and then: expires a slice of the connection table, takes back frames.
     pub fn maintain(&mut self) {
-        let capacity = self.shared.conntrack.settings().capacity;
-        let budget = capacity.div_ceil(EXPIRE_SLICES);
+        let used = self.shared.conntrack.high_water();
+        let budget = used.div_ceil(EXPIRE_SLICES);
         let now = worker::now();
         self.expire_cursor = self
             .shared

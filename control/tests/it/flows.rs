@@ -272,7 +272,7 @@ fn metrics_are_prometheus_text_with_stable_names() {
         ("weir_flows_denied_total", 0.0),
         ("weir_dropped_packets_total{reason=\"policy_denied\"}", 0.0),
         ("weir_conntrack_entries", 0.0),
-        ("weir_conntrack_capacity", 65536.0),
+        ("weir_conntrack_capacity", 1e6),
         ("weir_denial_log_lines_total", 1.0),
         ("weir_denial_log_lost_total", 0.0),
         ("weir_clients", 1.0),

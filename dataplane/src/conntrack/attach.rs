@@ -39,14 +39,20 @@ impl<S: Storage> Table<S> {
             kept: 0,
             discarded: 0,
         };
+        let high_water = &table.storage.words()[layout::H_HIGH_WATER];
         for entry in (0..table.settings.capacity).rev() {
             let control = Control(table.hot(entry, CONTROL).load(Acquire));
             if table.keep(entry, now) {
+                high_water.fetch_max(u64::from(entry) + 1, Relaxed);
                 attached.kept += 1;
                 continue;
             }
             attached.discarded += u32::from(control.0 != Control::free(control.version()).0);
-            table.release(entry, control.next_version());
+            if entry < table.high_water() {
+                table.release(entry, control.next_version());
+            } else {
+                table.forget(entry);
+            }
         }
         Ok((table, attached))
     }

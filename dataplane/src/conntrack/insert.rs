@@ -150,9 +150,9 @@ impl<S: Storage> Table<S> {
         lock: &Locked<'_>,
         now: Time,
     ) -> Option<Handle> {
-        let entry = match self.pop_free() {
+        let entry = match self.take_entry() {
             Some(entry) => entry,
-            None if self.evict(None, lock, now) => self.pop_free()?,
+            None if self.evict(None, lock, now) => self.take_entry()?,
             None => return None,
         };
         let version = Control(self.hot(entry, CONTROL).load(Acquire)).version();
@@ -341,10 +341,10 @@ impl<S: Storage> Table<S> {
     /// The oldest of [`EVICTION_SAMPLE`] that may go. They come from all over the table: entries are
     /// given out in order, so that neighbours are much alike.
     fn sampled(&self, of: Option<Incarnation>, now: Time) -> Option<Image> {
-        let capacity = u64::from(self.settings.capacity);
-        let sample = u64::from(EVICTION_SAMPLE).min(capacity);
+        let used = u64::from(self.high_water());
+        let sample = u64::from(EVICTION_SAMPLE).min(used);
         let start = self.hand.fetch_add(1, Relaxed);
-        let spread = (0..sample).map(|i| ((start + i * capacity / sample) % capacity) as u32);
+        let spread = (0..sample).map(|i| ((start + i * used / sample) % used) as u32);
         spread
             .filter_map(|entry| match self.read(entry) {
                 Read::Image(image) if self.may_go(&image, of, now) => Some(image),

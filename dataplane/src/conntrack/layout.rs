@@ -30,7 +30,7 @@ use crate::snapshot::{Epoch, Incarnation, PortId};
 use crate::{Address, FlowKey, Protocol, Time, Verdict};
 
 /// First word of a table of this layout: "weirct" and the layout's number.
-pub(super) const LAYOUT: u64 = 0x7765_6972_6374_0004;
+pub(super) const LAYOUT: u64 = 0x7765_6972_6374_0005;
 
 pub(super) const H_LAYOUT: usize = 0;
 pub(super) const H_CAPACITY: usize = 1;
@@ -39,6 +39,9 @@ pub(super) const H_QUOTA: usize = 3;
 pub(super) const H_SEED: usize = 4;
 /// Head of the free list: change counter 32, entry + 1: 32. A cache line of its own.
 pub(super) const H_FREE: usize = 8;
+/// Entries given out so far, from the first on: those behind have never been in use, stand in no
+/// list, and are looked at by nobody.
+pub(super) const H_HIGH_WATER: usize = 9;
 /// Number of live entries. A cache line of its own.
 pub(super) const H_LIVE: usize = 16;
 const HEADER: usize = 32;

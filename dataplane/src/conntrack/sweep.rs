@@ -15,7 +15,8 @@ impl<S: Storage> Table<S> {
     /// Removes idle entries among the next `budget` from `cursor` on. Entries whose bucket is
     /// locked wait for the next round; lookups do not match idle ones in any case.
     pub fn expire(&self, cursor: u32, budget: u32, now: Time) -> Expired {
-        let end = cursor.saturating_add(budget).min(self.settings.capacity);
+        let high_water = self.high_water();
+        let end = cursor.saturating_add(budget).min(high_water);
         let mut removed = 0;
         for entry in cursor..end {
             let idle = |image: &Image| self.is_expired(image, now);
@@ -27,15 +28,11 @@ impl<S: Storage> Table<S> {
             }
         }
         self.counted.expired.fetch_add(u64::from(removed), Relaxed);
-        let cursor = if end >= self.settings.capacity {
-            0
-        } else {
-            end
-        };
+        let cursor = if end >= high_water { 0 } else { end };
         Expired { cursor, removed }
     }
 
-    /// Removes every entry of this endpoint, and says how many. Walks the whole table: for the
+    /// Removes every entry of this endpoint, and says how many. Walks all that is in use: for the
     /// control thread, once every worker has acknowledged a snapshot without the endpoint. Packets
     /// no longer match its entries even before, for their ends differ.
     pub fn remove_endpoint(&self, incarnation: Incarnation) -> u32 {
@@ -47,7 +44,7 @@ impl<S: Storage> Table<S> {
             ends.source == incarnation || ends.destination == incarnation
         };
         let mut removed = 0;
-        for entry in 0..self.settings.capacity {
+        for entry in 0..self.high_water() {
             // A locked bucket is waited for: its holder is done in a moment.
             while let Read::Image(image) = self.read(entry) {
                 if !of(&image) {
@@ -68,7 +65,7 @@ impl<S: Storage> Table<S> {
 
     /// The live entries, in no particular order; each is consistent in itself.
     pub fn entries(&self, now: Time) -> impl Iterator<Item = Entry> + '_ {
-        (0..self.settings.capacity).filter_map(move |entry| match self.read(entry) {
+        (0..self.high_water()).filter_map(move |entry| match self.read(entry) {
             Read::Image(image) if !self.is_expired(&image, now) => Some(self.describe(&image)),
             _ => None,
         })

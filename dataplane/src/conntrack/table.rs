@@ -105,11 +105,8 @@ impl<S: Storage> Table<S> {
         let words = table.storage.words();
         words[layout::H_LAYOUT].store(0, Release);
         table.clear();
-        for entry in (0..table.settings.capacity).rev() {
-            let control = table.hot(entry, CONTROL);
-            let version = Control(control.load(Relaxed)).next_version();
-            control.store(Control::free(version).0, Relaxed);
-            table.push_free(entry);
+        for entry in 0..table.settings.capacity {
+            table.forget(entry);
         }
         words[layout::H_CAPACITY].store(table.layout.capacity as u64, Relaxed);
         words[layout::H_BUCKETS].store(table.layout.buckets as u64, Relaxed);
@@ -151,8 +148,9 @@ impl<S: Storage> Table<S> {
     /// Empties the counters, the buckets with their locks, and the free list.
     pub(super) fn clear(&self) {
         let words = self.storage.words();
-        words[layout::H_FREE].store(0, Relaxed);
-        words[layout::H_LIVE].store(0, Relaxed);
+        for word in [layout::H_FREE, layout::H_HIGH_WATER, layout::H_LIVE] {
+            words[word].store(0, Relaxed);
+        }
         let end = self.layout.entry(0);
         for word in &words[self.layout.quota_start()..end] {
             word.store(0, Relaxed);
@@ -467,8 +465,35 @@ impl<S: Storage> Table<S> {
         }
     }
 
+    /// Makes what lies in an entry that is in no list nobody's.
+    pub(super) fn forget(&self, entry: u32) {
+        let control = self.hot(entry, CONTROL);
+        let version = Control(control.load(Relaxed)).next_version();
+        control.store(Control::free(version).0, Relaxed);
+    }
+
+    /// Entries that have ever been in use: all of them lie before this one. Walks over the table
+    /// end here.
+    pub fn high_water(&self) -> u32 {
+        let words = self.storage.words();
+        let high_water = words[layout::H_HIGH_WATER].load(Acquire);
+        // Of a sound table it is never higher.
+        high_water.min(self.settings.capacity.into()) as u32
+    }
+
+    /// Takes an entry: one that has been given back, else one that has never been in use.
+    pub(super) fn take_entry(&self) -> Option<u32> {
+        self.pop_free().or_else(|| {
+            let capacity = u64::from(self.settings.capacity);
+            let next = |seen: u64| (seen < capacity).then_some(seen + 1);
+            let high_water = &self.storage.words()[layout::H_HIGH_WATER];
+            let taken = high_water.fetch_update(AcqRel, Acquire, next).ok()?;
+            Some(taken as u32)
+        })
+    }
+
     /// Takes an entry from the free list.
-    pub(super) fn pop_free(&self) -> Option<u32> {
+    fn pop_free(&self) -> Option<u32> {
         let head = &self.storage.words()[layout::H_FREE];
         let mut seen = head.load(Acquire);
         loop {

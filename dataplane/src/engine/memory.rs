@@ -6,6 +6,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use rustix::fs::{FallocateFlags, fallocate};
+
 use super::{ConntrackOptions, EngineError};
 use crate::Time;
 use crate::conntrack::{AtomicU64, Settings, Storage, Table, TableError};
@@ -53,11 +55,15 @@ pub(super) fn open(
     };
     let bytes = (ConnectionTable::words(&settings) + Header::WORDS) * 8;
     let failed = |source| EngineError::System {
-        what: "map the connection table".into(),
+        what: format!(
+            "reserve {} MiB for the {} connections of conntrack.capacity",
+            bytes.div_ceil(1 << 20),
+            options.capacity,
+        ),
         source,
     };
     let file = match options.file {
-        Some(file) => sized(file, bytes),
+        Some(file) => reserved(file, bytes),
         None => memfd(c"weir-conntrack", bytes),
     };
     let region = file
@@ -94,13 +100,15 @@ fn refused(error: TableError) -> EngineError {
     EngineError::Options(error.to_string())
 }
 
-/// The file, grown or cut to `bytes`. Another size means another layout: its content goes.
-fn sized(file: OwnedFd, bytes: usize) -> io::Result<OwnedFd> {
+/// The file, grown or cut to `bytes`, with memory for all of it: what a full file system lacks later
+/// would end the daemon (SIGBUS). Another size means another layout: its content goes.
+fn reserved(file: OwnedFd, bytes: usize) -> io::Result<OwnedFd> {
     let file = File::from(file);
-    if file.metadata()?.len() != bytes as u64 {
+    let bytes = bytes as u64;
+    if file.metadata()?.len() != bytes {
         file.set_len(0)?;
-        file.set_len(bytes as u64)?;
     }
+    fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
     Ok(file.into())
 }
 

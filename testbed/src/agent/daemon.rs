@@ -41,6 +41,9 @@ impl Daemon {
     }
 }
 
+/// Connections of a lab: a tenth of a node's memory for them.
+const CONNECTIONS: u32 = 1 << 16;
+
 /// The configuration of a lab's daemon.
 pub fn configuration(lab: &Lab, file: &LabFile) -> Config {
     let folder = lab.folder();
@@ -64,6 +67,7 @@ pub fn configuration(lab: &Lab, file: &LabFile) -> Config {
         ..Config::default()
     };
     config.host_port.addresses = vec![topology::NODE_V4.into(), topology::NODE_V6.into()];
+    config.conntrack.capacity = CONNECTIONS;
     config.enforcement = file.enforcement;
     config.log.path = folder.join("network-policy.log");
     config

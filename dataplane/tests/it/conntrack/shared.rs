@@ -51,6 +51,43 @@ fn send(
     drive(table, &packet)
 }
 
+/// Entries that have never been in use cost no walk, in the successor's table neither.
+#[test]
+fn walks_end_where_entries_have_never_been_in_use() {
+    let settings = settings(1000);
+    let fd = memory(&settings);
+    let table = Shared::new(map(&fd, &settings), settings.clone()).unwrap();
+    assert_eq!(table.high_water(), 0);
+    for port in 0..20 {
+        let k = key(Protocol::UDP, 3, 2, 2 * port + 1);
+        send(&table, k, ends(3, 2), Facts::Udp, at(u64::from(port))).unwrap();
+    }
+    assert_eq!(table.high_water(), 20);
+    // The older half goes, and is used again before what has never been.
+    assert_eq!(table.expire(0, 1000, at(40)).removed, 10);
+    for port in 100..105 {
+        let k = key(Protocol::UDP, 3, 2, 2 * port + 1);
+        send(&table, k, ends(3, 2), Facts::Udp, at(40)).unwrap();
+    }
+    assert_eq!(
+        (table.high_water(), table.entries(at(40)).count()),
+        (20, 15)
+    );
+    drop(table);
+    // The last entries are idle by now: what is left lies before them.
+    let (after, attached) = Shared::attach(map(&fd, &settings), settings.clone(), at(60)).unwrap();
+    assert_eq!((attached.kept, attached.discarded), (5, 10));
+    assert!(after.high_water() < 20, "{}", after.high_water());
+    for port in 0..995 {
+        let k = key(Protocol::UDP, 5, 2, 2 * port + 1);
+        send(&after, k, ends(5, 2), Facts::Udp, at(60)).unwrap();
+    }
+    assert_eq!(
+        (after.high_water(), after.entries(at(60)).count()),
+        (1000, 1000)
+    );
+}
+
 #[test]
 fn connections_survive_a_restart() {
     let settings = settings(64);
