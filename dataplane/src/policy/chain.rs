@@ -70,11 +70,9 @@ impl CompiledChain {
         nodes::walk(root, &self.nodes, &self.decisions, place)
     }
 
-    /// Whether two classes have the same line.
+    /// Whether two classes have the same line, however it is told.
     pub(super) fn decides_alike(&self, one: u32, other: u32) -> bool {
-        let root = |class| self.lines.get(class);
-        // One of two equal lines may lead to the line of another class.
-        root(one) == root(other) || self.line(one) == self.line(other)
+        self.line(one) == self.line(other)
     }
 
     /// The line of a class, with the decisions themselves.

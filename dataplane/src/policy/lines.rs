@@ -47,8 +47,19 @@ impl Lines {
     /// The root of a line. What is below it is added to `nodes` unless it is there. The stretches
     /// follow each other; there is at least one.
     ///
-    /// `base` is that of a line that may be similar. Returned is one for the next that may be.
     pub(super) fn root(
+        &mut self,
+        nodes: &mut Nodes,
+        line: &[Stretch],
+        decisions: &[Packed],
+    ) -> Node {
+        let root = Node::root(line, decisions);
+        root.unwrap_or_else(|| self.top(nodes, line))
+    }
+
+    /// The same where others are similar: `base` is that of a line that may be. Returned is one for
+    /// the next that may be.
+    pub(super) fn root_near(
         &mut self,
         nodes: &mut Nodes,
         line: &[Stretch],
@@ -64,12 +75,13 @@ impl Lines {
                 return (root, Some(base));
             }
         }
-        let (top, node) = self.top(nodes, line);
+        let top = self.top(nodes, line);
+        let node = find_or_add(&mut self.known, &self.hasher, nodes, top);
         (top, Some(Base { node }))
     }
 
-    /// The first of the nodes that make the line, and its number.
-    fn top(&mut self, nodes: &mut Nodes, line: &[Stretch]) -> (Node, u32) {
+    /// The first of the nodes that make the line. It is not added, those below it are.
+    fn top(&mut self, nodes: &mut Nodes, line: &[Stretch]) -> Node {
         self.level.clear();
         self.level.extend(line);
         loop {
@@ -77,10 +89,10 @@ impl Lines {
             let mut rest = &self.level[..];
             while !rest.is_empty() {
                 let (node, packed) = Node::new(rest);
-                let number = find_or_add(&mut self.known, &self.hasher, nodes, node);
                 if packed == self.level.len() {
-                    return (node, number);
+                    return node;
                 }
+                let number = find_or_add(&mut self.known, &self.hasher, nodes, node);
                 self.above.push((rest[packed - 1].0, number | BELOW));
                 rest = &rest[packed..];
             }
@@ -199,14 +211,14 @@ mod tests {
         let decisions = decisions(1007);
         for length in [1, 2, 7, 8, 9, 63, 64, 65, 73, 1000] {
             let line = line(length);
-            let (root, base) = lines.root(&mut nodes, &line, &decisions, None);
+            let (root, base) = lines.root_near(&mut nodes, &line, &decisions, None);
             for place in (0..length * 3 + 3).chain([END - 1]) {
                 let expected = (place / 3).min(length - 1) + 7;
                 let found = number(&root, &nodes, &decisions, place);
                 assert_eq!(found, Some(expected), "{place} of {length}");
             }
             let before = lines.count();
-            let again = lines.root(&mut nodes, &line, &decisions, None);
+            let again = lines.root_near(&mut nodes, &line, &decisions, None);
             assert_eq!(again, (root, base));
             assert_eq!(lines.count(), before, "nothing is kept twice");
         }
@@ -217,7 +229,7 @@ mod tests {
         let (mut lines, mut nodes) = (Lines::default(), Nodes::default());
         let decisions = decisions(200);
         let outer = line(100);
-        let (_, base) = lines.root(&mut nodes, &outer, &decisions, None);
+        let (_, base) = lines.root_near(&mut nodes, &outer, &decisions, None);
         let before = lines.count();
         // Within one stretch, over many, at both ends, and as far as there is room.
         for places in [
@@ -228,7 +240,7 @@ mod tests {
             &[(5, 6), (50, 60), (70, 71)],
         ] {
             let inner = painted(&outer, places);
-            let (root, same) = lines.root(&mut nodes, &inner, &decisions, base);
+            let (root, same) = lines.root_near(&mut nodes, &inner, &decisions, base);
             assert_eq!((lines.count(), same), (before, base), "{places:?}");
             for place in (0..310).chain([END - 1]) {
                 let expected = inner
@@ -241,12 +253,12 @@ mod tests {
         }
         let scattered: Vec<_> = (0..20).map(|i| (i * 9, i * 9 + 1)).collect();
         let far = painted(&outer, &scattered);
-        let (root, other) = lines.root(&mut nodes, &far, &decisions, base);
+        let (root, other) = lines.root_near(&mut nodes, &far, &decisions, base);
         assert_ne!(other, base, "too different to be told in one node");
         assert_eq!(number(&root, &nodes, &decisions, 9), Some(150));
         // And another base again.
         let inner = painted(&far, &[(100, 101)]);
-        let (root, same) = lines.root(&mut nodes, &inner, &decisions, other);
+        let (root, same) = lines.root_near(&mut nodes, &inner, &decisions, other);
         assert_eq!(same, other);
         let found = [99, 100, 101].map(|place| number(&root, &nodes, &decisions, place));
         assert_eq!(found, [150, 150, 40].map(Some));

@@ -19,6 +19,10 @@ use crate::{Address, Direction};
 /// Classes without an address that a chain may keep beside as many as have one.
 const IDLE_CLASSES: usize = 256;
 
+/// From so many classes of blocks on, lines say how they differ from each other: fewer are near the
+/// processor in any case, and take less time to compile whole. Tests have few.
+const MANY_CLASSES: usize = if cfg!(test) { 4 } else { 512 };
+
 /// A chain with its compiled form.
 #[derive(Debug)]
 pub(super) struct LiveChain {
@@ -77,10 +81,11 @@ impl LiveChain {
             denying: 0,
             used: 0,
         };
-        let mut bases: Vec<Option<Base>> = Vec::with_capacity(cidrs.classes().len());
+        let mut bases: Vec<Option<Base>> = Vec::new();
         for class in cidrs.classes() {
             let before = bases.get(class.before as usize).copied().flatten();
-            let (number, base) = chain.add_class(&class.lists, None, before, scratch);
+            let near = chain.is_near().then_some(before);
+            let (number, base) = chain.add_class(&class.lists, None, near, scratch);
             bases.push(base);
             chain.join(number, class.addresses);
         }
@@ -108,18 +113,28 @@ impl LiveChain {
             .filter_map(|set| self.places.get(set).copied())
             .collect();
         sets.sort_unstable();
-        self.assign(number, address, &sets, scratch)
+        let Some((before, after)) = self.assign(number, address, &sets, scratch) else {
+            return false;
+        };
+        let (root, compiled) = (|class| self.compiled.lines.get(class), &self.compiled);
+        // Where lines are told by how they differ, one of two equal ones may lead to another's.
+        root(before) != root(after) && !(self.is_near() && compiled.decides_alike(before, after))
     }
 
-    /// Gives an address the class that these of the chain's sets make, and says whether that
-    /// decides something else.
+    /// Whether lines say how they differ from each other.
+    fn is_near(&self) -> bool {
+        self.compiled.cidrs.classes().len() >= MANY_CLASSES
+    }
+
+    /// Gives an address the class that these of the chain's sets make. Returns the class before and
+    /// that one, if they differ.
     fn assign(
         &mut self,
         number: u32,
         address: Address,
         sets: &[u32],
         scratch: &mut Scratch,
-    ) -> bool {
+    ) -> Option<(u32, u32)> {
         let blocks = self.compiled.cidrs.class(address);
         let before = self.compiled.class_of_member(number);
         let after = match sets {
@@ -127,14 +142,14 @@ impl LiveChain {
             _ => Some(self.class(blocks, sets, scratch)),
         };
         if before == after {
-            return false;
+            return None;
         }
         let compiled = Arc::make_mut(&mut self.compiled);
         compiled.by_number.set(number, after.unwrap_or(0));
         let (before, after) = (before.unwrap_or(blocks), after.unwrap_or(blocks));
         self.join(after, 1);
         self.leave(before);
-        !self.compiled.decides_alike(before, after)
+        Some((before, after))
     }
 
     /// The class of addresses that the blocks give the class `blocks` and that are in `sets`.
@@ -154,13 +169,14 @@ impl LiveChain {
         class
     }
 
-    /// A new class that nobody has: of a signature, or of the addresses in no set. `base` and what
-    /// is returned with the class are those of [`Lines::root`].
+    /// A new class that nobody has: of a signature, or of the addresses in no set. `near` and what
+    /// is returned with the class are the bases of [`Lines::root_near`]; without, nobody is asked
+    /// what is similar.
     fn add_class(
         &mut self,
         lists: &[u32],
         signature: Option<Arc<[u32]>>,
-        base: Option<Base>,
+        near: Option<Option<Base>>,
         scratch: &mut Scratch,
     ) -> (u32, Option<Base>) {
         let sets = signature.as_deref().unwrap_or(&[0]);
@@ -171,7 +187,11 @@ impl LiveChain {
         let class = self.classes.len() as u32;
         let compiled = Arc::make_mut(&mut self.compiled);
         let decisions = &compiled.decisions;
-        let (root, base) = self.lines.root(&mut compiled.nodes, line, decisions, base);
+        let nodes = &mut compiled.nodes;
+        let (root, base) = match near {
+            Some(base) => self.lines.root_near(nodes, line, decisions, base),
+            None => (self.lines.root(nodes, line, decisions), None),
+        };
         compiled.lines.set(class, root);
         if signature.is_some() {
             compiled.holding.set(class, signature);
