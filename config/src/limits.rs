@@ -66,6 +66,14 @@ pub const OBJECTS_RANGE: RangeInclusive<u32> = 100..=1_000_000;
 pub const RULE_COUNTERS: u32 = 1 << 16;
 /// Range of `limits.rule_counters`.
 pub const RULE_COUNTERS_RANGE: RangeInclusive<u32> = 1..=1 << 24;
+/// Counters of rules that have a part in one decision together: a security group's rule, `Pass`
+/// rules, and what decides. Each takes 16 bytes for every worker. At the bound what decides is
+/// counted alone, and the other rules are shown as not counted.
+pub const COMPOUND_COUNTERS: u32 = 1 << 16;
+/// Range of `limits.compound_counters`.
+pub const COMPOUND_COUNTERS_RANGE: RangeInclusive<u32> = 0..=(1 << 24) - 1;
+/// Counters of both kinds together, at most.
+pub const COUNTERS: u32 = 1 << 24;
 
 /// Bytes of one denial log file before it is rotated.
 pub const LOG_FILE_BYTES: u64 = 10 << 20;

@@ -240,6 +240,8 @@ pub struct Limits {
     pub objects: u32,
     /// Counters of rule hits.
     pub rule_counters: u32,
+    /// Counters of the hits that several rules have in common.
+    pub compound_counters: u32,
 }
 
 impl Default for Config {
@@ -378,6 +380,7 @@ impl Default for Limits {
             half_message_s: limits::HALF_MESSAGE_S,
             objects: limits::OBJECTS,
             rule_counters: limits::RULE_COUNTERS,
+            compound_counters: limits::COMPOUND_COUNTERS,
         }
     }
 }
@@ -453,6 +456,12 @@ impl Config {
             "limits.rule_counters",
             self.limits.rule_counters,
             limits::RULE_COUNTERS_RANGE,
+        )?;
+        let most = limits::COUNTERS - self.limits.rule_counters;
+        range(
+            "limits.compound_counters",
+            self.limits.compound_counters,
+            *limits::COMPOUND_COUNTERS_RANGE.start()..=most,
         )
     }
 
@@ -616,6 +625,10 @@ mod tests {
             (
                 "[umem]\nchunks = 1",
                 "umem.chunks: is 1; must be between 512 and 1048576, inclusive",
+            ),
+            (
+                "[limits]\nrule_counters = 16777116\ncompound_counters = 101",
+                "limits.compound_counters: is 101; must be between 0 and 100, inclusive",
             ),
             ("workers = []", "workers: must list between 1 and 32 cores"),
             (

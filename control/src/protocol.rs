@@ -857,10 +857,13 @@ pub struct HitsReply {
     pub policies: Vec<PolicyHits>,
     /// Rules that there is no counter for (`limits.rule_counters`).
     pub without_counter: u64,
+    /// Combinations of rules that there is no counter for (`limits.compound_counters`).
+    #[serde(default)]
+    pub without_compound: u64,
 }
 
-/// What the rules of one policy have decided since the daemon's start, or since the policy's last
-/// change.
+/// What the rules of one policy have decided, or let go on to what decides, since the daemon's
+/// start or the policy's last change.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyHits {
@@ -887,7 +890,7 @@ impl PolicyHits {
         (connections, packets)
     }
 
-    /// When a rule last decided something; null if none ever did.
+    /// When a rule last matched; null if none ever did.
     pub fn last_hit(&self) -> Option<&str> {
         self.rules
             .iter()
@@ -895,7 +898,7 @@ impl PolicyHits {
             .max()
     }
 
-    /// Rules that never decided anything, `ingress[0]`; default denials are not among them.
+    /// Rules that never matched, `ingress[0]`; default denials are not among them.
     pub fn never_matched(&self) -> Vec<String> {
         let silent = self
             .rules
@@ -910,7 +913,8 @@ impl PolicyHits {
     }
 }
 
-/// What one rule has decided.
+/// What one rule has decided or, if it is a Pass or a security group's, has let go on. Of the rules
+/// of one tier only the first that matches is asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RuleHit {
@@ -918,10 +922,11 @@ pub struct RuleHit {
     pub direction: crate::flow::FlowDirection,
     /// Index in the policy's list for the direction; null: what it denies because no rule matches.
     pub rule: Option<u16>,
-    /// Whether it is counted: not a rule that only lets traffic go on to what decides (Pass, and
-    /// rules of security groups), nor one beyond `limits.rule_counters`.
+    /// Whether it is counted: not in audit mode, nor beyond `limits.rule_counters`, nor, if it lets
+    /// traffic go on, where `limits.compound_counters` leaves some of that out.
     pub is_counted: bool,
-    /// Connections that it decided.
+    /// Connections that it decided or let go on. A live connection that is decided again counts once
+    /// more if any of the rules that had a part in it is another.
     pub connections: u64,
     /// Their packets, in both directions, dropped ones too.
     pub packets: u64,

@@ -101,8 +101,8 @@ pub struct PortTotals {
 
 const PORT_COUNTERS: usize = 5;
 
-/// A rule's counter, or that of a policy's default denials: an index into every worker's counters,
-/// given by control.
+/// A rule's counter, or that of a policy's default denials, or a compound one of several of these:
+/// an index into every worker's counters, given by control.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct CounterId(pub u32);
 
@@ -346,13 +346,14 @@ impl Counters {
         Totals::of(self.shards.iter().map(|shard| &**shard))
     }
 
-    /// Writes the hits of the rules numbered below `hits.len()` into `hits`, summed over all
-    /// workers; what is beyond the counters there are becomes zero. Allocates nothing, and reads 16
-    /// bytes a rule and worker.
-    pub fn rule_hits(&self, hits: &mut [RuleHits]) {
+    /// Writes the hits of as many rules as `hits` has room for, from `first` on, into `hits`, summed
+    /// over all workers; what is beyond the counters there are becomes zero. Allocates nothing, and
+    /// reads 16 bytes a rule and worker.
+    pub fn rule_hits(&self, first: CounterId, hits: &mut [RuleHits]) {
         hits.fill(RuleHits::default());
         for shard in &self.shards {
-            for (sum, words) in hits.iter_mut().zip(&shard.rules) {
+            let words = shard.rules.iter().skip(first.0 as usize);
+            for (sum, words) in hits.iter_mut().zip(words) {
                 sum.connections += words.connections.load(Ordering::Relaxed);
                 sum.packets += words.packets.load(Ordering::Relaxed);
             }

@@ -48,8 +48,8 @@ pub struct Options {
     pub pin_dir: PathBuf,
     /// The connection table.
     pub conntrack: ConntrackOptions,
-    /// Counters of rules, 1 to [`CounterId::MAX`] + 1: 16 bytes each for every worker. Rules whose
-    /// [`CounterId`] is not below it count into [`CounterId::NONE`].
+    /// Counters of rules, compound ones too, 1 to [`CounterId::MAX`] + 1: 16 bytes each for every
+    /// worker. Rules whose [`CounterId`] is not below it count into [`CounterId::NONE`].
     pub rule_counters: u32,
     /// Events that one worker can have waiting.
     pub events_max: usize,
@@ -374,10 +374,10 @@ impl Engine {
         self.shared.counters.totals()
     }
 
-    /// Writes the hits of the rules numbered below `hits.len()` into `hits`, summed over the
-    /// workers: as [`Counters::rule_hits`].
-    pub fn rule_hits(&self, hits: &mut [RuleHits]) {
-        self.shared.counters.rule_hits(hits);
+    /// Writes the hits of the rules from `first` on into `hits`, summed over the workers: as
+    /// [`Counters::rule_hits`].
+    pub fn rule_hits(&self, first: CounterId, hits: &mut [RuleHits]) {
+        self.shared.counters.rule_hits(first, hits);
     }
 
     /// The hits of one rule: as [`Counters::hits_of`].

@@ -367,7 +367,7 @@ impl<P: Plane> Daemon<P> {
         let mut connections = out.family(
             "weir_policy_connections_total",
             Kind::Counter,
-            "Connections that the rules of a policy have decided, since its last change.",
+            "Connections that the rules of a policy have decided or let go on, since its last change.",
         );
         let numbers = hits
             .iter()
@@ -404,6 +404,19 @@ impl<P: Plane> Daemon<P> {
             Kind::Gauge,
             "Rules that have none because limits.rule_counters is reached.",
             counters.without(),
+        );
+        let compounds = self.policies.compounds();
+        out.single(
+            "weir_compound_counters",
+            Kind::Gauge,
+            "Counters that count for several rules: what decides, and those that let traffic come so far.",
+            compounds.in_use(),
+        );
+        out.single(
+            "weir_combinations_without_counter",
+            Kind::Gauge,
+            "Rules in common that have none because limits.compound_counters is reached.",
+            compounds.without(),
         );
     }
 

@@ -18,6 +18,7 @@ pub mod plane;
 mod pods;
 pub mod preview;
 mod publication;
+mod readings;
 mod report;
 pub mod server;
 mod services;
@@ -224,7 +225,7 @@ fn options(config: &Config) -> Result<Options, DaemonError> {
             boot: boot_id()?,
             timeouts: timeouts(&conntrack.timeouts),
         },
-        rule_counters: config.limits.rule_counters,
+        rule_counters: config.limits.rule_counters + config.limits.compound_counters,
         events_max: EVENTS,
         publish_patience: Duration::from_millis(limits::PUBLISH_WAIT_MS),
     })

@@ -118,8 +118,8 @@ pub trait Plane {
     /// Samples for the self-check that did not reach [`Plane::take_events`].
     fn samples_lost(&self) -> u64;
 
-    /// Writes the hits of the rules numbered below `hits.len()`.
-    fn rule_hits(&self, hits: &mut [RuleHits]);
+    /// Writes the hits of as many rules as there is room for, from `first` on.
+    fn rule_hits(&self, first: CounterId, hits: &mut [RuleHits]);
 
     /// The hits of one rule.
     fn hits_of(&self, counter: CounterId) -> RuleHits;
@@ -280,8 +280,8 @@ impl Plane for KernelPlane {
         self.engine.samples_lost()
     }
 
-    fn rule_hits(&self, hits: &mut [RuleHits]) {
-        self.engine.rule_hits(hits);
+    fn rule_hits(&self, first: CounterId, hits: &mut [RuleHits]) {
+        self.engine.rule_hits(first, hits);
     }
 
     fn hits_of(&self, counter: CounterId) -> RuleHits {

@@ -20,10 +20,11 @@ use tracing::{error, warn};
 use super::DaemonError;
 use super::addresses::PodAddresses;
 use super::endpoints::Endpoints;
-use super::hits::{Hits, Tallies};
+use super::hits::Tallies;
 use super::network::{Facts, Interface};
 use super::observe::RecentFlows;
 use super::plane::{Outside, Plane, PlaneError};
+use super::readings::Hits;
 use super::server::refused;
 use super::verify::Verifier;
 use super::watches::Watches;
@@ -84,6 +85,8 @@ pub struct Daemon<P> {
     pub(super) addresses: PodAddresses,
     /// What rules have decided.
     pub(super) hits: Hits,
+    /// When the counters were last read because it was time.
+    pub(super) hits_read: Instant,
     /// What the workers have told of, by who decided.
     pub(super) tallies: Tallies,
     /// The self-check, unless it is switched off.
@@ -149,7 +152,8 @@ impl<P: Plane> Daemon<P> {
             recent: RecentFlows::new(Instant::now()),
             accept_events_live: false,
             addresses,
-            hits: Hits::new(Instant::now()),
+            hits: Hits::default(),
+            hits_read: Instant::now(),
             tallies: Tallies::default(),
             verifier,
             started: Instant::now(),
@@ -433,5 +437,6 @@ fn lower_settings(config: &Config) -> lower::Settings {
     lower::Settings {
         enforced: config.enforcement == config::Enforcement::On,
         rule_counters: config.limits.rule_counters,
+        compound_counters: config.limits.compound_counters,
     }
 }

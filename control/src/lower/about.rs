@@ -1,8 +1,7 @@
 //! Who is concerned, for people: the pods that a policy is about, the policies that are about a
 //! pod, and what of a policy is counted.
 
-use dataplane::policy::ir::Action;
-use dataplane::{CounterId, Direction, PolicyId, Tier};
+use dataplane::{CounterId, Direction, PolicyId};
 
 use super::accounts::Picks;
 use super::draft::Subject;
@@ -30,7 +29,7 @@ pub struct PolicyRule {
     pub rule: Option<u16>,
     /// Its counter.
     pub counter: CounterId,
-    /// Whether it can decide anything, and has a counter of its own.
+    /// Whether it is enforced, and all that it decides or lets go on is counted.
     pub is_counted: bool,
 }
 
@@ -42,23 +41,21 @@ impl Policies {
         let mut rules = Vec::new();
         for direction in [Direction::Ingress, Direction::Egress] {
             let chain = draft.chain(direction);
-            let mut push = |rule, counter, decides: bool| {
+            let mut push = |rule, counter| {
+                let is_whole = counter != CounterId::NONE && !self.compounds().misses(counter);
                 rules.push(PolicyRule {
                     direction,
                     rule,
                     counter,
-                    is_counted: decides && !draft.audit && counter != CounterId::NONE,
+                    is_counted: !draft.audit && is_whole,
                 });
             };
-            for (index, rule) in (0..=u16::MAX).zip(&chain.rules) {
-                // What only lets traffic go on to the next tier decides nothing.
-                let decides =
-                    rule.action != Action::Pass && draft.order.tier != Tier::SecurityGroup;
+            for (index, _) in (0..=u16::MAX).zip(&chain.rules) {
                 let counter = self.counters.rule(policy.id, direction, index);
-                push(Some(index), counter, decides);
+                push(Some(index), counter);
             }
             if chain.isolates {
-                push(None, self.counters.by_default(policy.id, direction), true);
+                push(None, self.counters.by_default(policy.id, direction));
             }
         }
         Some(PolicyRules {

@@ -1,12 +1,15 @@
 //! The numbers of the counters in which workers count what rules match.
 //!
 //! A policy has a counter for each rule, and one for what it drops by default, in each direction it
-//! speaks of. They stay its own as long as it exists; afterwards they are given out again, those
-//! that have been free longest first. Beyond the limit rules share [`CounterId::NONE`].
+//! speaks of. They stay its own as long as it exists. Afterwards they rest until they have been read
+//! twice, so that what workers still count by older tables is nobody else's; then they are given out
+//! again, those that have been free longest first. Beyond the limit rules share
+//! [`CounterId::NONE`].
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
+use dataplane::policy::Compounds;
 use dataplane::{CounterId, Direction, PolicyId};
 
 /// What a counter counts.
@@ -27,6 +30,9 @@ pub struct Counters {
     /// What each counter is of, by number; that of [`CounterId::NONE`] is nobody's.
     counted: Vec<Option<Counted>>,
     free: VecDeque<CounterId>,
+    /// What rests, and after how many readings it began to.
+    resting: VecDeque<(u64, CounterId)>,
+    readings: u64,
     of: HashMap<PolicyId, Owned>,
     /// Those whose policies may be gone.
     leaving: Vec<PolicyId>,
@@ -55,6 +61,8 @@ impl Counters {
             limit,
             counted: vec![None],
             free: VecDeque::new(),
+            resting: VecDeque::new(),
+            readings: 0,
             of: HashMap::new(),
             leaving: Vec::new(),
         }
@@ -113,8 +121,8 @@ impl Counters {
         counter.unwrap_or(CounterId::NONE)
     }
 
-    /// The policy is gone. Its counters stay its own until [`Counters::keep`]: it may turn out that
-    /// it is not.
+    /// The policy is gone. Its counters stay its own until [`Counters::keep`] or
+    /// [`Counters::take_back`]: it may turn out that it is not.
     pub fn leave(&mut self, policy: PolicyId) {
         if let Some(owned) = self.of.get_mut(&policy) {
             owned.present = false;
@@ -124,6 +132,33 @@ impl Counters {
 
     /// Gives up the counters of the policies that have left and not come back.
     pub fn keep(&mut self) {
+        let gone = self.give_up();
+        let since = self.readings;
+        self.resting
+            .extend(gone.into_iter().map(|counter| (since, counter)));
+    }
+
+    /// The same where no worker has ever seen these policies: what they had is free at once.
+    pub fn take_back(&mut self) {
+        let gone = self.give_up();
+        self.free.extend(gone);
+    }
+
+    /// The counters have been read: those that have rested long enough are free.
+    pub fn have_read(&mut self) {
+        self.readings += 1;
+        while let Some(&(since, counter)) = self.resting.front() {
+            // As long as compound ones, so that none of these has a member that is another's.
+            if since + Compounds::READINGS > self.readings {
+                break;
+            }
+            self.resting.pop_front();
+            self.free.push_back(counter);
+        }
+    }
+
+    fn give_up(&mut self) -> Vec<CounterId> {
+        let mut gone = Vec::new();
         for policy in std::mem::take(&mut self.leaving) {
             let Entry::Occupied(owned) = self.of.entry(policy) else {
                 continue;
@@ -136,10 +171,11 @@ impl Counters {
                 let counters = own.by_default.into_iter().chain(own.rules);
                 for counter in counters.filter(|counter| *counter != CounterId::NONE) {
                     self.counted[counter.0 as usize] = None;
-                    self.free.push_back(counter);
+                    gone.push(counter);
                 }
             }
         }
+        gone
     }
 
     /// What a counter counts.

@@ -19,7 +19,7 @@
 
 use std::sync::Arc;
 
-use dataplane::policy::{Compiler, EndpointSlot, PolicyTable};
+use dataplane::policy::{Compiler, Compounds, EndpointSlot, PolicyTable};
 
 use crate::cluster::{Cluster, Event, EventKind};
 use crate::objects::{Key, Object};
@@ -109,6 +109,8 @@ pub struct Settings {
     pub enforced: bool,
     /// Counters of rules are numbered below this.
     pub rule_counters: u32,
+    /// So many numbers from there on are those of compound counters.
+    pub compound_counters: u32,
 }
 
 impl Default for Settings {
@@ -116,6 +118,7 @@ impl Default for Settings {
         Settings {
             enforced: true,
             rule_counters: config::limits::RULE_COUNTERS,
+            compound_counters: config::limits::COMPOUND_COUNTERS,
         }
     }
 }
@@ -152,6 +155,7 @@ pub struct Policies {
 impl Policies {
     /// Nothing yet, with the numbers of policies that there have been.
     pub fn new(ids: PolicyIds, settings: Settings) -> Policies {
+        let compounds = settings.rule_counters..settings.rule_counters + settings.compound_counters;
         Policies {
             settings,
             ids_kept: ids.names().len(),
@@ -164,7 +168,7 @@ impl Policies {
             sets: PeerSets::default(),
             policies: PolicyStore::default(),
             endpoints: LocalEndpoints::default(),
-            compiler: Compiler::new(),
+            compiler: Compiler::with_compounds(compounds),
         }
     }
 
@@ -196,6 +200,7 @@ impl Policies {
                 return Err(error);
             }
         }
+        self.compiler.compounds_mut().begin_trial();
         for change in changes {
             if let Some(key) = change.key() {
                 self.put(key, change.new.as_deref());
@@ -213,15 +218,24 @@ impl Policies {
             }
         }
         self.settle();
+        self.compiler.compounds_mut().end_trial();
         self.ids.truncate(self.ids_kept);
-        self.counters.keep();
+        self.counters.take_back();
     }
 
     /// The changes so far are there to stay: the counters of the policies that have gone with them
     /// may be given out again.
     pub fn keep(&mut self) {
+        self.compiler.compounds_mut().end_trial();
         self.ids_kept = self.ids.names().len();
         self.counters.keep();
+    }
+
+    /// The counters have been read, and workers had the time to see the tables of the last reading:
+    /// numbers that have been free since then may be given again.
+    pub fn have_read(&mut self) {
+        self.compiler.compounds_mut().have_read();
+        self.counters.have_read();
     }
 
     /// Adds the interface of a pod. What it may do is compiled by the next
@@ -275,6 +289,7 @@ impl Policies {
         let mut free = free.map(EndpointSlot);
         let mut compiled = Vec::new();
         let mut slots = Vec::with_capacity(pods.len());
+        self.compiler.compounds_mut().begin_trial();
         for (namespace, name) in pods {
             let pod = self.pods.find(namespace, name);
             let subject = pod.filter(|pod| {
@@ -293,6 +308,7 @@ impl Policies {
         for (_, chains) in compiled {
             self.release(&chains);
         }
+        self.compiler.compounds_mut().end_trial();
         (table, slots)
     }
 
@@ -315,5 +331,10 @@ impl Policies {
     /// The rules' counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// The counters of several rules.
+    pub fn compounds(&self) -> &Compounds {
+        self.compiler.compounds()
     }
 }

@@ -3,6 +3,7 @@
 mod cases;
 mod chance;
 mod flows;
+mod hits;
 mod hostile;
 mod lowering;
 mod objects;

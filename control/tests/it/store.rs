@@ -151,9 +151,9 @@ impl Plane for Fake {
         0
     }
 
-    fn rule_hits(&self, hits: &mut [RuleHits]) {
+    fn rule_hits(&self, first: CounterId, hits: &mut [RuleHits]) {
         let known = &self.0.borrow().rule_hits;
-        for (at, hit) in hits.iter_mut().enumerate() {
+        for (at, hit) in (first.0 as usize..).zip(hits) {
             *hit = known.get(at).copied().unwrap_or_default();
         }
     }

@@ -104,6 +104,40 @@ fn allow_a() -> Value {
     })
 }
 
+/// A security group for pods of `app: b`, its binding, and a Pass.
+fn passing_to_b() -> Value {
+    let b = json!({"matchLabels": {"app": "b"}});
+    json!([
+        {
+            "apiVersion": "weir.dev/v1alpha1", "kind": "SecurityGroup", "metadata": {"name": "web"},
+            "spec": {"ingress": [
+                {"protocol": "tcp", "fromPort": 8080, "toPort": 8080, "cidrs": ["10.77.0.0/24"]},
+                {"protocol": "udp", "cidrs": ["10.77.0.0/24"]},
+            ]}
+        },
+        {
+            "apiVersion": "vpcresources.k8s.aws/v1beta1", "kind": "SecurityGroupPolicy",
+            "metadata": {"name": "web"},
+            "spec": {"podSelector": b, "securityGroups": {"groupIds": ["web"]}}
+        },
+        {
+            "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+            "metadata": {"name": "pass"},
+            "spec": {
+                "tier": "Admin", "priority": 1,
+                "subject": {"pods": {"namespaceSelector": {}, "podSelector": b}},
+                "ingress": [
+                    {"action": "Deny", "from": [{"pods": {
+                        "namespaceSelector": {},
+                        "podSelector": {"matchLabels": {"app": "nobody"}},
+                    }}]},
+                    {"action": "Pass", "from": [{"namespaces": {}}]},
+                ],
+            }
+        },
+    ])
+}
+
 pub fn flows_hits_and_samples_of_real_packets() {
     let every = "[self_check]\nsample_one_in = 1\ncpu_percent = 100\n";
     let mut node = Node::with("told", every);
@@ -184,6 +218,26 @@ pub fn flows_hits_and_samples_of_real_packets() {
     }
     let pod = printed(&node, &["describe", "pod", "b"]);
     assert!(pod.contains("NetworkPolicy default/allow-a"), "{pod}");
+
+    // Rules that let traffic go on to what decides are counted beside it.
+    node.apply(passing_to_b());
+    assert!(node.connects(a, "b", false));
+    for (kind, name, rule) in [
+        ("sg", "web", 0),
+        ("cnp", "pass", 1),
+        ("netpol", "allow-a", 0),
+    ] {
+        let page = printed(&node, &["describe", kind, name]);
+        let row = page
+            .lines()
+            .find(|line| line.trim_start().starts_with(&format!("ingress[{rule}]")));
+        let cells: Vec<&str> = row.unwrap().split_whitespace().collect();
+        let connections = if kind == "netpol" { "3" } else { "1" };
+        assert_eq!(cells[1], connections, "{page}");
+        assert!(cells[2].parse::<u64>().unwrap() > 4, "{page}");
+        let silent = format!("Never Matched:  ingress[{}]", 1 - rule);
+        assert!(page.lines().any(|line| line == silent), "{page}");
+    }
 
     // A spec that changes begins anew.
     let mut changed = allow_a();

@@ -1,11 +1,13 @@
 //! The control thread's side: sets and chains that change, and the tables made of them.
 
+use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashSet};
 
 use super::cidrs::Cidrs;
+use super::compounds::Compounds;
 use super::ir::{Block, Chain, Isolation, PeerSetId, Rule};
 use super::live::LiveChain;
 use super::members::Members;
@@ -39,6 +41,7 @@ pub struct Compiler {
     free: Vec<u32>,
     /// By where the lists lie in memory, which they hold.
     cidrs: HashMap<Vec<usize>, Weak<Cidrs>>,
+    compounds: Compounds,
     scratch: Scratch,
 }
 
@@ -47,9 +50,27 @@ pub struct Compiler {
 type ChainKey = (Direction, Vec<Isolation>, Vec<Isolation>, Vec<usize>);
 
 impl Compiler {
-    /// No sets, no chains.
+    /// No sets, no chains, and no compound counters: every decision counts for one rule.
     pub fn new() -> Compiler {
         Compiler::default()
+    }
+
+    /// The same with compound counters of these numbers, which are no rule's.
+    pub fn with_compounds(numbers: Range<u32>) -> Compiler {
+        Compiler {
+            compounds: Compounds::new(numbers),
+            ..Compiler::default()
+        }
+    }
+
+    /// Which rules each compound counter is of.
+    pub const fn compounds(&self) -> &Compounds {
+        &self.compounds
+    }
+
+    /// The same, to be told what becomes of the counters.
+    pub const fn compounds_mut(&mut self) -> &mut Compounds {
+        &mut self.compounds
     }
 
     /// Adds an address to a set. Counted: two pods may share an address for a moment, and the
@@ -101,7 +122,8 @@ impl Compiler {
         let rules = Rules::new(direction, &source);
         let cidrs = self.cidrs(&rules);
         let (members, scratch) = (&self.members, &mut self.scratch);
-        let live = LiveChain::new(direction, source, rules, cidrs, members, scratch);
+        let compounds = &mut self.compounds;
+        let live = LiveChain::new(direction, source, rules, cidrs, members, scratch, compounds);
         self.members.name(live.sets(), id);
         self.by_content.insert(key.clone(), id);
         self.chains[id as usize] = Some((live, key, 1));
@@ -147,6 +169,7 @@ impl Compiler {
     fn remove(&mut self, id: u32, chain: LiveChain, key: &ChainKey) {
         self.by_content.remove(key);
         self.members.forget(chain.sets(), id);
+        chain.release(&mut self.compounds);
         for rule in &chain.compiled.source.rules {
             if let Entry::Occupied(mut uses) = self.rule_uses.entry(Arc::as_ptr(rule).addr()) {
                 *uses.get_mut() -= 1;
@@ -177,15 +200,14 @@ impl Compiler {
                 continue;
             };
             renewed.insert(id);
-            let mut differs = false;
-            for &(_, number) in pairs {
-                differs |= chain.update(number, &self.members, &mut self.scratch);
-            }
-            if differs {
+            let (members, scratch) = (&self.members, &mut self.scratch);
+            let compounds = &mut self.compounds;
+            let numbers = pairs.iter().map(|&(_, number)| number);
+            if chain.update(numbers, members, scratch, compounds) {
                 differ.push(ChainId(id));
             }
             if chain.is_worn() {
-                *chain = chain.renew(&self.members, &mut self.scratch);
+                *chain = chain.renew(members, scratch, compounds);
             }
         }
         self.members.give_up(&changed.numbers);

@@ -67,8 +67,8 @@ pub struct Rule {
     pub peers: Peers,
     /// The destination's port.
     pub ports: Ports,
-    /// Counts what this rule decides. Only what decides is counted: a match in
-    /// [`Tier::SecurityGroup`], or a Pass, is not.
+    /// Counts what this rule decides, or lets go on: a match in [`Tier::SecurityGroup`], or a Pass,
+    /// counts together with what decides then, see [`Compounds`](super::Compounds).
     pub counter: CounterId,
 }
 

@@ -7,11 +7,12 @@ use hashbrown::HashMap;
 
 use super::chain::CompiledChain;
 use super::cidrs::Cidrs;
+use super::compounds::Compounds;
 use super::ir::{Chain, PeerSetId};
 use super::lines::{Base, Lines};
 use super::members::Members;
 use super::nodes::Nodes;
-use super::packed;
+use super::packed::{self, Packed};
 use super::paged::Paged;
 use super::rules::{Rules, Scratch};
 use crate::{Address, Direction};
@@ -29,6 +30,9 @@ pub(super) struct LiveChain {
     pub(super) compiled: Arc<CompiledChain>,
     direction: Direction,
     rules: Rules,
+    /// [`Rules::decisions`] as tables hold them, for the lines that are made of them; workers see
+    /// them when [`LiveChain::show_decisions`] says so.
+    decisions: Vec<Packed>,
     /// The place of each of the chain's sets in [`Rules::sets`].
     places: HashMap<PeerSetId, u32>,
     lines: Lines,
@@ -58,12 +62,13 @@ impl LiveChain {
         cidrs: Arc<Cidrs>,
         members: &Members,
         scratch: &mut Scratch,
+        compounds: &mut Compounds,
     ) -> LiveChain {
         let compiled = CompiledChain {
             by_number: Paged::default(),
             lines: Nodes::default(),
             nodes: Nodes::default(),
-            decisions: rules.decisions.iter().copied().map(packed::pack).collect(),
+            decisions: Arc::from([]),
             may_deny: false,
             holding: Paged::default(),
             sets: rules.sets.as_slice().into(),
@@ -75,6 +80,7 @@ impl LiveChain {
             direction,
             places: rules.sets.iter().copied().zip(0..).collect(),
             rules,
+            decisions: Vec::new(),
             lines: Lines::default(),
             by_signature: HashMap::new(),
             classes: Vec::new(),
@@ -85,15 +91,16 @@ impl LiveChain {
         for class in cidrs.classes() {
             let before = bases.get(class.before as usize).copied().flatten();
             let near = chain.is_near().then_some(before);
-            let (number, base) = chain.add_class(&class.lists, None, near, scratch);
+            let (number, base) = chain.add_class(&class.lists, None, near, scratch, compounds);
             bases.push(base);
             chain.join(number, class.addresses);
         }
         for (number, sets) in members.by_address(&chain.rules.sets).iter() {
             if let Some(address) = members.address(number) {
-                chain.assign(number, address, sets, scratch);
+                chain.assign(number, address, sets, scratch, compounds);
             }
         }
+        chain.show_decisions();
         chain
     }
 
@@ -102,23 +109,44 @@ impl LiveChain {
         &self.rules.sets
     }
 
-    /// Brings an address up to date with the sets that it is in. Says whether the chain now decides
-    /// something else for it.
-    pub(super) fn update(&mut self, number: u32, members: &Members, scratch: &mut Scratch) -> bool {
-        let Some(address) = members.address(number) else {
-            return false;
-        };
-        let held_by = members.sets_of(number).iter();
-        let mut sets: Vec<u32> = held_by
-            .filter_map(|set| self.places.get(set).copied())
-            .collect();
-        sets.sort_unstable();
-        let Some((before, after)) = self.assign(number, address, &sets, scratch) else {
-            return false;
-        };
+    /// Brings addresses up to date with the sets that they are in. Says whether the chain now
+    /// decides something else for any of them.
+    pub(super) fn update(
+        &mut self,
+        numbers: impl Iterator<Item = u32>,
+        members: &Members,
+        scratch: &mut Scratch,
+        compounds: &mut Compounds,
+    ) -> bool {
+        let mut moves = Vec::new();
+        let mut sets = Vec::new();
+        for number in numbers {
+            let Some(address) = members.address(number) else {
+                continue;
+            };
+            let held_by = members.sets_of(number).iter();
+            sets.clear();
+            sets.extend(held_by.filter_map(|set| self.places.get(set).copied()));
+            sets.sort_unstable();
+            moves.extend(self.assign(number, address, &sets, scratch, compounds));
+        }
+        self.show_decisions();
+        moves.sort_unstable();
+        moves.dedup();
         let (root, compiled) = (|class| self.compiled.lines.get(class), &self.compiled);
         // Where lines are told by how they differ, one of two equal ones may lead to another's.
-        root(before) != root(after) && !(self.is_near() && compiled.decides_alike(before, after))
+        let alike = |before, after| self.is_near() && compiled.decides_alike(before, after);
+        let differs =
+            |&(before, after): &(u32, u32)| root(before) != root(after) && !alike(before, after);
+        moves.iter().any(differs)
+    }
+
+    /// Lets workers have the decisions that lines have brought up.
+    fn show_decisions(&mut self) {
+        if self.compiled.decisions.len() != self.decisions.len() {
+            let decisions = self.decisions.as_slice().into();
+            Arc::make_mut(&mut self.compiled).decisions = decisions;
+        }
     }
 
     /// Whether lines say how they differ from each other.
@@ -134,12 +162,13 @@ impl LiveChain {
         address: Address,
         sets: &[u32],
         scratch: &mut Scratch,
+        compounds: &mut Compounds,
     ) -> Option<(u32, u32)> {
         let blocks = self.compiled.cidrs.class(address);
         let before = self.compiled.class_of_member(number);
         let after = match sets {
             [] => None,
-            _ => Some(self.class(blocks, sets, scratch)),
+            _ => Some(self.class(blocks, sets, scratch, compounds)),
         };
         if before == after {
             return None;
@@ -153,7 +182,13 @@ impl LiveChain {
     }
 
     /// The class of addresses that the blocks give the class `blocks` and that are in `sets`.
-    fn class(&mut self, blocks: u32, sets: &[u32], scratch: &mut Scratch) -> u32 {
+    fn class(
+        &mut self,
+        blocks: u32,
+        sets: &[u32],
+        scratch: &mut Scratch,
+        compounds: &mut Compounds,
+    ) -> u32 {
         let signature = &mut scratch.signature;
         signature.clear();
         signature.push(blocks);
@@ -164,7 +199,7 @@ impl LiveChain {
         let signature: Arc<[u32]> = signature.as_slice().into();
         let cidrs = self.compiled.cidrs.clone();
         let lists = &cidrs.classes()[blocks as usize].lists;
-        let (class, _) = self.add_class(lists, Some(signature.clone()), None, scratch);
+        let (class, _) = self.add_class(lists, Some(signature.clone()), None, scratch, compounds);
         self.by_signature.insert(signature, class);
         class
     }
@@ -178,15 +213,18 @@ impl LiveChain {
         signature: Option<Arc<[u32]>>,
         near: Option<Option<Base>>,
         scratch: &mut Scratch,
+        compounds: &mut Compounds,
     ) -> (u32, Option<Base>) {
         let sets = signature.as_deref().unwrap_or(&[0]);
-        let line = self.rules.line(lists, &sets[1..], scratch);
+        let line = self.rules.line(lists, &sets[1..], scratch, compounds);
         let decisions = &self.rules.decisions;
         let denies = |&(_, decision): &(u32, u32)| !decisions[decision as usize].verdict.accept;
         let denies = line.iter().any(denies);
         let class = self.classes.len() as u32;
+        let new = decisions[self.decisions.len()..].iter().copied();
+        self.decisions.extend(new.map(packed::pack));
         let compiled = Arc::make_mut(&mut self.compiled);
-        let decisions = &compiled.decisions;
+        let decisions = &self.decisions;
         let nodes = &mut compiled.nodes;
         let (root, base) = match near {
             Some(base) => self.lines.root_near(nodes, line, decisions, base),
@@ -238,10 +276,24 @@ impl LiveChain {
     }
 
     /// The same chain, compiled anew.
-    pub(super) fn renew(&self, members: &Members, scratch: &mut Scratch) -> LiveChain {
+    pub(super) fn renew(
+        &self,
+        members: &Members,
+        scratch: &mut Scratch,
+        compounds: &mut Compounds,
+    ) -> LiveChain {
         let (source, cidrs) = (self.compiled.source.clone(), self.compiled.cidrs.clone());
-        let rules = Rules::new(self.direction, &source);
-        LiveChain::new(self.direction, source, rules, cidrs, members, scratch)
+        let direction = self.direction;
+        let rules = Rules::new(direction, &source);
+        let renewed = LiveChain::new(direction, source, rules, cidrs, members, scratch, compounds);
+        // Only now: what both have keeps its numbers.
+        self.release(compounds);
+        renewed
+    }
+
+    /// Gives back the chain's counters; it is not compiled any further.
+    pub(super) fn release(&self, compounds: &mut Compounds) {
+        self.rules.release(compounds);
     }
 
     /// The direction that the chain decides.

@@ -31,7 +31,7 @@
 //! | members' classes ([`chain`]) | one entry of a page | 4 bytes for each address, in each chain with members near it |
 //! | [`cidrs`], [`pieces`] | a shortcut and a leaf, 64 bytes (IPv6: 192); where prefixes crowd together, instead of the shortcut a node of a [`tree`] for each factor of 17 (IPv6: 9) | about 26 bytes (IPv6: 60) a prefix, once for all chains with equal lists |
 //! | lines ([`nodes`], [`lines`]) | the root, 64 bytes, which holds what five rules for a port make, or what the class has beside the class around it; where that says nothing of the port, the nodes of the other class, 64 bytes for each level | 64 bytes for each class, in each chain, and for what does not fit there |
-//! | decisions ([`packed`]) | none if it is in the root, as those of two rules are; else one, 12 bytes | one for each rule of each chain |
+//! | decisions ([`packed`]) | none if it is in the root, as those of two rules are; else one, 12 bytes | one for each rule of each chain, and for each combination of counters on its lines |
 //!
 //! What counts is how many cache lines a look-up reads and how many there are of each kind: with
 //! many rules they come from the third-level cache or from memory. So they are packed, and a batch
@@ -42,11 +42,12 @@
 //!
 //! Bounds: a class of blocks holds the list of those that cover it, so n prefixes that all lie
 //! within each other need n² numbers; a class of members that nobody has any more is forgotten
-//! when there are more of these than others.
+//! when there are more of these than others; [`compounds`] says how many counters of several rules
+//! there can be.
 //!
 //! Read [`ir`], [`naive`]; then a look-up: [`tree`], [`pieces`], [`cidrs`], [`numbers`], [`ports`], [`nodes`],
 //! [`packed`], [`chain`], [`table`], [`batch`]; then how it is made: [`spans`], [`paint`], [`rules`],
-//! [`lines`], [`live`], [`members`], [`compiler`]. [`explain`] says why a decision is what it is.
+//! [`lines`], [`live`], [`members`], [`compounds`], [`compiler`]. [`explain`] says why a decision is what it is.
 
 #![allow(rustdoc::private_intra_doc_links)] // A tour for readers of the source.
 
@@ -54,6 +55,7 @@ mod batch;
 mod chain;
 mod cidrs;
 mod compiler;
+mod compounds;
 pub mod explain;
 pub mod ir;
 mod lines;
@@ -77,6 +79,7 @@ mod tree;
 
 pub use batch::{BATCH, Question};
 pub use compiler::Compiler;
+pub use compounds::{Combination, Compounds};
 pub use explain::{Consulted, Explanation, PeerMatch, PortMatch, RuleMatch};
 pub use spoken::Spoken;
 pub use table::{Footprint, PolicyTable};
@@ -102,8 +105,9 @@ pub struct Peer {
 pub struct Decision {
     /// What becomes of the flow.
     pub verdict: Verdict,
-    /// The counter of the rule that decided, or of the policy that denied by default;
-    /// [`CounterId::NONE`] where nobody decided.
+    /// The counter of the rule that decided, or of the policy that denied by default; where other
+    /// rules let it come so far, the compound one of all of them ([`Compounds`]).
+    /// [`CounterId::NONE`] where no rule had a part in it.
     pub counter: CounterId,
 }
 

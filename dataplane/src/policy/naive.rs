@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::Decision;
 use super::ir::{
@@ -29,20 +30,53 @@ pub fn decide(
     protocol: Protocol,
     destination_port: Option<u16>,
 ) -> Decision {
+    let (mut decision, counters) =
+        decide_and_count(policy, sets, direction, peer, protocol, destination_port);
+    decision.counter = counters.first().copied().unwrap_or(CounterId::NONE);
+    decision
+}
+
+/// The same, and the counters of all that had a part in it: of what decided, then of the rules that
+/// let it come so far.
+pub fn decide_and_count(
+    policy: &EndpointPolicy,
+    sets: &PeerSets,
+    direction: Direction,
+    peer: Address,
+    protocol: Protocol,
+    destination_port: Option<u16>,
+) -> (Decision, Vec<CounterId>) {
     let chain = chain(policy, direction);
     let first_match = |tier: Tier| {
         let mut of_tier = chain.rules.iter().filter(move |rule| rule.tier == tier);
-        of_tier.find(|rule| matches(rule, sets, peer, protocol, destination_port))
+        let found = of_tier.find(|rule| matches(rule, sets, peer, protocol, destination_port));
+        found.map(Arc::as_ref)
     };
-    if let Some(&binding) = chain.bound.first()
-        && first_match(Tier::SecurityGroup).is_none()
-    {
-        return by_default(binding, Tier::SecurityGroup, direction);
+    let mut passed = Vec::new();
+    let decision = walk(chain, direction, first_match, &mut passed);
+    let counters = std::iter::once(decision.counter).chain(passed);
+    let counters = counters.filter(|&counter| counter != CounterId::NONE);
+    (decision, counters.collect())
+}
+
+/// Asks one tier after another for its first match, and notes the counters of rules that only let
+/// traffic go on.
+fn walk<'c>(
+    chain: &'c Chain,
+    direction: Direction,
+    first_match: impl Fn(Tier) -> Option<&'c Rule>,
+    passed: &mut Vec<CounterId>,
+) -> Decision {
+    if let Some(&binding) = chain.bound.first() {
+        match first_match(Tier::SecurityGroup) {
+            Some(rule) => passed.push(rule.counter),
+            None => return by_default(binding, Tier::SecurityGroup, direction),
+        }
     }
-    if let Some(rule) = first_match(Tier::Admin)
-        && rule.action != Action::Pass
-    {
-        return by_rule(rule, direction);
+    match first_match(Tier::Admin) {
+        Some(rule) if rule.action != Action::Pass => return by_rule(rule, direction),
+        Some(rule) => passed.push(rule.counter),
+        None => {}
     }
     if let Some(&isolating) = chain.isolating.first() {
         return match first_match(Tier::NetworkPolicy) {
@@ -52,7 +86,10 @@ pub fn decide(
     }
     match first_match(Tier::Baseline) {
         Some(rule) if rule.action != Action::Pass => by_rule(rule, direction),
-        _ => accepted(direction),
+        passing => {
+            passed.extend(passing.map(|rule| rule.counter));
+            accepted(direction)
+        }
     }
 }
 

@@ -1,16 +1,21 @@
 //! A chain's rules, made ready: which of them can match at all, by what they look for, what each
 //! decides, and the line of ports of any peer that one asks for.
+//!
+//! Rules that only let traffic go on (a `Pass`, a security group's) are no part of the verdict, but
+//! they are counted: where one of them has its say, the place's decision is one that counts for it
+//! too ([`Compounds`]). Such decisions come up with the lines that need them.
 
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::compounds::{Combination, Compounds};
 use super::ir::{Action, Block, Chain, Isolation, PeerSetId, Peers, Ports, Rule};
 use super::nodes::Stretch;
 use super::paint::{Colour, Painter};
 use super::ports::{self, END};
 use super::{Decision, naive};
-use crate::{Direction, Tier};
+use crate::{CounterId, Direction, Tier};
 
 /// The tiers that have rules, in order.
 const TIERS: [Tier; 4] = [
@@ -35,8 +40,10 @@ pub(super) struct Rules {
     pub(super) lists: Vec<Arc<[Block]>>,
     /// Distinct sets that rules name.
     pub(super) sets: Vec<PeerSetId>,
-    /// What rules and defaults decide, by number.
+    /// What rules and defaults decide, by number; then the same for more counters.
     pub(super) decisions: Vec<Decision>,
+    /// The numbers of the latter, and what was acquired for them.
+    combined: HashMap<(u32, Combination), u32>,
     /// What each of [`TIERS`] does where none of its rules matched.
     defaults: [Option<u32>; TIERS.len()],
     /// The decision where nothing decides.
@@ -53,6 +60,8 @@ struct Ready {
     colour: Colour,
     /// Its part of [`Rules::places`].
     places: (u32, u32),
+    /// Its counter, if it lets traffic go on and has one.
+    passing: CounterId,
 }
 
 /// Buffers for [`Rules::line`], and for who looks whether there is one already.
@@ -61,6 +70,10 @@ pub(super) struct Scratch {
     pub(super) signature: Vec<u32>,
     holding: Vec<u32>,
     painter: Painter,
+    line: Vec<Stretch>,
+    /// By tier, the counters of the rules that let traffic go on, as a line.
+    passing: [Vec<Stretch>; TIERS.len()],
+    combined: Vec<Stretch>,
 }
 
 impl Rules {
@@ -96,6 +109,7 @@ impl Rules {
             lists: Vec::new(),
             sets: Vec::new(),
             decisions: Vec::new(),
+            combined: HashMap::new(),
             defaults,
             accepted,
         };
@@ -123,6 +137,10 @@ impl Rules {
                         }
                     },
                     places: (first, end),
+                    passing: match passes(rule) {
+                        true => rule.counter,
+                        false => CounterId::NONE,
+                    },
                 });
             }
         }
@@ -157,14 +175,13 @@ impl Rules {
 
     /// The line of ports of peers that are in these of [`Rules::lists`] and of [`Rules::sets`].
     pub(super) fn line<'s>(
-        &self,
+        &mut self,
         lists: &[u32],
         sets: &[u32],
         scratch: &'s mut Scratch,
+        compounds: &mut Compounds,
     ) -> &'s [Stretch] {
-        let Scratch {
-            holding, painter, ..
-        } = scratch;
+        let holding = &mut scratch.holding;
         holding.clear();
         holding.extend(&self.any);
         for &list in lists {
@@ -176,12 +193,28 @@ impl Rules {
         holding.sort_unstable();
         holding.dedup();
         self.drop_unreachable(holding);
+        let passing = |&position: &u32| self.rules[position as usize].passing;
+        if holding.iter().map(passing).all(|c| c == CounterId::NONE) {
+            return self.paint(holding, &mut scratch.painter);
+        }
+        let painter = &mut scratch.painter;
+        scratch.line.clear();
+        scratch.line.extend(self.paint(holding, painter));
+        for (tier, line) in scratch.passing.iter_mut().enumerate() {
+            line.clear();
+            line.extend(self.paint_passing(tier, holding, painter));
+        }
+        self.combine(scratch, compounds);
+        &scratch.combined
+    }
+
+    /// Whether each place is accepted or denied, by whom.
+    fn paint<'p>(&self, mut holding: &[u32], painter: &'p mut Painter) -> &'p [Stretch] {
         let places = |position: &u32| {
             let (first, end) = self.rules[*position as usize].places;
             self.places[first as usize..end as usize].iter().copied()
         };
         painter.begin(holding.iter().flat_map(places));
-        let mut holding = &holding[..];
         for (tier, default) in self.defaults.into_iter().enumerate() {
             let behind = holding.partition_point(|&p| self.rules[p as usize].tier <= tier);
             let (own, rest) = holding.split_at(behind);
@@ -199,6 +232,108 @@ impl Rules {
             }
         }
         painter.finish(self.accepted)
+    }
+
+    /// For each place the number of the counter of the tier's first match, if that lets traffic go
+    /// on; [`CounterId::NONE`]'s otherwise.
+    fn paint_passing<'p>(
+        &self,
+        tier: usize,
+        holding: &[u32],
+        painter: &'p mut Painter,
+    ) -> &'p [Stretch] {
+        let rules = holding.iter().map(|&p| &self.rules[p as usize]);
+        let of_tier = rules.filter(|rule| rule.tier == tier);
+        let passes = of_tier.clone().any(|rule| rule.passing != CounterId::NONE);
+        let own = || of_tier.clone().filter(|_| passes);
+        let places = |rule: &Ready| {
+            let (first, end) = rule.places;
+            self.places[first as usize..end as usize].iter().copied()
+        };
+        painter.begin(own().flat_map(places));
+        painter.tier();
+        for rule in own() {
+            let colour = Colour::Decision(rule.passing.0);
+            places(rule).for_each(|(first, end)| painter.paint(first, end, colour));
+        }
+        painter.finish(CounterId::NONE.0)
+    }
+
+    /// Joins the line with those of the rules that let traffic go on.
+    fn combine(&mut self, scratch: &mut Scratch, compounds: &mut Compounds) {
+        let Scratch {
+            line,
+            passing,
+            combined,
+            ..
+        } = scratch;
+        combined.clear();
+        let mut ahead = passing.each_ref().map(|line| &line[..]);
+        for &(end, decision) in line.iter() {
+            let decided_in = self.decisions[decision as usize].verdict.provenance.tier;
+            loop {
+                let last = ahead.iter().map(|line| line[0].0).fold(end, u32::min);
+                // Behind what decided, nobody is asked.
+                let asked = TIERS.iter().zip(&ahead);
+                let asked = asked.filter(|&(tier, _)| *tier < decided_in);
+                let counters = asked.map(|(_, line)| CounterId(line[0].1));
+                let number = self.combined(decision, counters, compounds);
+                match combined.last_mut() {
+                    Some(before) if before.1 == number => before.0 = last,
+                    _ => combined.push((last, number)),
+                }
+                for line in &mut ahead {
+                    // The last stretches all end where the line of ports does.
+                    if line[0].0 == last && line.len() > 1 {
+                        *line = &line[1..];
+                    }
+                }
+                if last == end {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The number of a decision that counts for these rules too.
+    fn combined(
+        &mut self,
+        decision: u32,
+        passing: impl Iterator<Item = CounterId>,
+        compounds: &mut Compounds,
+    ) -> u32 {
+        let decided = self.decisions[decision as usize];
+        let combination = Combination::new(std::iter::once(decided.counter).chain(passing));
+        if combination
+            .members()
+            .all(|member| member == decided.counter)
+        {
+            return decision;
+        }
+        if let Some(&known) = self.combined.get(&(decision, combination)) {
+            return known;
+        }
+        let combined = Decision {
+            counter: compounds.acquire(combination),
+            ..decided
+        };
+        // One that counts for a single member may be there already.
+        let is_single = combination.members().any(|m| m == combined.counter);
+        let mut known = self.decisions.iter().filter(|_| is_single);
+        let known = known.position(|known| *known == combined);
+        let number = known.unwrap_or_else(|| {
+            self.decisions.push(combined);
+            self.decisions.len() - 1
+        }) as u32;
+        self.combined.insert((decision, combination), number);
+        number
+    }
+
+    /// Gives back the counters that were acquired for lines.
+    pub(super) fn release(&self, compounds: &mut Compounds) {
+        for (_, combination) in self.combined.keys() {
+            compounds.release(*combination);
+        }
     }
 
     /// Drops the rules behind one that takes all that reaches it: it is the last of its tier. Not

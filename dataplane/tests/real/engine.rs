@@ -668,7 +668,7 @@ pub fn publications_wake_sleepers_and_do_not_wait_for_the_clock() {
         assert!(middle < Duration::from_millis(20), "{name}: {middle:?}");
     }
     let mut hits = [RuleHits::default(); 1];
-    lab.engine().rule_hits(&mut hits);
+    lab.engine().rule_hits(CounterId::NONE, &mut hits);
     assert!(hits[0].packets > 100, "the workers count: {hits:?}");
     lab.finish();
 }

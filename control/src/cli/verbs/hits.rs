@@ -122,6 +122,7 @@ mod tests {
                 ..PolicyHits::default()
             }],
             without_counter: 0,
+            without_compound: 0,
         };
         let mut table = Table::new(["NAME", "LABELS"]);
         table.push(vec!["web".into(), "<none>".into()]);

@@ -130,7 +130,8 @@ fn answers(
             for (protocol, port) in TRAFFIC {
                 let found = table.decide(slot, direction, &known, protocol, port);
                 let audited = table.audit(slot, direction, &known, protocol, port);
-                check_counter(policies, direction, found)?;
+                let explained = table.explain(slot, direction, Address::from(peer), protocol, port);
+                check_counter(policies, direction, found, &explained)?;
                 let audited = audited.unwrap_or(found);
                 answers.push((decision(policies, found), decision(policies, audited)));
             }
@@ -139,20 +140,44 @@ fn answers(
     Ok(answers)
 }
 
-/// A counter is of the rule that decides, and of no other.
+/// A counter is of the rules that had a part in the decision, and of no other: of what decides, of
+/// the first rule of a security group that matches, of the Pass rules that do.
 fn check_counter(
     policies: &Policies,
     direction: Direction,
     found: policy::Decision,
+    explained: &policy::Explanation,
 ) -> Result<(), TestCaseError> {
     let by = found.verdict.provenance;
-    let Some(policy) = by.policy.filter(|id| id.0 != PolicyId::MAX) else {
-        prop_assert_eq!(found.counter, CounterId::NONE);
-        return Ok(());
+    let decider = by.policy.filter(|id| id.0 != PolicyId::MAX);
+    let mut expected: BTreeSet<_> = decider
+        .map(|policy| (policy, by.rule))
+        .into_iter()
+        .collect();
+    let mut in_group = true;
+    for consulted in &explained.consulted {
+        for rule in consulted.rules.iter().filter(|rule| rule.matched()) {
+            let passes = match consulted.tier {
+                dataplane::Tier::SecurityGroup => std::mem::take(&mut in_group),
+                dataplane::Tier::NetworkPolicy => false,
+                _ => rule.action == policy::ir::Action::Pass,
+            };
+            if passes {
+                expected.insert((consulted.policy, Some(rule.index)));
+            }
+        }
+    }
+    let members: Vec<CounterId> = match policies.compounds().combination(found.counter) {
+        Some(combination) => combination.members().collect(),
+        None => vec![found.counter],
     };
-    let counted = policies.counters().counted(found.counter);
-    let counted = counted.map(|counted| (counted.policy, counted.direction, counted.rule));
-    prop_assert_eq!(counted, Some((policy, direction, by.rule)));
+    let mut counted = BTreeSet::new();
+    for member in members.into_iter().filter(|c| *c != CounterId::NONE) {
+        let owner = policies.counters().counted(member).unwrap();
+        prop_assert_eq!(owner.direction, direction);
+        counted.insert((owner.policy, owner.rule));
+    }
+    prop_assert_eq!(counted, expected);
     Ok(())
 }
 

@@ -444,6 +444,78 @@ fn counters_are_those_of_what_decided() {
 }
 
 #[test]
+fn rules_that_let_traffic_go_on_count_with_what_decides() {
+    let web = || ports(&[(TCP, 80, 80)]);
+    let rules = [
+        group(1, 0, peers(&["10.0.0.0/8"]), web()),
+        group(1, 1, peers(&["10.0.0.0/8"]), Ports::Any),
+        rule(
+            Tier::Admin,
+            Action::Accept,
+            2,
+            0,
+            (peers(&["10.1.0.0/16"]), web()),
+        ),
+        rule(
+            Tier::Admin,
+            Action::Pass,
+            2,
+            1,
+            (Peers::Any, ports(&[(TCP, 80, 82)])),
+        ),
+        rule(
+            Tier::Baseline,
+            Action::Deny,
+            3,
+            0,
+            (Peers::Any, ports(&[(TCP, 81, 81)])),
+        ),
+        rule(
+            Tier::Baseline,
+            Action::Pass,
+            3,
+            1,
+            (Peers::Any, ports(&[(TCP, 82, 83)])),
+        ),
+    ];
+    let ingress = bound(9, chain(&[], &rules));
+    let mut compiler = Compiler::with_compounds(5000..5100);
+    let chains = [Direction::Egress, Direction::Ingress].map(|direction| match direction {
+        Direction::Egress => compiler.chain(direction, &Chain::default()),
+        Direction::Ingress => compiler.chain(direction, &ingress),
+    });
+    let slot = Slot {
+        enforced: chains,
+        audit: None,
+    };
+    let table = compiler.table([(EndpointSlot(0), slot)].into_iter());
+    let counted = |peer, port| -> Vec<u32> {
+        let peer = table.peer(address(peer));
+        let decision = table.decide(EndpointSlot(0), Direction::Ingress, &peer, TCP, Some(port));
+        let counter = decision.counter;
+        match compiler.compounds().combination(counter) {
+            Some(combination) => combination.members().map(|c| c.0).collect(),
+            None => vec![counter.0],
+        }
+    };
+    let [web_rule, any_rule, accept, admin, deny, baseline] =
+        rules.each_ref().map(|rule| rule.counter.0);
+    assert_eq!(
+        counted("11.0.0.1", 80),
+        [isolation(9).counter.0],
+        "nobody lets it pass"
+    );
+    assert_eq!(counted("10.1.0.1", 80), [accept, web_rule]);
+    assert_eq!(counted("10.0.0.1", 80), [web_rule, admin], "nobody decides");
+    assert_eq!(counted("10.0.0.1", 81), [deny, any_rule, admin]);
+    assert_eq!(counted("10.0.0.1", 82), [any_rule, admin, baseline]);
+    assert_eq!(counted("10.0.0.1", 83), [any_rule, baseline]);
+    assert_eq!(counted("10.0.0.1", 84), [any_rule], "no compound for one");
+    assert_eq!(compiler.compounds().in_use(), 5);
+    assert_eq!(compiler.compounds().without(), 0);
+}
+
+#[test]
 fn explanations_know_who_is_in_a_set() {
     let set = PeerSetId(3);
     let rules = [

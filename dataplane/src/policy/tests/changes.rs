@@ -1,12 +1,12 @@
 //! What changes: members that come and go, chains that come and go. After every step the table is
-//! what one made from scratch would be, and `settle` has named exactly the chains that decide
-//! something else.
+//! what one made from scratch would be, counters count for the rules that had a part in the decision,
+//! and `settle` has named exactly the chains that decide something else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::Index;
+use proptest::sample::{Index, select};
 
 use super::super::ir::EndpointPolicy;
 use super::super::naive::{self, PeerSets};
@@ -105,7 +105,49 @@ struct Model {
     attached: BTreeMap<u16, (EndpointPolicy, [ChainId; 2])>,
 }
 
+/// The first compound counter: no rule's.
+const COMPOUNDS: u32 = 10_000;
+
 impl Model {
+    /// With so many compound counters.
+    fn new(compounds: u32) -> Model {
+        Model {
+            compiler: Compiler::with_compounds(COMPOUNDS..COMPOUNDS + compounds),
+            ..Model::default()
+        }
+    }
+
+    /// Whether a decision is the expected one, and counts for these; and if for the first alone,
+    /// whether that is known of the others.
+    fn agrees(&self, found: Decision, (by_rules, counters): (Decision, Vec<CounterId>)) -> bool {
+        let compounds = self.compiler.compounds();
+        let first = counters.first().copied().unwrap_or(CounterId::NONE);
+        let others: BTreeSet<CounterId> = counters.into_iter().collect();
+        let counted = match compounds.combination(found.counter) {
+            Some(combination) => {
+                let of_all = |member| compounds.of(member).any(|c| c == found.counter);
+                combination.members().collect::<BTreeSet<_>>() == others
+                    && combination.members().all(of_all)
+            }
+            None => {
+                let missed = |member: &CounterId| *member == first || compounds.misses(*member);
+                found.counter == first && others.iter().all(missed)
+            }
+        };
+        found.verdict == by_rules.verdict && counted
+    }
+
+    /// Once nobody has a chain any more, nobody has a compound counter.
+    fn give_up(mut self) -> Result<(), TestCaseError> {
+        (0..3).for_each(|slot| self.detach(slot));
+        for _ in 0..2 {
+            self.compiler.compounds_mut().have_read();
+        }
+        let compounds = self.compiler.compounds();
+        prop_assert_eq!((compounds.in_use(), compounds.without()), (0, 0));
+        Ok(())
+    }
+
     fn table(&self) -> PolicyTable {
         let slots = self.attached.iter().map(|(&slot, &(_, enforced))| {
             let audit = None;
@@ -167,6 +209,7 @@ impl Model {
     /// Settles, and holds what comes of it to the specification and to a table from scratch.
     fn settle(&mut self) -> Result<(), TestCaseError> {
         let before = self.table();
+        self.compiler.compounds_mut().have_read();
         let changed = self.compiler.settle();
         let after = self.table();
         let sets = self.sets();
@@ -181,9 +224,12 @@ impl Model {
                 let mut expected = decided.iter();
                 for address in addresses() {
                     for (protocol, port) in ports() {
-                        let by_rules =
-                            naive::decide(policy, &sets, direction, address, protocol, port);
-                        prop_assert_eq!(Some(&by_rules), expected.next(), "{:?}", address);
+                        let by_rules = naive::decide_and_count(
+                            policy, &sets, direction, address, protocol, port,
+                        );
+                        let found = *expected.next().unwrap();
+                        let agrees = self.agrees(found, by_rules.clone());
+                        prop_assert!(agrees, "{:?}: {:?}, not {:?}", address, found, by_rules);
                     }
                 }
                 let was = decisions(&before, slot, direction);
@@ -206,17 +252,18 @@ impl Model {
 #[test]
 fn changes_lead_where_starting_anew_leads() {
     run_some(
-        (endpoints(), vec(step(), 1..40)),
+        (endpoints(), vec(step(), 1..40), select(vec![0, 2, 1000])),
         40,
-        |(policies, steps)| {
-            let mut model = Model::default();
+        |(policies, steps, compounds)| {
+            let mut model = Model::new(compounds);
             for step in steps {
                 model.take(&step, &policies);
                 if matches!(step, Step::Settle) {
                     model.settle()?;
                 }
             }
-            model.settle()
+            model.settle()?;
+            model.give_up()
         },
     );
 }

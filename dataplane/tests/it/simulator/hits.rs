@@ -87,7 +87,7 @@ fn ingress_only(ingress: Chain) -> EndpointPolicy {
 /// Connections and packets of a counter.
 fn hits(world: &World, counter: u32) -> (u64, u64) {
     let mut hits = [RuleHits::default(); 64];
-    world.counters.rule_hits(&mut hits);
+    world.counters.rule_hits(CounterId::NONE, &mut hits);
     let hits = hits[counter as usize];
     (hits.connections, hits.packets)
 }
