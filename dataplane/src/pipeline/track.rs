@@ -166,9 +166,11 @@ impl<S: Storage> Stage<'_, '_, S> {
         let keep = self.snapshot.settings().existing_connections == ExistingConnections::Keep;
         let mut decision = connection.flow.decide(self.snapshot);
         if keep && hit.verdict.accept && !decision.verdict.accept {
+            // No rule lets it pass any more, and the counters of those that did may be others' by
+            // now, or soon.
             decision = Decision {
                 verdict: hit.verdict,
-                counters: hit.counters,
+                counters: RuleCounters::default(),
             };
         }
         let Decision { verdict, counters } = decision;

@@ -200,13 +200,18 @@ fn a_later_decision_moves_the_connection_to_the_rules_that_decide_now() {
 }
 
 #[test]
-fn a_kept_connection_keeps_its_counters() {
+fn a_kept_connection_counts_for_no_rule_from_then_on() {
     let mut world = world();
     world.send(A, B, true, udp(4000, 53));
     world.parts.settings.existing_connections = ExistingConnections::Keep;
     world.set_policy(&[1], &ingress_only(chain(&[], 10, 11)));
     world.send(A, B, true, udp(4000, 53));
-    assert_eq!((hits(&world, IN), hits(&world, 11)), ((1, 2), (0, 0)));
+    assert_eq!((hits(&world, IN), hits(&world, 11)), ((1, 1), (0, 0)));
+    assert_eq!(hits(&world, OUT), (1, 1));
+    // A rule that lets it pass again has it.
+    world.set_policy(&[1], &ingress_only(chain(&[dns()], 12, 13)));
+    world.send(A, B, true, udp(4000, 53));
+    assert_eq!((hits(&world, 12), hits(&world, OUT)), ((1, 1), (2, 2)));
 }
 
 #[test]
