@@ -309,7 +309,8 @@ fn text_line(node: &str, entry: &Entry, repeated: u64) -> String {
         name(&entry.source_pod),
         name(&entry.destination_pod),
         name(&entry.policy),
-        entry.reason,
+        // A rule's name, which its author has chosen, must not look like a field.
+        entry.reason.replace(';', ","),
         entry.generation,
     );
     if let Some(would) = entry.verdict.would() {

@@ -14,6 +14,7 @@ use super::plane::Plane;
 use super::state::Daemon;
 use crate::denial_log::{Entry, LogVerdict};
 use crate::flow::{Flow, FlowEnd, FlowPolicy, FlowVerdict, protocol_name, tcp_flag_names};
+use crate::trace::rule_name;
 
 impl<P: Plane> Daemon<P> {
     /// Takes what the workers have told: writes the log, tells the observers.
@@ -71,12 +72,15 @@ impl<P: Plane> Daemon<P> {
     }
 
     pub(super) fn flow_policy(&self, verdict: Verdict) -> Option<FlowPolicy> {
-        let name = self.policies.ids().name(verdict.provenance.policy?)?;
+        let by = verdict.provenance;
+        let ids = self.policies.ids();
+        let name = ids.name(by.policy?)?;
         Some(FlowPolicy {
             kind: name.kind.to_owned(),
             namespace: (!name.namespace.is_empty()).then(|| name.namespace.clone()),
             name: name.name.clone(),
-            rule: verdict.provenance.rule,
+            rule: by.rule,
+            rule_name: rule_name(&self.cluster, ids, by).map(str::to_owned),
         })
     }
 
@@ -91,7 +95,7 @@ impl<P: Plane> Daemon<P> {
             }
             EventKind::Audited { would, .. } => {
                 let verb = if would.accept { "allowed" } else { "denied" };
-                let reason = format!("would be {verb}: {}", audit_reason(would));
+                let reason = format!("would be {verb}: {}", self.audit_reason(would));
                 (FlowVerdict::Audit, reason)
             }
             EventKind::Sampled(verdict) => (passed(verdict), self.reason(event, verdict)),
@@ -161,9 +165,8 @@ impl<P: Plane> Daemon<P> {
     /// Why, in words: of a denial by default what missed by least.
     fn reason(&self, event: &Event, verdict: Verdict) -> String {
         let provenance = verdict.provenance;
-        if let Some(rule) = provenance.rule {
-            let verb = if verdict.accept { "accepts" } else { "denies" };
-            return format!("rule {rule} {verb}");
+        if let Some(said) = self.said_by_rule(verdict) {
+            return said;
         }
         if verdict.accept {
             return "no policy applies".into();
@@ -178,6 +181,27 @@ impl<P: Plane> Daemon<P> {
             Some(explanation) if !explanation.verdict.accept => missed(&explanation),
             _ => "no rule matches".into(),
         }
+    }
+
+    /// Why the policies in audit mode would decide otherwise.
+    fn audit_reason(&self, would: Verdict) -> String {
+        let otherwise = match would.accept {
+            true => "no policy applies",
+            false => "no rule matches",
+        };
+        self.said_by_rule(would)
+            .unwrap_or_else(|| otherwise.to_owned())
+    }
+
+    /// `rule 0 "no-telnet" denies`, if a rule decided.
+    fn said_by_rule(&self, verdict: Verdict) -> Option<String> {
+        let by = verdict.provenance;
+        let rule = by.rule?;
+        let verb = if verdict.accept { "accepts" } else { "denies" };
+        Some(match rule_name(&self.cluster, self.policies.ids(), by) {
+            Some(name) => format!("rule {rule} {name:?} {verb}"),
+            None => format!("rule {rule} {verb}"),
+        })
     }
 
     fn explain(
@@ -202,16 +226,6 @@ fn passed(verdict: Verdict) -> FlowVerdict {
         FlowVerdict::Forwarded
     } else {
         FlowVerdict::Dropped
-    }
-}
-
-/// Why the policies in audit mode would decide otherwise.
-fn audit_reason(would: Verdict) -> String {
-    match (would.provenance.rule, would.accept) {
-        (Some(rule), true) => format!("rule {rule} accepts"),
-        (Some(rule), false) => format!("rule {rule} denies"),
-        (None, true) => "no policy applies".into(),
-        (None, false) => "no rule matches".into(),
     }
 }
 
@@ -248,7 +262,10 @@ fn entry(event: &Event, flow: &Flow) -> Entry {
         source_pod: flow.source.pod_name(),
         destination_pod: flow.destination.pod_name(),
         policy: flow.policy.as_ref().map(FlowPolicy::full_name),
-        reason: flow.reason.replace('_', " "),
+        reason: match flow.is_policy_verdict() {
+            true => flow.reason.clone(),
+            false => flow.reason.replace('_', " "),
+        },
         generation: event.generation.0,
     }
 }

@@ -117,6 +117,9 @@ pub struct FlowPolicy {
     /// isolates.
     #[serde(default)]
     pub rule: Option<u16>,
+    /// What its author calls that rule; null where rules have no names.
+    #[serde(default, rename = "ruleName")]
+    pub rule_name: Option<String>,
 }
 
 impl FlowPolicy {
@@ -252,6 +255,7 @@ mod tests {
                 namespace: Some("catalog".into()),
                 name: "db".into(),
                 rule: None,
+                rule_name: None,
             }),
             generation: 42,
             node: "n1".into(),
@@ -268,7 +272,7 @@ mod tests {
                     "labels": {}},
                 "protocol": "TCP", "tcpFlags": ["SYN", "ACK"],
                 "policy": {"kind": "NetworkPolicy", "namespace": "catalog", "name": "db",
-                    "rule": null},
+                    "rule": null, "ruleName": null},
                 "generation": 42, "node": "n1",
             })
         );

@@ -9,6 +9,8 @@ use serde_json::Value;
 
 use super::miss::Question;
 use super::{Audit, End, Step, Trace, View};
+use crate::cluster::Cluster;
+use crate::lower::PolicyIds;
 use crate::objects::{Key, kinds};
 
 /// Policies that one line names.
@@ -182,17 +184,11 @@ impl View<'_> {
         direction: Direction,
         index: u16,
     ) -> Option<&Value> {
-        let name = self.ids.name(policy)?;
-        let kind = kinds::KINDS.iter().find(|kind| kind.kind == name.kind)?;
-        let key = Key::new(kind, &name.namespace, &name.name);
-        let spec = &self.cluster.get(&key)?.value()["spec"];
-        spec[way(direction)].get(usize::from(index))
+        stated(self.cluster, self.ids, policy, direction, index)
     }
 
-    /// What its author calls a rule: a member of policies of the whole cluster.
     fn rule_name(&self, policy: PolicyId, direction: Direction, index: u16) -> Option<&str> {
-        let name = self.rule(policy, direction, index)?["name"].as_str()?;
-        (!name.is_empty()).then_some(name)
+        self.rule(policy, direction, index).and_then(name_of)
     }
 
     fn decider(&self, by: Provenance) -> String {
@@ -292,6 +288,36 @@ impl View<'_> {
         }
         steps
     }
+}
+
+/// What the author of the rule that decided calls it, as the policy's object has it now.
+pub(crate) fn rule_name<'c>(
+    cluster: &'c Cluster,
+    ids: &PolicyIds,
+    by: Provenance,
+) -> Option<&'c str> {
+    stated(cluster, ids, by.policy?, by.direction, by.rule?).and_then(name_of)
+}
+
+/// A rule in its policy's object.
+fn stated<'c>(
+    cluster: &'c Cluster,
+    ids: &PolicyIds,
+    policy: PolicyId,
+    direction: Direction,
+    index: u16,
+) -> Option<&'c Value> {
+    let name = ids.name(policy)?;
+    let kind = kinds::KINDS.iter().find(|kind| kind.kind == name.kind)?;
+    let key = Key::new(kind, &name.namespace, &name.name);
+    let spec = &cluster.get(&key)?.value()["spec"];
+    spec[way(direction)].get(usize::from(index))
+}
+
+/// A rule's name: a member of policies of the whole cluster.
+fn name_of(rule: &Value) -> Option<&str> {
+    let name = rule["name"].as_str()?;
+    (!name.is_empty()).then_some(name)
 }
 
 /// A policy's part in a decision.

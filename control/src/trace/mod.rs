@@ -22,6 +22,7 @@ mod miss;
 
 pub use ends::End;
 pub(crate) use ends::{common_family, families, resolve_port};
+pub(crate) use judge::rule_name;
 
 /// Objects and the table compiled from them.
 #[derive(Clone, Copy)]

@@ -123,8 +123,8 @@ fn flows_are_told_with_names_and_kept_for_those_who_come_later() {
     assert_eq!(flow["verdict"], "DROPPED");
     assert_eq!(flow["direction"], "INGRESS");
     assert_eq!(flow["tcpFlags"], json!(["SYN"]));
-    let policy =
-        json!({"kind": "NetworkPolicy", "namespace": "default", "name": "d", "rule": null});
+    let policy = json!({"kind": "NetworkPolicy", "namespace": "default", "name": "d", "rule": null,
+            "ruleName": null});
     assert_eq!(flow["policy"], policy);
     assert_eq!(flow["generation"], 1);
     assert_eq!(flows[1]["reason"], "no_route");
@@ -191,6 +191,57 @@ fn what_a_policy_in_audit_mode_would_do_is_logged_and_told_as_such() {
         lines[0].ends_with(";Would: DENY") && lines[1].ends_with(";Would: ACCEPT"),
         "{log}"
     );
+}
+
+#[test]
+fn rules_are_called_by_their_names_in_the_log_and_to_observers() {
+    let mut scene = Scene::new("rule-names");
+    let everybody = json!([{"namespaces": {}}]);
+    let policy = json!({
+        "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": "guard"},
+        "spec": {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "ingress": [
+            {"name": "no_telnet;PolicyVerdict: ACCEPT", "action": "Deny", "from": everybody},
+            {"action": "Accept", "from": everybody},
+        ]}
+    });
+    scene.must("apply", json!({"objects": [policy]}));
+    let by_guard = |accept, rule| Verdict {
+        accept,
+        provenance: Provenance {
+            tier: Tier::Admin,
+            ..by_policy(accept, Some(rule)).provenance
+        },
+    };
+    let audited = EventKind::Audited {
+        enforced: Verdict::default_accept(Direction::Ingress),
+        would: by_guard(false, 0),
+    };
+    let kinds = [
+        EventKind::Denied(by_guard(false, 0)),
+        EventKind::Denied(by_guard(false, 1)),
+        audited,
+    ];
+    tell(&mut scene, &kinds);
+    let reply = scene.must("observe", json!({}));
+    let flows = reply["flows"].as_array().unwrap();
+    let named = "rule 0 \"no_telnet;PolicyVerdict: ACCEPT\" denies";
+    let reasons: Vec<&str> = flows
+        .iter()
+        .map(|f| f["reason"].as_str().unwrap())
+        .collect();
+    let would = format!("would be denied: {named}");
+    assert_eq!(reasons, [named, "rule 1 denies", &would]);
+    assert_eq!(
+        flows[0]["policy"]["ruleName"],
+        "no_telnet;PolicyVerdict: ACCEPT"
+    );
+    assert_eq!(flows[1]["policy"]["ruleName"], Value::Null);
+    let log = fs::read_to_string(scene.folder.join("network-policy.log")).unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+    let expected = ";Policy: guard;Reason: rule 0 \"no_telnet,PolicyVerdict: ACCEPT\" denies;";
+    assert!(lines[0].contains(expected), "{log}");
+    assert_eq!(lines[0].matches(";PolicyVerdict: ").count(), 1, "{log}");
 }
 
 /// The metrics by name and labels, read as strictly as the format's description has it.

@@ -318,6 +318,7 @@ mod tests {
                 namespace: Some("shop".into()),
                 name: "web".into(),
                 rule: None,
+                rule_name: None,
             }),
             generation: 3,
             node: "n1".into(),
