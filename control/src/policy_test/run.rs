@@ -147,6 +147,22 @@ pub struct Outcome {
     pub warnings: Vec<String>,
 }
 
+impl Outcome {
+    /// One of which nothing has been judged.
+    pub fn new(verdict: Verdict) -> Outcome {
+        Outcome {
+            verdict,
+            flows: 0,
+            skipped: 0,
+            failures: Vec::new(),
+            failed: 0,
+            touched: BTreeSet::new(),
+            untouched: BTreeSet::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
 /// Why a test cannot be judged.
 struct Broken {
     line: Option<usize>,
@@ -157,16 +173,7 @@ struct Broken {
 pub fn run(test: &PolicyTest, shared: &Shared, options: &Options) -> Outcome {
     let mut running = Running {
         options,
-        outcome: Outcome {
-            verdict: Verdict::Passed,
-            flows: 0,
-            skipped: 0,
-            failures: Vec::new(),
-            failed: 0,
-            touched: BTreeSet::new(),
-            untouched: BTreeSet::new(),
-            warnings: Vec::new(),
-        },
+        outcome: Outcome::new(Verdict::Passed),
         step: None,
     };
     if let Some(reason) = &test.skip.offline {

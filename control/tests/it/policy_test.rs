@@ -600,6 +600,67 @@ fn live_cluster() -> String {
 const BARE: &str = "apiVersion: weir.dev/v1alpha1\nkind: PolicyTest\nmetadata: {name: bare}\n";
 
 #[test]
+fn a_file_that_is_no_test_makes_a_document_with_an_error_all_the_same() {
+    let expect = "expect:\n- {from: shop/web, to: shop/db, port: 5432, allow: false}\n";
+    let folder = Folder::new(
+        "malformed",
+        &[
+            ("good.yaml", format!("{BARE}{expect}").as_str()),
+            ("field.yaml", &format!("{BARE}expects: []\n")),
+            ("yaml.yaml", "kind: [PolicyTest\n"),
+            (
+                "other.yaml",
+                "apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n",
+            ),
+        ],
+    );
+    for (name, file, line) in [
+        ("field.yaml", "field.yaml", Some(4)),
+        ("yaml.yaml", "yaml.yaml", None),
+        ("other.yaml", "other.yaml", None),
+        ("missing.yaml", "good.yaml missing.yaml", None),
+    ] {
+        let plain = ["test", "good.yaml", name];
+        let arguments = if name == "other.yaml" {
+            &["test", name][..]
+        } else {
+            &plain
+        };
+        let (expected, stdout, complaint) = said(&folder.weir(arguments, ""));
+        assert_eq!((expected, stdout.as_str()), (Some(2), ""), "{name}");
+        let run = |form| {
+            let (status, stdout, stderr) =
+                said(&folder.weir(&[arguments, &["-o", form]].concat(), ""));
+            assert_eq!((status, &stderr), (expected, &complaint), "{name}");
+            stdout
+        };
+        let json: serde_json::Value = serde_json::from_str(&run("json")).unwrap();
+        crate::schemas::holds("test.v1.schema.json", &json);
+        assert_eq!(json["summary"]["errors"], 1, "{json}");
+        let test = &json["tests"][0];
+        assert_eq!(
+            (&test["file"], &test["result"]),
+            (&file.into(), &"error".into()),
+            "{json}"
+        );
+        let message = test["message"].as_str().unwrap();
+        assert!(complaint.contains(message), "{complaint}");
+        if let Some(line) = line {
+            assert_eq!(test["line"], line, "{json}");
+        }
+        let xml = run("junit");
+        for part in [
+            "<testsuites name=\"weir test\" tests=\"1\" failures=\"0\" errors=\"1\" skipped=\"0\"",
+            " name=\"reading the tests\"",
+            "<error type=\"notRunnable\" message=\"",
+            "</testsuites>\n",
+        ] {
+            assert!(xml.contains(part), "{part}: {xml}");
+        }
+    }
+}
+
+#[test]
 fn the_program_takes_objects_from_files_and_from_a_pipe() {
     let expect = "expect:\n- {from: shop/web, to: shop/db, port: 5432, allow: false}\n";
     let by_file = format!("{BARE}files: [../cluster.yaml]\n{expect}");

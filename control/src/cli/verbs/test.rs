@@ -9,7 +9,7 @@ use crate::cli::output::indented;
 use crate::cli::session::{Session, VerbError};
 use crate::objects::{Object, decode_documents_with};
 use crate::policy_test::report::{Entry, Report};
-use crate::policy_test::{self, File, LoadOptions, Options, Shared};
+use crate::policy_test::{self, File, LoadError, LoadOptions, Options, Shared};
 
 use super::mutate::field_validation;
 use super::{FILES, OUTPUT};
@@ -87,15 +87,59 @@ fn judge(session: &Session) -> Result<u8, VerbError> {
         ignored_kinds: &ignored,
         namespace: namespace.as_deref(),
     };
-    let objects = objects(session, &options)?;
-    let files = tests(session, &options)?;
-    let report = run_all(files, &objects, session);
+    let report = match read(session, &options) {
+        Ok((objects, files)) => run_all(files, &objects, session),
+        // Who reads a document must get one, whatever is wrong.
+        Err(Unread {
+            file,
+            line,
+            error: error @ VerbError::Local(_),
+        }) if !matches!(form, Form::Text) => {
+            error.report("test");
+            let file = file.unwrap_or_else(|| session.parsed.arguments.join(" "));
+            Report::unread(file, line, error.to_string())
+        }
+        Err(Unread { error, .. }) => return Err(error),
+    };
     match form {
         Form::Text => print!("{}", report.text()),
         Form::Json => print!("{}", indented(&report.json())),
         Form::Junit => print!("{}", report.junit()),
     }
     Ok(report.status())
+}
+
+/// What keeps the tests from being run at all.
+struct Unread {
+    /// The file, if it is one of the tests'.
+    file: Option<String>,
+    line: Option<usize>,
+    error: VerbError,
+}
+
+impl From<VerbError> for Unread {
+    fn from(error: VerbError) -> Unread {
+        Unread {
+            file: None,
+            line: None,
+            error,
+        }
+    }
+}
+
+impl From<LoadError> for Unread {
+    fn from(error: LoadError) -> Unread {
+        Unread {
+            error: VerbError::Local(error.to_string()),
+            file: Some(error.file),
+            line: error.line,
+        }
+    }
+}
+
+/// The objects for all tests, and the tests.
+fn read(session: &Session, options: &LoadOptions<'_>) -> Result<(Vec<Object>, Vec<File>), Unread> {
+    Ok((objects(session, options)?, tests(session, options)?))
 }
 
 /// The objects of `-f`.
@@ -112,7 +156,7 @@ fn objects(session: &Session, options: &LoadOptions<'_>) -> Result<Vec<Object>, 
 }
 
 /// The files that the arguments name.
-fn tests(session: &Session, options: &LoadOptions<'_>) -> Result<Vec<File>, VerbError> {
+fn tests(session: &Session, options: &LoadOptions<'_>) -> Result<Vec<File>, Unread> {
     let names: Vec<&str> = session
         .parsed
         .arguments
@@ -120,9 +164,7 @@ fn tests(session: &Session, options: &LoadOptions<'_>) -> Result<Vec<File>, Verb
         .map(String::as_str)
         .collect();
     if names.is_empty() {
-        return Err(VerbError::Usage(
-            "at least one FILE with tests is required".into(),
-        ));
+        return Err(VerbError::Usage("at least one FILE with tests is required".into()).into());
     }
     let standard_inputs = session
         .parsed
@@ -131,7 +173,7 @@ fn tests(session: &Session, options: &LoadOptions<'_>) -> Result<Vec<File>, Verb
         .chain(names.clone());
     if standard_inputs.filter(|name| *name == "-").count() > 1 {
         let message = "standard input can be read once only: one - among FILE and -f";
-        return Err(VerbError::Usage(message.into()));
+        return Err(VerbError::Usage(message.into()).into());
     }
     let mut loaded = Vec::new();
     let mut found = 0;
@@ -143,12 +185,12 @@ fn tests(session: &Session, options: &LoadOptions<'_>) -> Result<Vec<File>, Verb
     }
     if found == 0 {
         let message = format!("no PolicyTest in {}", names.join(", "));
-        return Err(VerbError::Local(message));
+        return Err(VerbError::Local(message).into());
     }
     Ok(loaded)
 }
 
-fn load(source: &Source, options: &LoadOptions<'_>) -> Result<File, VerbError> {
+fn load(source: &Source, options: &LoadOptions<'_>) -> Result<File, LoadError> {
     // Of a name without a folder the parent is empty, which is this folder; so is STDIN's.
     let folder = Path::new(&source.name).parent();
     policy_test::load(
@@ -157,7 +199,6 @@ fn load(source: &Source, options: &LoadOptions<'_>) -> Result<File, VerbError> {
         folder.unwrap_or(Path::new("")),
         options,
     )
-    .map_err(|error| VerbError::Local(error.to_string()))
 }
 
 fn run_all(files: Vec<File>, objects: &[Object], session: &Session) -> Report {

@@ -73,6 +73,23 @@ pub struct Totals {
 }
 
 impl Report {
+    /// Of a file that cannot be read as tests, so that none has run: one case, which could not be
+    /// judged.
+    pub fn unread(file: String, line: Option<usize>, message: String) -> Report {
+        let entry = Entry {
+            file,
+            line,
+            name: "reading the tests".to_owned(),
+            description: None,
+            outcome: Outcome::new(Verdict::Broken { line, message }),
+            elapsed: Duration::ZERO,
+        };
+        Report {
+            entries: vec![entry],
+            untouched: Vec::new(),
+        }
+    }
+
     /// How many of each.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
