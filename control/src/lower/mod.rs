@@ -49,7 +49,7 @@ pub use counters::{Counted, Counters};
 pub use draft::{AUDIT, MODE};
 pub use endpoints::{LocalEndpoint, OutOfSlots};
 pub use ids::{OutOfPolicyIds, PolicyIds, PolicyName};
-pub(crate) use pods::{has_ended, pod_addresses};
+pub(crate) use pods::{end_phase, has_ended, pod_addresses};
 pub(crate) use ports::named_ports;
 
 use accounts::Accounts;

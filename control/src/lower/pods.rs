@@ -311,11 +311,13 @@ fn is_on_host_network(pod: &PodObject) -> bool {
 
 /// Whether the pod's containers have ended for good: its address may be another's by now.
 pub(crate) fn has_ended(pod: &PodObject) -> bool {
-    let phase = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
+    end_phase(pod).is_some()
+}
+
+/// The phase of a pod that has ended.
+pub(crate) fn end_phase(pod: &PodObject) -> Option<&str> {
+    let phase = pod.status.as_ref()?.phase.as_deref();
+    phase.filter(|phase| matches!(*phase, "Succeeded" | "Failed"))
 }
 
 /// `status.podIPs`, else `status.podIP`; text that is no address is left out.

@@ -41,6 +41,9 @@ impl View<'_> {
             return Err(TraceError::NoSuchEnd(text.to_owned()));
         };
         let end = self.pod_end(object);
+        if let Some(phase) = object.as_pod().and_then(lower::end_phase) {
+            return Err(TraceError::HasEnded(end.name, phase.to_owned()));
+        }
         if end.addresses.is_empty() {
             return Err(TraceError::NoAddress(end.name));
         }

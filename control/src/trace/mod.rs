@@ -47,6 +47,9 @@ pub enum TraceError {
     /// No such pod or Service.
     #[error("{0:?} is neither an address nor a pod or Service (NAMESPACE/NAME) that exists")]
     NoSuchEnd(String),
+    /// A pod that will never send or receive again.
+    #[error("{0} has ended ({1}): it sends and receives nothing")]
+    HasEnded(String, String),
     /// A pod without an address, or a Service without a pod.
     #[error("{0} has no address")]
     NoAddress(String),

@@ -224,3 +224,30 @@ fn a_matrix_in_memory_is_bounded() {
         .unwrap();
     assert_eq!(json.iter().filter(|b| **b == b'{').count(), 360_000);
 }
+
+/// What is said of a question that has no answer.
+fn refused(objects: &str, params: &TraceParams) -> String {
+    let offline = Offline::new(decode_documents(objects, "t.yaml").unwrap()).unwrap();
+    offline.view().trace(params).unwrap_err().to_string()
+}
+
+#[test]
+fn a_pod_that_has_ended_is_said_to_have() {
+    let objects = format!(
+        "{OBJECTS}---\n{{apiVersion: v1, kind: Pod, metadata: {{namespace: ops, name: done}}, \
+         spec: {{containers: [{{name: c, image: i}}]}}, \
+         status: {{phase: Succeeded, podIP: 10.0.0.9}}}}\n"
+    );
+    for (from, to) in [("ops/done", "shop/db"), ("shop/web", "ops/done")] {
+        let params = TraceParams {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            port: Some("80".to_owned()),
+            protocol: None,
+        };
+        assert_eq!(
+            refused(&objects, &params),
+            "ops/done has ended (Succeeded): it sends and receives nothing"
+        );
+    }
+}
