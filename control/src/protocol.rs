@@ -668,6 +668,21 @@ pub struct TraceParams {
     /// `TCP` (the default), `UDP`, `SCTP`, `ICMP`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
+    /// Namespace of ends that name none; by default `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+impl TraceParams {
+    /// Sender and receiver, names with their namespaces.
+    pub fn ends(&self) -> [String; 2] {
+        [&self.from, &self.to].map(|end| match &self.namespace {
+            Some(namespace) if !end.contains('/') && end.parse::<std::net::IpAddr>().is_err() => {
+                format!("{namespace}/{end}")
+            }
+            _ => end.clone(),
+        })
+    }
 }
 
 /// `matrix`.

@@ -121,7 +121,7 @@ impl<P: Plane> Daemon<P> {
     /// The verdict on one connection, by the table that the workers use.
     pub(super) fn trace(&mut self, params: &TraceParams) -> Result<Value, ErrorObject> {
         // A Service's pods are in its namespace.
-        let namespaces = [&params.from, &params.to].map(|end| match end.split_once('/') {
+        let namespaces = params.ends().map(|end| match end.split_once('/') {
             Some((namespace, _)) => namespace.to_owned(),
             None => "default".to_owned(),
         });

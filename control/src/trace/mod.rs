@@ -156,12 +156,13 @@ impl View<'_> {
     /// Answers one question.
     pub fn trace(&self, params: &TraceParams) -> Result<Trace, TraceError> {
         let (protocol, protocol_name) = protocol(params.protocol.as_deref())?;
-        let from = self.end(&params.from)?;
+        let [from, to] = params.ends();
+        let from = self.end(&from)?;
         let wanted = params.port.as_deref();
-        let (to, port) = match self.service(&params.to) {
-            Some(service) => self.backend(&params.to, &service, wanted, protocol)?,
+        let (to, port) = match self.service(&to) {
+            Some(service) => self.backend(&to, &service, wanted, protocol)?,
             None => {
-                let to = self.end(&params.to)?;
+                let to = self.end(&to)?;
                 let port = resolve_port(&to, wanted, protocol)?;
                 (to, port)
             }

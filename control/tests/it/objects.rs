@@ -344,6 +344,7 @@ fn traces_and_matrices_from_files() {
             to: to.to_owned(),
             port: Some(port.to_owned()),
             protocol: None,
+            namespace: None,
         };
         offline.view().trace(&params).unwrap()
     };

@@ -699,6 +699,7 @@ fn a_rule_whose_selector_has_an_unknown_member_accepts_nobody_and_denies_everybo
             to: "default/b".to_owned(),
             port: Some("80".to_owned()),
             protocol: None,
+            namespace: None,
         };
         offline.view().trace(&params).unwrap().reason
     };

@@ -67,6 +67,7 @@ fn trace(from: &str, to: &str, port: u16) -> Trace {
         to: to.to_owned(),
         port: Some(port.to_string()),
         protocol: None,
+        namespace: None,
     };
     offline().view().trace(&params).unwrap()
 }
@@ -244,10 +245,38 @@ fn a_pod_that_has_ended_is_said_to_have() {
             to: to.to_owned(),
             port: Some("80".to_owned()),
             protocol: None,
+            namespace: None,
         };
         assert_eq!(
             refused(&objects, &params),
             "ops/done has ended (Succeeded): it sends and receives nothing"
         );
     }
+}
+
+#[test]
+fn names_without_a_namespace_are_of_the_one_that_is_asked_about() {
+    let ask = |namespace: Option<&str>, from: &str| {
+        let params = TraceParams {
+            from: from.to_owned(),
+            to: "db".to_owned(),
+            port: Some("3307".to_owned()),
+            protocol: None,
+            namespace: namespace.map(str::to_owned),
+        };
+        let trace = offline().view().trace(&params);
+        trace
+            .map(|trace| [trace.from, trace.to])
+            .map_err(|error| error.to_string())
+    };
+    let found = |from: &str| Ok([from.to_owned(), "shop/db".to_owned()]);
+    assert_eq!(ask(Some("shop"), "web"), found("shop/web"));
+    assert_eq!(ask(Some("shop"), "ops/tool"), found("ops/tool"));
+    assert_eq!(ask(Some("shop"), "192.0.2.1"), found("192.0.2.1"));
+    assert_eq!(
+        ask(Some("shop"), "fd00::1"),
+        Err("fd00::1 and shop/db have no address family in common".to_owned())
+    );
+    assert!(ask(Some("ops"), "tool").unwrap_err().contains("\"ops/db\""));
+    assert!(ask(None, "shop/web").unwrap_err().contains("\"db\""));
 }

@@ -22,8 +22,8 @@ use super::{FILES, OUTPUT};
 
 /// Flags of `trace`.
 pub const TRACE_FLAGS: &[Flag] = &[
-    value("from", None, "Sender: NS/POD or an address"),
-    value("to", None, "Receiver: NS/POD, NS/SERVICE or an address"),
+    value("from", None, "Sender: [NS/]POD or an address"),
+    value("to", None, "Receiver: [NS/]POD, [NS/]SERVICE or an address"),
     value("port", None, "Destination port, number or name"),
     value("protocol", None, "TCP (default), UDP, SCTP or ICMP"),
     value(
@@ -95,6 +95,7 @@ pub fn trace(session: &mut Session) -> Result<(), VerbError> {
         to: required("to")?,
         port: session.parsed.value("port").map(str::to_owned),
         protocol: session.parsed.value("protocol").map(str::to_owned),
+        namespace: session.namespace(),
     };
     let expected = match session.parsed.value("expect") {
         some @ (None | Some("allow" | "deny")) => some.map(str::to_owned),

@@ -371,6 +371,7 @@ fn by_trace(view: View<'_>, from: &End, to: &End, text: &str) -> String {
         to: to.address.to_string(),
         port: port.map(str::to_owned),
         protocol: Some(protocol.to_owned()),
+        namespace: None,
     });
     let trace = trace.unwrap();
     match trace.reason.split(':').next() {
