@@ -126,7 +126,7 @@ impl<'a> View<'a> {
             rows.push(end);
         }
         for text in &params.with {
-            if let Some(service) = self.service(text) {
+            if let Some(service) = self.service(text)? {
                 self.service_columns(text, &service, &params.ports, &mut columns)?;
                 continue;
             }

@@ -23,7 +23,7 @@ use crate::protocol::{
     ErrorObject, Explained, LogStatus, MatrixParams, PortStatus, Reason, Status, TraceParams,
     WorkerStatus,
 };
-use crate::trace::{TraceError, View};
+use crate::trace::{EndName, TraceError, View};
 
 /// Connections listed unless more are asked for.
 const CONNECTIONS: u32 = 1000;
@@ -121,16 +121,14 @@ impl<P: Plane> Daemon<P> {
     /// The verdict on one connection, by the table that the workers use.
     pub(super) fn trace(&mut self, params: &TraceParams) -> Result<Value, ErrorObject> {
         // A Service's pods are in its namespace.
-        let namespaces = params.ends().map(|end| match end.split_once('/') {
-            Some((namespace, _)) => namespace.to_owned(),
-            None => "default".to_owned(),
-        });
+        let ends = params.ends();
+        let namespaces = ends.each_ref().map(|end| EndName::new(end).namespace);
         let addresses = [&params.from, &params.to].map(|end| end.parse::<IpAddr>().ok());
         let meant = |pod: &Object| {
             let own = pod.as_pod().map(lower::pod_addresses).unwrap_or_default();
             namespaces
                 .iter()
-                .any(|namespace| namespace == pod.namespace())
+                .any(|namespace| *namespace == pod.namespace())
                 || addresses
                     .iter()
                     .flatten()

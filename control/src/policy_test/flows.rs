@@ -140,7 +140,7 @@ impl Expansion<'_> {
                 to
             }
         };
-        let single = |end: &End| matches!(end, End::Named { .. } | End::Address(_));
+        let single = |end: &End| matches!(end, End::Named(_) | End::Address(_));
         let many = !single(&line.from) || !single(&line.to);
         let mut any = false;
         for &source in &from {
@@ -203,9 +203,8 @@ impl Expansion<'_> {
 
     fn senders(&mut self, end: &End) -> Result<Vec<u32>, String> {
         match end {
-            End::Named { namespace, name } => {
-                let text = format!("{namespace}/{name}");
-                let end = self.view.end(&text).map_err(words)?;
+            End::Named(text) => {
+                let end = self.view.end(text).map_err(words)?;
                 Ok(vec![self.flows.ends.add(end)])
             }
             End::Several(ends) => {
@@ -234,16 +233,15 @@ impl Expansion<'_> {
         let wanted = port.map(Port::text);
         let wanted = wanted.as_deref();
         match end {
-            End::Named { namespace, name } => {
-                let text = format!("{namespace}/{name}");
-                if let Some(service) = self.view.service(&text) {
-                    let backends = self.view.backends(&text, &service, wanted, protocol);
+            End::Named(text) => {
+                if let Some(service) = self.view.service(text).map_err(words)? {
+                    let backends = self.view.backends(text, &service, wanted, protocol);
                     let backends = backends.map_err(words)?.into_iter();
                     return Ok(backends
                         .map(|(end, port)| (self.flows.ends.add(end), port))
                         .collect());
                 }
-                let end = self.view.end(&text).map_err(words)?;
+                let end = self.view.end(text).map_err(words)?;
                 let port = resolve_port(&end, wanted, protocol).map_err(words)?;
                 Ok(vec![(self.flows.ends.add(end), port)])
             }

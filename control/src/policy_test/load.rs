@@ -18,6 +18,7 @@ use crate::objects::{
     DecodeOptions, Decoded, FieldValidation, Object, UnknownKinds, decode_documents_with,
     decode_value, yaml,
 };
+use crate::trace::EndName;
 
 /// A file that is no test.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -407,18 +408,11 @@ fn named_end(node: &Node<'_>) -> Result<End, LoadError> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(End::Address(address.to_canonical()));
     }
-    match text.split_once('/') {
-        Some((namespace, name))
-            if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
-        {
-            Ok(End::Named {
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-            })
-        }
-        _ => Err(node.error(format!(
-            "{text:?} is no end: write NAMESPACE/POD, NAMESPACE/SERVICE, an address, \"*\", or \
-             {{namespace: …, labels: {{…}}}}"
-        ))),
+    if EndName::is_whole(&text) {
+        return Ok(End::Named(text));
     }
+    Err(node.error(format!(
+        "{text:?} is no end: write NAMESPACE/POD, NAMESPACE/SERVICE, an address, \"*\", or \
+         {{namespace: …, labels: {{…}}}}"
+    )))
 }

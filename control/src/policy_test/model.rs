@@ -147,13 +147,9 @@ pub struct Expect {
 pub enum End {
     /// `"*"`: every pod.
     Everyone,
-    /// `NS/POD`, or as a receiver `NS/SERVICE`, which stands for every pod behind it.
-    Named {
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-    },
+    /// `NS/POD`, or as a receiver `NS/SERVICE`, which stands for every pod behind it; with `pod/` or
+    /// `service/` before it where both are called so.
+    Named(String),
     /// An address.
     Address(IpAddr),
     /// Every pod with these labels, and at least one.

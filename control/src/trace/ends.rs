@@ -27,15 +27,56 @@ pub struct End {
     pub pod: Option<Arc<Object>>,
 }
 
+/// A kind of object that may be an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EndKind {
+    Pod,
+    Service,
+}
+
+/// What people call a pod or a Service: `NS/NAME`, or `pod/NS/NAME` and `service/NS/NAME` where both
+/// are called so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EndName<'t> {
+    kind: Option<EndKind>,
+    /// `default` if it is not said.
+    pub(crate) namespace: &'t str,
+    name: &'t str,
+}
+
+impl<'t> EndName<'t> {
+    /// As it is written.
+    pub(crate) fn new(text: &'t str) -> EndName<'t> {
+        let (kind, rest) = match text.split_once('/') {
+            Some(("pod", rest)) if rest.contains('/') => (Some(EndKind::Pod), rest),
+            Some(("service", rest)) if rest.contains('/') => (Some(EndKind::Service), rest),
+            _ => (None, text),
+        };
+        let (namespace, name) = rest.split_once('/').unwrap_or(("default", rest));
+        EndName {
+            kind,
+            namespace,
+            name,
+        }
+    }
+
+    /// Whether a namespace and a name are said, as far as the form goes.
+    pub(crate) fn is_whole(text: &str) -> bool {
+        let EndName {
+            namespace, name, ..
+        } = EndName::new(text);
+        text.contains('/') && !namespace.is_empty() && !name.is_empty() && !name.contains('/')
+    }
+}
+
 impl View<'_> {
     /// The end that `text` names: an address or `NS/POD`.
     pub(crate) fn end(&self, text: &str) -> Result<End, TraceError> {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(self.address_end(address.to_canonical()));
         }
-        let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
-        let Some(object) = self.cluster.pod(namespace, name) else {
-            if self.service(text).is_some() {
+        let Some(object) = self.pod_called(EndName::new(text)) else {
+            if self.service_called(EndName::new(text)).is_some() {
                 return Err(TraceError::ServiceSends(text.to_owned()));
             }
             return Err(TraceError::NoSuchEnd(text.to_owned()));
@@ -103,14 +144,31 @@ impl View<'_> {
         }
     }
 
-    /// The Service `NS/NAME`, unless a pod is called so.
-    pub(crate) fn service(&self, text: &str) -> Option<Arc<Object>> {
-        let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
-        if self.cluster.pod(namespace, name).is_some() {
-            return None;
+    /// The Service that `text` names; none if it names no Service. Whoever may be a pod as well is
+    /// an error: the two may differ in what reaches them.
+    pub(crate) fn service(&self, text: &str) -> Result<Option<Arc<Object>>, TraceError> {
+        let reference = EndName::new(text);
+        let service = self.service_called(reference);
+        if service.is_some() && self.pod_called(reference).is_some() {
+            return Err(TraceError::PodAndService(
+                text.to_owned(),
+                format!("{}/{}", reference.namespace, reference.name),
+            ));
         }
+        Ok(service.cloned())
+    }
+
+    fn pod_called(&self, reference: EndName<'_>) -> Option<&Arc<Object>> {
+        let wanted = reference.kind != Some(EndKind::Service);
+        let pod = self.cluster.pod(reference.namespace, reference.name);
+        pod.filter(|_| wanted)
+    }
+
+    fn service_called(&self, reference: EndName<'_>) -> Option<&Arc<Object>> {
+        let wanted = reference.kind != Some(EndKind::Pod);
         let kind = kinds::of::<Service>()?;
-        self.cluster.get(&Key::new(kind, namespace, name)).cloned()
+        let key = Key::new(kind, reference.namespace, reference.name);
+        self.cluster.get(&key).filter(|_| wanted)
     }
 
     /// The first pod behind a Service, by name, and its port. Policy is judged there, never on the

@@ -21,7 +21,7 @@ mod judge;
 mod miss;
 
 pub use ends::End;
-pub(crate) use ends::{common_family, families, resolve_port};
+pub(crate) use ends::{EndName, common_family, families, resolve_port};
 pub(crate) use judge::rule_name;
 
 /// Objects and the table compiled from them.
@@ -53,6 +53,9 @@ pub enum TraceError {
     /// A pod without an address, or a Service without a pod.
     #[error("{0} has no address")]
     NoAddress(String),
+    /// A pod and a Service are called so.
+    #[error("{0:?} is a pod and a Service: say pod/{1} or service/{1}")]
+    PodAndService(String, String),
     /// Only a receiver can be a Service.
     #[error("{0} is a Service: only a receiver can be one")]
     ServiceSends(String),
@@ -159,7 +162,7 @@ impl View<'_> {
         let [from, to] = params.ends();
         let from = self.end(&from)?;
         let wanted = params.port.as_deref();
-        let (to, port) = match self.service(&to) {
+        let (to, port) = match self.service(&to)? {
             Some(service) => self.backend(&to, &service, wanted, protocol)?,
             None => {
                 let to = self.end(&to)?;

@@ -280,3 +280,62 @@ fn names_without_a_namespace_are_of_the_one_that_is_asked_about() {
     assert!(ask(Some("ops"), "tool").unwrap_err().contains("\"ops/db\""));
     assert!(ask(None, "shop/web").unwrap_err().contains("\"db\""));
 }
+
+#[test]
+fn what_a_pod_and_a_service_are_called_is_to_be_said_more_exactly() {
+    let objects = format!(
+        "{OBJECTS}---\n{{apiVersion: v1, kind: Service, metadata: {{namespace: shop, name: db}}, \
+         spec: {{clusterIP: None, selector: {{app: web}}, ports: [{{port: 5000, targetPort: 80}}]}}}}\n"
+    );
+    let offline = Offline::new(decode_documents(&objects, "t.yaml").unwrap()).unwrap();
+    let ask = |from: &str, to: &str, port: &str| {
+        let params = TraceParams {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            port: Some(port.to_owned()),
+            protocol: None,
+            namespace: Some("shop".to_owned()),
+        };
+        let trace = offline.view().trace(&params);
+        trace
+            .map(|trace| (trace.to, trace.port))
+            .map_err(|error| error.to_string())
+    };
+    let meant = |to: &str, port| Ok((to.to_owned(), Some(port)));
+    let both = "\"shop/db\" is a pod and a Service: say pod/shop/db or service/shop/db";
+    assert_eq!(ask("ops/tool", "shop/db", "5000"), Err(both.to_owned()));
+    assert_eq!(ask("ops/tool", "db", "5000"), Err(both.to_owned()));
+    assert_eq!(
+        ask("ops/tool", "pod/shop/db", "3307"),
+        meant("shop/db", 3307)
+    );
+    assert_eq!(
+        ask("ops/tool", "service/shop/db", "5000"),
+        meant("shop/web", 80)
+    );
+    // A Service sends nothing, so that a sender can only be the pod.
+    assert_eq!(ask("db", "ops/tool", "80"), meant("ops/tool", 80));
+    let error = ask("service/shop/db", "ops/tool", "80").unwrap_err();
+    assert!(
+        error.contains("is a Service: only a receiver can be one"),
+        "{error}"
+    );
+    let error = ask("web", "service/shop/web", "80").unwrap_err();
+    assert!(error.contains("\"service/shop/web\" is neither"), "{error}");
+    // Two parts are a namespace and a name, whatever the first is.
+    let error = ask("web", "pod/db", "80").unwrap_err();
+    assert!(error.contains("\"pod/db\" is neither"), "{error}");
+    let matrix = |with: &str| {
+        let params = MatrixParams {
+            with: vec![with.to_owned()],
+            ..MatrixParams::default()
+        };
+        offline
+            .view()
+            .matrix(&params)
+            .map(|_| ())
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(matrix("shop/db"), Err(both.to_owned()));
+    assert_eq!(matrix("service/shop/db"), Ok(()));
+}

@@ -23,7 +23,11 @@ use super::{FILES, OUTPUT};
 /// Flags of `trace`.
 pub const TRACE_FLAGS: &[Flag] = &[
     value("from", None, "Sender: [NS/]POD or an address"),
-    value("to", None, "Receiver: [NS/]POD, [NS/]SERVICE or an address"),
+    value(
+        "to",
+        None,
+        "Receiver: [NS/]POD, [NS/]SERVICE (or pod/NS/NAME, service/NS/NAME) or an address",
+    ),
     value("port", None, "Destination port, number or name"),
     value("protocol", None, "TCP (default), UDP, SCTP or ICMP"),
     value(
