@@ -196,12 +196,12 @@ fn expand(
     workload: &Object,
     before: Option<&Object>,
 ) -> Result<(), Refusal> {
-    let spec = &workload.value()["spec"];
+    let spec = making_spec(workload);
     let replicas = match workload.kind().kind {
         "Deployment" | "ReplicaSet" | "StatefulSet" | "ReplicationController" => {
             spec["replicas"].as_u64().unwrap_or(1)
         }
-        "Job" => spec["parallelism"].as_u64().unwrap_or(1),
+        "Job" | "CronJob" => spec["parallelism"].as_u64().unwrap_or(1),
         "DaemonSet" => 1,
         _ => return Ok(()),
     };
@@ -219,7 +219,7 @@ fn expand(
     }
     let replicas = replicas.min(MAX_REPLICAS);
     let template = &spec["template"];
-    let is_same = before.is_some_and(|before| before.value()["spec"]["template"] == *template);
+    let is_same = before.is_some_and(|before| making_spec(before)["template"] == *template);
     for index in 0..MAX_REPLICAS {
         let name = format!("{}-{index}", workload.name());
         let key = Key::new(kind, workload.namespace(), &name);
@@ -259,6 +259,15 @@ fn expand(
     Ok(())
 }
 
+/// The part of a workload that says which pods it makes: of a CronJob that of its Jobs.
+fn making_spec(workload: &Object) -> &Value {
+    let spec = &workload.value()["spec"];
+    match workload.kind().kind {
+        "CronJob" => &spec["jobTemplate"]["spec"],
+        _ => spec,
+    }
+}
+
 /// Whether the workload's pods stand among the objects themselves, as in what a cluster prints.
 fn has_pods(cluster: &Cluster, workload: &Object) -> bool {
     let own = |reference: &Value| {
@@ -269,6 +278,11 @@ fn has_pods(cluster: &Cluster, workload: &Object) -> bool {
                 .strip_prefix(workload.name())
                 .and_then(|rest| rest.strip_prefix('-'))
                 .is_some_and(|hash| !hash.contains('-')),
+            // Behind the CronJob's stand the minutes since 1970.
+            "CronJob" if kind == "Job" => name
+                .strip_prefix(workload.name())
+                .and_then(|rest| rest.strip_prefix('-'))
+                .is_some_and(|time| time.parse::<u64>().is_ok()),
             own => own == kind && workload.name() == name,
         };
         of_it && reference["uid"] != workload.uid()

@@ -477,6 +477,35 @@ fn a_workload_that_changes_or_goes_takes_its_pods_along() {
 }
 
 #[test]
+fn a_cron_job_stands_for_the_pods_of_its_jobs() {
+    let cron = |app: &str| {
+        format!(
+            "{{apiVersion: batch/v1, kind: CronJob, metadata: {{namespace: shop, name: nightly}}, \
+             spec: {{schedule: '0 3 * * *', jobTemplate: {{spec: {{parallelism: 2, template: \
+             {{metadata: {{labels: {{app: {app}}}}}, spec: {{restartPolicy: Never, containers: \
+             [{{name: c, image: i}}]}}}}}}}}}}}}"
+        )
+    };
+    let [friendly, strange] = [cron("api"), cron("web")];
+    let steps = format!(
+        "steps:\n- apply: [{friendly}]\n  expect:\n\
+         \x20 - {{from: [shop/nightly-0, shop/nightly-1], to: shop/db, port: sql, allow: true}}\n\
+         - apply: [{strange}]\n  expect:\n\
+         \x20 - {{from: shop/nightly-0, to: shop/db, port: sql, allow: false}}\n"
+    );
+    assert_eq!(passes(&steps).flows, 3);
+    // As a cluster prints them: the pod is a Job's, which is the CronJob's.
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: nightly-29391-x, \
+               labels: {app: api}, ownerReferences: [{apiVersion: batch/v1, kind: Job, name: \
+               nightly-29391, uid: '7'}]}, spec: {containers: [{name: c, image: i}]}}";
+    let gone = judged(&format!(
+        "steps:\n- apply: [{friendly}, {pod}]\n  expect:\n\
+         \x20 - {{from: shop/nightly-0, to: shop/db, port: sql, allow: true}}\n"
+    ));
+    assert!(matches!(gone.verdict, Verdict::Broken { .. }), "{gone:#?}");
+}
+
+#[test]
 fn a_workload_whose_pods_stand_beside_it_makes_none() {
     let pod = "{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: jobs-5d4f-x, labels: \
                {run: jobs, app: api}, ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, \
