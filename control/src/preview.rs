@@ -1,8 +1,8 @@
 //! What a change of objects would open and close between the pods that are there before and after
 //! it (`--dry-run=server`).
 //!
-//! Two tables with the same slots are compared, for the endpoints whose decisions may differ, pair
-//! by pair. Between the edges of the port ranges that any rule speaks of no decision changes, so
+//! Two tables with the same slots are compared, or what one enforces with what it would if policies
+//! in audit mode were enforced, for the endpoints whose decisions may differ, pair by pair. Between the edges of the port ranges that any rule speaks of no decision changes, so
 //! one question a stretch is enough for all ports. Addresses that no pod has are asked for by
 //! example: one for every prefix that rules speak of, and one that none of them holds.
 
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 
-use dataplane::policy::{EndpointSlot, Peer, PolicyTable};
+use dataplane::policy::{EndpointSlot, Peer, PolicyTable, Spoken};
 use dataplane::{Address, Direction, Protocol};
 use ipnet::IpNet;
 
@@ -36,12 +36,58 @@ pub struct Party {
     pub slot: Option<EndpointSlot>,
 }
 
+/// A table's policies.
+#[derive(Clone, Copy)]
+pub struct Side<'a> {
+    table: &'a PolicyTable,
+    audited: bool,
+}
+
+impl<'a> Side<'a> {
+    /// Those that are enforced.
+    pub const fn enforced(table: &'a PolicyTable) -> Side<'a> {
+        let audited = false;
+        Side { table, audited }
+    }
+
+    /// With those in audit mode.
+    pub const fn audited(table: &'a PolicyTable) -> Side<'a> {
+        let audited = true;
+        Side { table, audited }
+    }
+
+    fn spoken_of(&self, slot: EndpointSlot, direction: Direction) -> Spoken {
+        match self.audited {
+            true => self.table.audit_spoken_of(slot, direction),
+            false => self.table.spoken_of(slot, direction),
+        }
+    }
+
+    fn accepts(
+        &self,
+        slot: EndpointSlot,
+        direction: Direction,
+        peer: &Peer,
+        protocol: Protocol,
+        port: Option<u16>,
+    ) -> bool {
+        let audit = self
+            .audited
+            .then(|| self.table.audit(slot, direction, peer, protocol, port));
+        // Where nothing is audited, what is enforced stays.
+        let decision = audit
+            .flatten()
+            .unwrap_or_else(|| self.table.decide(slot, direction, peer, protocol, port));
+        decision.verdict.accept
+    }
+}
+
 /// What is compared.
 pub struct Comparison<'a> {
     /// As it is.
-    pub before: &'a PolicyTable,
+    pub before: Side<'a>,
     /// As it would be.
-    pub after: &'a PolicyTable,
+    pub after: Side<'a>,
     /// The endpoints whose decisions may differ.
     pub touched: &'a BTreeSet<EndpointSlot>,
     /// The pods that are there before and after.
@@ -104,9 +150,9 @@ impl Comparison<'_> {
             return Vec::new();
         };
         let mut prefixes: BTreeSet<IpNet> = BTreeSet::new();
-        for table in [self.before, self.after] {
+        for side in [self.before, self.after] {
             for direction in [Direction::Egress, Direction::Ingress] {
-                prefixes.extend(table.spoken_of(slot, direction).prefixes);
+                prefixes.extend(side.spoken_of(slot, direction).prefixes);
             }
         }
         let is_pod = |address: &IpAddr| taken.contains(address);
@@ -185,7 +231,7 @@ impl Comparing<'_> {
             self.decisions += stretches.len();
             let ends = (source, destination);
             let [before, after] = [self.comparison.before, self.comparison.after]
-                .map(|table| Decider::new(table, from, to, ends));
+                .map(|side| Decider::new(side, from, to, ends));
             for stretch in &stretches {
                 match (before.accepts(stretch), after.accepts(stretch)) {
                     (false, true) => opened.insert(*stretch),
@@ -230,8 +276,8 @@ impl Comparing<'_> {
         if let Some(known) = self.cuts.get(&(slot, direction)) {
             return known.clone();
         }
-        let tables = [self.comparison.before, self.comparison.after];
-        let spoken = tables.map(|table| table.spoken_of(slot, direction).ports);
+        let sides = [self.comparison.before, self.comparison.after];
+        let spoken = sides.map(|side| side.spoken_of(slot, direction).ports);
         let edges = spoken.into_iter().flatten().flat_map(|range| {
             let behind = range.last.checked_add(1);
             let behind = behind.map(|port| (range.protocol, port));
@@ -249,9 +295,9 @@ impl Comparing<'_> {
     }
 }
 
-/// What one table says of a pair of addresses.
+/// What one side says of a pair of addresses.
 struct Decider<'a> {
-    table: &'a PolicyTable,
+    side: Side<'a>,
     v4: bool,
     /// The endpoints that have a say, with their peers.
     says: [Option<(EndpointSlot, Direction, Peer)>; 2],
@@ -259,17 +305,17 @@ struct Decider<'a> {
 
 impl<'a> Decider<'a> {
     fn new(
-        table: &'a PolicyTable,
+        side: Side<'a>,
         from: &Party,
         to: &Party,
         (source, destination): (IpAddr, IpAddr),
     ) -> Decider<'a> {
         let say = |party: &Party, direction, peer: IpAddr| {
             let slot = party.slot?;
-            Some((slot, direction, table.peer(Address::from(peer))))
+            Some((slot, direction, side.table.peer(Address::from(peer))))
         };
         Decider {
-            table,
+            side,
             v4: source.is_ipv4(),
             says: [
                 say(from, Direction::Egress, destination),
@@ -285,8 +331,7 @@ impl<'a> Decider<'a> {
             (None, ..) => (Protocol::ICMPV6, None),
         };
         self.says.iter().flatten().all(|(slot, direction, peer)| {
-            let decision = self.table.decide(*slot, *direction, peer, protocol, port);
-            decision.verdict.accept
+            self.side.accepts(*slot, *direction, peer, protocol, port)
         })
     }
 }

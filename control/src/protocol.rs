@@ -375,6 +375,28 @@ pub struct Preview {
     pub cut_connections: u64,
     /// Connections that were not looked at, because there are too many.
     pub connections_left_out: u64,
+    /// Of policies that the change puts into audit mode, or changes there: all of the above is
+    /// without them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audited: Option<AuditPreview>,
+}
+
+/// What would be if the policies in audit mode were enforced, those too that the change leaves alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditPreview {
+    /// The policies that the change is about, `networkpolicy.networking.k8s.io/deny`.
+    pub policies: Vec<String>,
+    /// What they would let pass, as [`Preview::opens`].
+    pub opens: Vec<PreviewGroup>,
+    /// As [`Preview::opened_pairs`].
+    pub opened_pairs: u64,
+    /// What they would not.
+    pub closes: Vec<PreviewGroup>,
+    /// As [`Preview::opened_pairs`].
+    pub closed_pairs: u64,
+    /// Pairs that were not compared, because there are too many.
+    pub pairs_left_out: u64,
 }
 
 /// Pairs that have the same in common: each of `from` to each of `to`.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::protocol::{Preview, PreviewGroup};
+use crate::protocol::{AuditPreview, Preview, PreviewGroup};
 
 /// Lines of what opens, of what closes and of what is cut, each.
 const LINES: usize = 20;
@@ -44,7 +44,32 @@ pub fn text(preview: &Preview) -> String {
             preview.connections_left_out
         );
     }
+    if let Some(audited) = &preview.audited {
+        audit(&mut text, audited);
+    }
     text
+}
+
+/// What is only audited.
+fn audit(text: &mut String, audited: &AuditPreview) {
+    let _ = writeln!(
+        text,
+        "in audit mode, which changes nothing: {}",
+        names(&audited.policies, 0)
+    );
+    let (opened, closed) = (audited.opened_pairs, audited.closed_pairs);
+    side(text, "enforced, it would open", &audited.opens, opened);
+    side(text, "enforced, it would close", &audited.closes, closed);
+    if opened + closed + audited.pairs_left_out == 0 {
+        text.push_str("enforced, it would open and close nothing between the present pods\n");
+    }
+    if audited.pairs_left_out > 0 {
+        let _ = writeln!(
+            text,
+            "{} pairs of pods were not compared for that: too many",
+            audited.pairs_left_out
+        );
+    }
 }
 
 fn side(text: &mut String, verb: &str, groups: &[PreviewGroup], pairs: u64) {
@@ -127,6 +152,42 @@ mod tests {
         );
         assert_eq!(lines[44], "  and 80 more");
         assert_eq!(lines.len(), 45);
+    }
+
+    #[test]
+    fn what_is_audited_is_told_apart_and_said_to_change_nothing() {
+        let group = PreviewGroup {
+            from: vec!["a/x".into()],
+            to: vec!["a/y".into()],
+            ports: "TCP 80".into(),
+            pairs: 1,
+            ..PreviewGroup::default()
+        };
+        let audited = AuditPreview {
+            policies: vec!["networkpolicy.networking.k8s.io/d".into()],
+            closes: vec![group],
+            closed_pairs: 1,
+            ..AuditPreview::default()
+        };
+        let mut preview = Preview {
+            audited: Some(audited),
+            ..Preview::default()
+        };
+        let head = "opens and closes nothing between the present pods\n\
+                    in audit mode, which changes nothing: networkpolicy.networking.k8s.io/d\n";
+        assert_eq!(
+            text(&preview),
+            format!("{head}enforced, it would close:\n  a/x -> a/y: TCP 80\n")
+        );
+        let policies = vec!["networkpolicy.networking.k8s.io/d".into()];
+        preview.audited = Some(AuditPreview {
+            policies,
+            ..AuditPreview::default()
+        });
+        assert_eq!(
+            text(&preview),
+            format!("{head}enforced, it would open and close nothing between the present pods\n")
+        );
     }
 
     #[test]

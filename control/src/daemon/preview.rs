@@ -13,10 +13,11 @@ use k8s_openapi::api::core::v1::Pod;
 use super::plane::Plane;
 use super::server::refused;
 use super::state::Daemon;
-use crate::cluster::{Cluster, Event};
+use crate::cluster::{Cluster, Event, EventKind};
 use crate::lower::{self, Change, LocalEndpoint};
-use crate::preview::{Comparison, Party};
-use crate::protocol::{ErrorObject, Preview, PreviewCut, Reason};
+use crate::objects::Key;
+use crate::preview::{Comparison, Party, Side};
+use crate::protocol::{AuditPreview, ErrorObject, Preview, PreviewCut, Reason};
 use crate::trace::View;
 
 /// The most connections that a preview names.
@@ -40,7 +41,10 @@ impl<P: Plane> Daemon<P> {
         let generation = Generation(self.live.generation.saturating_add(1));
         let preview = self.draw(generation, &touched).map(|snapshot| {
             let touched = touched.endpoints.into_iter().collect();
-            let mut preview = self.compare(candidate, &touched, &snapshot);
+            let after = Side::enforced(snapshot.policy());
+            let before = Side::enforced(&self.table);
+            let mut preview = self.compare(candidate, &touched, before, after);
+            preview.audited = self.audited(candidate, events, &touched, &snapshot);
             self.find_cuts(&snapshot, &mut preview);
             preview
         });
@@ -48,11 +52,44 @@ impl<P: Plane> Daemon<P> {
         preview
     }
 
+    /// What the policies in audit mode would do; none if the change is about none of them.
+    fn audited(
+        &self,
+        candidate: &Cluster,
+        events: &[Event],
+        touched: &BTreeSet<EndpointSlot>,
+        snapshot: &Snapshot,
+    ) -> Option<AuditPreview> {
+        let stays = events.iter().filter(|e| e.kind != EventKind::Deleted);
+        let keys = stays.map(|event| event.object.key());
+        let audited = keys.filter(|key| self.policies.rules_of(key).is_some_and(|r| r.audit));
+        let policies: Vec<String> = audited.map(Key::display).collect();
+        if policies.is_empty() {
+            return None;
+        }
+        let enforced = Side::enforced(snapshot.policy());
+        let would = self.compare(
+            candidate,
+            touched,
+            enforced,
+            Side::audited(snapshot.policy()),
+        );
+        Some(AuditPreview {
+            policies,
+            opens: would.opens,
+            opened_pairs: would.opened_pairs,
+            closes: would.closes,
+            closed_pairs: would.closed_pairs,
+            pairs_left_out: would.pairs_left_out,
+        })
+    }
+
     fn compare(
         &self,
         candidate: &Cluster,
         touched: &BTreeSet<EndpointSlot>,
-        snapshot: &Snapshot,
+        before: Side<'_>,
+        after: Side<'_>,
     ) -> Preview {
         if touched.is_empty() {
             return Preview::default();
@@ -88,8 +125,8 @@ impl<P: Plane> Daemon<P> {
             }
         }
         let comparison = Comparison {
-            before: &self.table,
-            after: snapshot.policy(),
+            before,
+            after,
             touched,
             pods: &pods,
         };

@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 
 use control::objects::decode_documents;
 use control::offline::{Offline, put_all};
-use control::preview::{Comparison, Party};
+use control::preview::{Comparison, Party, Side};
 use control::protocol::{Preview, PreviewGroup};
 use dataplane::policy::EndpointSlot;
+use serde_json::{Value, json};
+
+use crate::store::{Scene, deny, pod};
 
 const PODS: [&str; 3] = ["db", "api", "web"];
 
@@ -51,8 +54,8 @@ fn preview(policies: &str, change: &str) -> Preview {
         .collect();
     let touched: BTreeSet<EndpointSlot> = before.slots.iter().copied().collect();
     let comparison = Comparison {
-        before: before.table,
-        after: after.table,
+        before: Side::enforced(before.table),
+        after: Side::enforced(after.table),
         touched: &touched,
         pods: &pods,
     };
@@ -161,4 +164,48 @@ fn a_label_moves_a_pod() {
     let preview = preview(&rule, relabelled);
     assert_eq!(lines(&preview.opens), ["x/web -> x/db: everything"]);
     assert_eq!(lines(&preview.closes), [""; 0]);
+}
+
+#[test]
+fn a_policy_in_audit_mode_changes_nothing_and_says_what_it_would() {
+    let mut scene = Scene::new("audit-preview");
+    let [mut a, mut b] = [pod("a"), pod("b")];
+    for (pod, address) in [(&mut a, "10.0.0.2"), (&mut b, "10.0.0.3")] {
+        pod["status"] = json!({"phase": "Running", "podIPs": [{"ip": address}]});
+    }
+    scene.must("apply", json!({"objects": [a, b]}));
+    let found = scene.must("get", json!({"resource": "pods", "name": "b"}));
+    let uid = found["items"][0]["metadata"]["uid"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    scene.add("b", &uid, "10.0.0.3").unwrap();
+    let try_out = |scene: &mut Scene, policy: &Value| {
+        scene.must("apply", json!({"objects": [policy], "dryRun": true}))["preview"].clone()
+    };
+    let enforced = deny("d");
+    let mut audited = deny("d");
+    audited["metadata"]["annotations"] = json!({"weir.dev/mode": "audit"});
+    let preview = try_out(&mut scene, &enforced);
+    assert!(preview["closedPairs"].as_u64().unwrap() > 0, "{preview}");
+    assert_eq!(preview.get("audited"), None);
+    let would = try_out(&mut scene, &audited);
+    assert_eq!(
+        (&would["closedPairs"], &would["openedPairs"]),
+        (&json!(0), &json!(0)),
+        "{would}"
+    );
+    let told = &would["audited"];
+    assert_eq!(
+        told["policies"],
+        json!(["networkpolicy.networking.k8s.io/d"])
+    );
+    assert_eq!(told["closes"], preview["closes"]);
+    assert_eq!(told["closedPairs"], preview["closedPairs"]);
+    assert_eq!(told["openedPairs"], 0);
+    // One that is enforced is taken back to audit: that opens, and says what it would close.
+    scene.must("apply", json!({"objects": [enforced]}));
+    let back = try_out(&mut scene, &audited);
+    assert_eq!(back["opens"], preview["closes"], "{back}");
+    assert_eq!(back["audited"]["closes"], preview["closes"], "{back}");
 }

@@ -3,6 +3,7 @@
 
 use ipnet::IpNet;
 
+use super::chain::CompiledChain;
 use super::ir::{Peers, PortRange, Ports};
 use super::{EndpointSlot, PolicyTable};
 use crate::Direction;
@@ -23,23 +24,35 @@ impl PolicyTable {
     ///
     /// Allocates, and walks all rules: for people, not for packets.
     pub fn spoken_of(&self, slot: EndpointSlot, direction: Direction) -> Spoken {
-        let mut spoken = Spoken::default();
         let chain = self.chain(slot, direction);
-        for rule in chain.into_iter().flat_map(|chain| &chain.source.rules) {
-            if let Ports::List(ranges) = &rule.ports {
-                spoken.ports.extend_from_slice(ranges);
-            }
-            if let Peers::Of { blocks, .. } = &rule.peers {
-                for block in blocks.iter() {
-                    spoken.prefixes.push(block.prefix);
-                    spoken.prefixes.extend(&block.except);
-                }
+        chain.map(spoken).unwrap_or_default()
+    }
+
+    /// The same of the rules that there would be if policies in audit mode were enforced; nothing
+    /// where that cannot differ.
+    pub fn audit_spoken_of(&self, slot: EndpointSlot, direction: Direction) -> Spoken {
+        let chains = self.slot(slot).and_then(|chains| chains.audit.as_ref());
+        let chain = chains.map(|chains| &*chains[direction as usize]);
+        chain.map(spoken).unwrap_or_default()
+    }
+}
+
+fn spoken(chain: &CompiledChain) -> Spoken {
+    let mut spoken = Spoken::default();
+    for rule in &chain.source.rules {
+        if let Ports::List(ranges) = &rule.ports {
+            spoken.ports.extend_from_slice(ranges);
+        }
+        if let Peers::Of { blocks, .. } = &rule.peers {
+            for block in blocks.iter() {
+                spoken.prefixes.push(block.prefix);
+                spoken.prefixes.extend(&block.except);
             }
         }
-        spoken.ports.sort_unstable();
-        spoken.ports.dedup();
-        spoken.prefixes.sort_unstable();
-        spoken.prefixes.dedup();
-        spoken
     }
+    spoken.ports.sort_unstable();
+    spoken.ports.dedup();
+    spoken.prefixes.sort_unstable();
+    spoken.prefixes.dedup();
+    spoken
 }

@@ -209,7 +209,7 @@ impl PolicyTable {
     }
 
     #[inline]
-    fn slot(&self, slot: EndpointSlot) -> Option<&SlotChains> {
+    pub(super) fn slot(&self, slot: EndpointSlot) -> Option<&SlotChains> {
         self.slots.get(slot.0.into())?.as_ref()
     }
 }
