@@ -2,10 +2,11 @@
 //!
 //! `mutations.toml` lists them: a file, the text that stands there once, and what it is replaced
 //! by. Without being asked, this test only holds the list to the code: every text still stands
-//! where it is said to, once. `WEIR_MUTATIONS=all` (or a part of a name) plants them one by one in a
-//! copy of the sources under `target/mutations` and runs the tests until one fails; a mistake that
-//! passes all of them has survived, and fails this test. The tests have to pass without a mistake
-//! first, or what they say of one would mean nothing; and what does not build is no mistake.
+//! where it is said to, once. `WEIR_MUTATIONS=all` (or parts of names, between commas) plants them
+//! one by one in a copy of the sources under `target/mutations` and runs the tests until one fails;
+//! a mistake that passes all of them has survived, and fails this test. The tests have to pass
+//! without a mistake first, or what they say of one would mean nothing; and what does not build is
+//! no mistake.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -110,7 +111,7 @@ fn check(root: &Path, mutations: &[Mutation]) -> Vec<String> {
     wrong
 }
 
-/// Plants those whose name holds `wanted`, or all.
+/// Plants those whose name holds one of the parts in `wanted`, between commas, or all.
 fn plant(root: &Path, mutations: &[Mutation], wanted: &str) -> ExitCode {
     let folder = root.join("target/mutations");
     let tree = folder.join("tree");
@@ -118,7 +119,8 @@ fn plant(root: &Path, mutations: &[Mutation], wanted: &str) -> ExitCode {
         println!("the sources cannot be copied: {error}");
         return ExitCode::FAILURE;
     }
-    let picked = |mutation: &&Mutation| wanted == "all" || mutation.name.contains(wanted);
+    let named = |mutation: &Mutation| wanted.split(',').any(|part| mutation.name.contains(part));
+    let picked = |mutation: &&Mutation| wanted == "all" || named(mutation);
     if let Err(error) = check_unharmed(&tree, &folder.join("build"), mutations) {
         println!("without a mistake: {error}");
         return ExitCode::FAILURE;
