@@ -473,7 +473,7 @@ mod tests {
     #[test]
     fn every_measurement_measures_what_it_says() {
         for ipv6 in [false, true] {
-            for (policies, rows) in [(20, 11), (0, 10)] {
+            for (policies, rows) in [(20, 13), (0, 11)] {
                 let report = run(&small(policies, ipv6)).unwrap();
                 // Where DPDK is there, its rows come on top.
                 let beside = report.results["besideRteHash"]["theirs"]
