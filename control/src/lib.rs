@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod daemon;
 pub mod defaults;
 pub mod denial_log;
+pub mod family;
 pub mod flow;
 pub mod journal;
 pub mod lab_protocol;

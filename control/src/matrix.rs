@@ -10,6 +10,7 @@ use dataplane::{Direction, Protocol, Verdict};
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
+use crate::family::Family;
 use crate::lower;
 use crate::protocol::MatrixParams;
 use crate::trace::{End, TraceError, View, families, protocol, resolve_port};
@@ -31,8 +32,10 @@ pub struct Entry {
     pub port: Option<u16>,
     /// The container port's name.
     pub port_name: Option<String>,
-    /// `allow` or `deny`.
+    /// `allow` or `deny`. Where both ends have both families, `allow` means both.
     pub verdict: Cow<'static, str>,
+    /// Of `deny`, the family that is allowed all the same.
+    pub allowed_family: Option<Family>,
     /// The decision in a line.
     pub reason: String,
 }
@@ -75,7 +78,14 @@ pub struct Plan<'a> {
 /// A cell's verdict, and the decision in a line.
 struct Cell {
     accept: bool,
+    allowed_family: Option<Family>,
     reason: String,
+}
+
+impl Cell {
+    const fn mark(&self) -> Mark {
+        Mark::of(self.accept, self.allowed_family)
+    }
 }
 
 impl<'a> View<'a> {
@@ -228,25 +238,18 @@ impl<'a> View<'a> {
 
 impl Plan<'_> {
     fn cell(&self, from: &End, column: &Column) -> Cell {
-        let mut cell = Cell {
-            accept: false,
-            reason: "no common address family".to_owned(),
-        };
-        for (source, destination) in families(from, &column.end) {
+        let judged = families(from, &column.end).into_iter().map(|pair| {
+            let (source, destination) = pair;
             let protocol = match (column.protocol, destination.is_ipv6()) {
                 (Protocol::ICMP, true) => Protocol::ICMPV6,
                 (other, _) => other,
             };
-            let pair = (source, destination);
             let verdicts = self
                 .view
                 .verdicts(from, &column.end, pair, protocol, column.port);
-            cell = self.decided(pair, verdicts);
-            if !cell.accept {
-                break;
-            }
-        }
-        cell
+            (Family::of(source), self.decided(pair, verdicts))
+        });
+        of_both(judged.collect())
     }
 
     fn decided(&self, (source, destination): (IpAddr, IpAddr), by: [Option<Verdict>; 2]) -> Cell {
@@ -259,6 +262,7 @@ impl Plan<'_> {
             if !verdict.accept {
                 return Cell {
                     accept: false,
+                    allowed_family: None,
                     reason,
                 };
             }
@@ -271,6 +275,7 @@ impl Plan<'_> {
         };
         Cell {
             accept: true,
+            allowed_family: None,
             reason,
         }
     }
@@ -284,6 +289,7 @@ impl Plan<'_> {
             port: column.port,
             port_name: column.port_name.clone(),
             verdict: verdict(cell.accept).into(),
+            allowed_family: cell.allowed_family,
             reason: cell.reason,
         }
     }
@@ -294,14 +300,16 @@ impl Plan<'_> {
         let first = rows.max().unwrap_or(0).max(4);
         let titles: Vec<String> = self.columns.iter().map(Column::title).collect();
         write_header(out, first, &titles)?;
+        let mut is_apart = false;
         for row in &self.rows {
             let cells = self.columns.iter().map(|column| {
-                let accept = self.cell(row, column).accept;
-                Some(accept)
+                let mark = self.cell(row, column).mark();
+                is_apart |= matches!(mark, Mark::Only(_));
+                Some(mark)
             });
             write_row(out, (first, &row.name), &titles, cells)?;
         }
-        Ok(())
+        write_legend(out, is_apart)
     }
 
     /// As JSON, entry by entry, indented as everything else is.
@@ -332,13 +340,17 @@ fn write_entry(out: &mut dyn Write, entry: &Entry) -> io::Result<()> {
     let port = entry
         .port
         .map_or("null".to_owned(), |port| port.to_string());
+    let allowed_family = match entry.allowed_family {
+        Some(family) => text(family.name())?,
+        None => "null".to_owned(),
+    };
     let port_name = match &entry.port_name {
         Some(name) => text(name)?,
         None => "null".to_owned(),
     };
     write!(
         out,
-        "    {{\n        \"from\": {},\n        \"port\": {port},\n        \"portName\": \
+        "    {{\n        \"allowedFamily\": {allowed_family},\n        \"from\": {},\n        \"port\": {port},\n        \"portName\": \
          {port_name},\n        \"protocol\": {},\n        \"reason\": {},\n        \"to\": \
          {},\n        \"verdict\": {}\n    }}",
         text(&entry.from)?,
@@ -357,20 +369,75 @@ fn write_header(out: &mut dyn Write, first: usize, titles: &[String]) -> io::Res
     out.write_all(b"\n")
 }
 
+/// What the marks mean that do not speak for themselves, if there are any.
+fn write_legend(out: &mut dyn Write, is_apart: bool) -> io::Result<()> {
+    match is_apart {
+        true => out.write_all(b"4, 6: over IPv4 or IPv6 alone\n"),
+        false => Ok(()),
+    }
+}
+
+/// What the families' cells make of a pair: what is denied says why.
+fn of_both(mut cells: Vec<(Family, Cell)>) -> Cell {
+    let denied = cells.iter().position(|(_, cell)| !cell.accept);
+    let allowed = cells.iter().find(|(_, cell)| cell.accept);
+    let allowed_family = allowed.map(|(family, _)| *family);
+    let telling = match denied {
+        Some(place) => Some(cells.swap_remove(place)),
+        None => cells.pop(),
+    };
+    match telling {
+        Some((family, cell)) if denied.is_some() && allowed_family.is_some() => Cell {
+            accept: false,
+            allowed_family,
+            reason: format!("{}: {}", family.name(), cell.reason),
+        },
+        Some((_, cell)) => cell,
+        None => Cell {
+            accept: false,
+            allowed_family: None,
+            reason: "no common address family".to_owned(),
+        },
+    }
+}
+
+/// What a table has for a person.
+#[derive(Clone, Copy)]
+enum Mark {
+    Passes,
+    Only(Family),
+    Dropped,
+}
+
+impl Mark {
+    const fn of(accept: bool, allowed_family: Option<Family>) -> Mark {
+        match allowed_family {
+            _ if accept => Mark::Passes,
+            Some(family) => Mark::Only(family),
+            None => Mark::Dropped,
+        }
+    }
+
+    const fn text(self) -> &'static str {
+        match self {
+            Mark::Passes => ".",
+            Mark::Only(Family::V4) => "4",
+            Mark::Only(Family::V6) => "6",
+            Mark::Dropped => "X",
+        }
+    }
+}
+
 /// One row of a table; none of a cell that there is not.
 fn write_row(
     out: &mut dyn Write,
     (first, name): (usize, &str),
     titles: &[String],
-    cells: impl Iterator<Item = Option<bool>>,
+    cells: impl Iterator<Item = Option<Mark>>,
 ) -> io::Result<()> {
     let mut line = format!("{name:<first$}");
     for (title, cell) in titles.iter().zip(cells) {
-        let mark = match cell {
-            Some(true) => ".",
-            Some(false) => "X",
-            None => " ",
-        };
+        let mark = cell.map_or(" ", Mark::text);
         let width = title.len();
         line.push_str(&format!("   {mark:<width$}"));
     }
@@ -388,7 +455,8 @@ fn split_port(text: &str) -> (Option<&str>, Option<&str>) {
 }
 
 impl Matrix {
-    /// For a person: one row a sender, one column a receiver's port; `.` passes, `X` does not.
+    /// For a person: one row a sender, one column a receiver's port; `.` passes, `X` does not,
+    /// `4` or `6` passes over that family alone.
     pub fn text(&self) -> String {
         let title = |entry: &Entry| match entry.port {
             Some(port) => format!("{}:{port}/{}", entry.to, entry.protocol),
@@ -396,7 +464,7 @@ impl Matrix {
         };
         let mut titles: Vec<String> = Vec::new();
         let mut column_of: HashMap<String, usize> = HashMap::new();
-        let mut rows: Vec<(&str, HashMap<usize, bool>)> = Vec::new();
+        let mut rows: Vec<(&str, HashMap<usize, Mark>)> = Vec::new();
         let mut row_of: HashMap<&str, usize> = HashMap::new();
         for entry in &self.entries {
             let title = title(entry);
@@ -409,17 +477,21 @@ impl Matrix {
                 rows.len() - 1
             });
             let cells = &mut rows[row].1;
-            cells.entry(column).or_insert(entry.verdict == "allow");
+            let mark = Mark::of(entry.verdict == "allow", entry.allowed_family);
+            cells.entry(column).or_insert(mark);
         }
         let first = rows.iter().map(|(name, _)| name.len());
         let first = first.max().unwrap_or(0).max(4);
         let mut text = Vec::new();
         // Writing into memory cannot fail.
         let _ = write_header(&mut text, first, &titles);
+        let mut marks = rows.iter().flat_map(|(_, cells)| cells.values());
+        let is_apart = marks.any(|mark| matches!(mark, Mark::Only(_)));
         for (name, cells) in &rows {
             let cells = (0..titles.len()).map(|column| cells.get(&column).copied());
             let _ = write_row(&mut text, (first, name), &titles, cells);
         }
+        let _ = write_legend(&mut text, is_apart);
         String::from_utf8_lossy(&text).into_owned()
     }
 }

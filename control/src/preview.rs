@@ -2,9 +2,10 @@
 //! it (`--dry-run=server`).
 //!
 //! Two tables with the same slots are compared, or what one enforces with what it would if policies
-//! in audit mode were enforced, for the endpoints whose decisions may differ, pair by pair. Between the edges of the port ranges that any rule speaks of no decision changes, so
-//! one question a stretch is enough for all ports. Addresses that no pod has are asked for by
-//! example: one for every prefix that rules speak of, and one that none of them holds.
+//! in audit mode were enforced, for the endpoints whose decisions may differ, pair by pair, and each
+//! address family on its own. Between the edges of the port ranges that any rule speaks of no decision
+//! changes, so one question a stretch is enough for all ports. Addresses that no pod has are asked for
+//! by example: one for every prefix that rules speak of, and one that none of them holds.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,6 +15,7 @@ use dataplane::policy::{EndpointSlot, Peer, PolicyTable, Spoken};
 use dataplane::{Address, Direction, Protocol};
 use ipnet::IpNet;
 
+use crate::family::Family;
 use crate::protocol::{Preview, PreviewGroup};
 
 /// The most decisions that one comparison makes; what is left then is counted, not compared.
@@ -217,8 +219,7 @@ struct Comparing<'a> {
 impl Comparing<'_> {
     fn pair(&mut self, from: &Party, to: &Party) {
         let stretches = self.stretches(from, to);
-        let mut opened: BTreeSet<Stretch> = BTreeSet::new();
-        let mut closed: BTreeSet<Stretch> = BTreeSet::new();
+        let mut changes = Vec::new();
         for v4 in [true, false] {
             let of = |party: &Party| party.addresses.iter().copied().find(|a| a.is_ipv4() == v4);
             let (Some(source), Some(destination)) = (of(from), of(to)) else {
@@ -232,6 +233,8 @@ impl Comparing<'_> {
             let ends = (source, destination);
             let [before, after] = [self.comparison.before, self.comparison.after]
                 .map(|side| Decider::new(side, from, to, ends));
+            let mut opened: BTreeSet<Stretch> = BTreeSet::new();
+            let mut closed: BTreeSet<Stretch> = BTreeSet::new();
             for stretch in &stretches {
                 match (before.accepts(stretch), after.accepts(stretch)) {
                     (false, true) => opened.insert(*stretch),
@@ -239,12 +242,26 @@ impl Comparing<'_> {
                     _ => false,
                 };
             }
+            changes.push((Family::of(source), [opened, closed]));
         }
-        if !opened.is_empty() {
-            self.opens.add(from, to, in_words(&stretches, &opened));
-        }
-        if !closed.is_empty() {
-            self.closes.add(from, to, in_words(&stretches, &closed));
+        for (i, grouping) in [&mut self.opens, &mut self.closes].into_iter().enumerate() {
+            let changed: Vec<_> = changes
+                .iter()
+                .map(|(family, of)| (family, &of[i]))
+                .collect();
+            let alike = changed.windows(2).all(|pair| pair[0].1 == pair[1].1);
+            let told = if alike { 1 } else { changed.len() };
+            grouping.pairs += u64::from(changed.iter().any(|(_, of)| !of.is_empty()));
+            for (family, changed) in changed.into_iter().take(told) {
+                if changed.is_empty() {
+                    continue;
+                }
+                let mut ports = in_words(&stretches, changed);
+                if !alike {
+                    ports = format!("{ports} (over {})", family.name());
+                }
+                grouping.add(from, to, ports);
+            }
         }
     }
 
@@ -378,7 +395,6 @@ struct Grouping {
 
 impl Grouping {
     fn add(&mut self, from: &Party, to: &Party, ports: String) {
-        self.pairs += 1;
         let place = self.senders.entry((ports, to.name.clone())).or_default();
         place.insert(from.name.clone());
     }

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use dataplane::Protocol;
 use thiserror::Error;
 
-use super::model::{End, Expect, Family, Port, Transport};
+use super::model::{End, Expect, Port, Transport};
+use crate::family::Family;
 use crate::trace::{self, TraceError, View, families, resolve_port};
 
 /// The most connections that the lines of one step may speak of.

@@ -10,10 +10,11 @@ use thiserror::Error;
 use super::decode::{Fields, Node, Place};
 use super::lines::Lines;
 use super::model::{
-    API_VERSION, End, Expect, Family, KIND, Manifests, PolicyTest, Port, Reference, Relabel, Skip,
-    Step, Transport,
+    API_VERSION, End, Expect, KIND, Manifests, PolicyTest, Port, Reference, Relabel, Skip, Step,
+    Transport,
 };
 use crate::cli::files;
+use crate::family::Family;
 use crate::objects::{
     DecodeOptions, Decoded, FieldValidation, Object, UnknownKinds, decode_documents_with,
     decode_value, yaml,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+use crate::family::Family;
 use crate::objects::{DecodeOptions, Object};
 
 /// `apiVersion` of a test.
@@ -203,33 +204,6 @@ impl Transport {
             Transport::Udp => "UDP",
             Transport::Sctp => "SCTP",
             Transport::Icmp => "ICMP",
-        }
-    }
-}
-
-/// An address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// As Kubernetes writes it: `IPv4`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
-        }
-    }
-
-    /// The family of an address.
-    pub const fn of(address: IpAddr) -> Family {
-        match address {
-            IpAddr::V4(_) => Family::V4,
-            IpAddr::V6(_) => Family::V6,
         }
     }
 }

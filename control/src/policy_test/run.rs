@@ -6,8 +6,9 @@ use std::fmt;
 
 use super::flows::{Flow, Flows};
 use super::judge::{self, Specification};
-use super::model::{Expect, Family, PolicyTest, Step};
+use super::model::{Expect, PolicyTest, Step};
 use super::scene::{Scene, decode};
+use crate::family::Family;
 use crate::lower::{AUDIT, MODE};
 use crate::objects::Object;
 use crate::offline::Offline;

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::miss::Question;
 use super::{Audit, End, Step, Trace, View};
 use crate::cluster::Cluster;
+use crate::family::Family;
 use crate::lower::PolicyIds;
 use crate::objects::{Key, kinds};
 
@@ -34,6 +35,8 @@ impl View<'_> {
             to: to.name.clone(),
             protocol: String::new(),
             port,
+            family: Family::of(source),
+            other_family: None,
             steps: Vec::new(),
             audit: self.audits(from, to, (source, destination), protocol, port),
             reason: String::new(),

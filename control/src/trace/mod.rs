@@ -13,6 +13,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::cluster::Cluster;
+use crate::family::Family;
 use crate::lower::{LocalEndpoint, PolicyIds};
 use crate::protocol::TraceParams;
 
@@ -134,6 +135,10 @@ pub struct Trace {
     pub protocol: String,
     /// Destination port behind any Service.
     pub port: Option<u16>,
+    /// Of the addresses that were judged.
+    pub family: Family,
+    /// The verdict over the other family, where both ends have it.
+    pub other_family: Option<&'static str>,
     /// Every policy consulted, sender's first.
     pub steps: Vec<Step>,
     /// Where policies in audit mode would have decided otherwise.
@@ -173,15 +178,22 @@ impl View<'_> {
         if protocol.has_ports() && port.is_none() {
             return Err(TraceError::PortMissing(protocol_name));
         }
-        let (source, destination) = common_family(&from, &to)?;
+        let ends = common_family(&from, &to)?;
         let port = port.filter(|_| protocol.has_ports());
-        // Each family has its own number for ICMP.
-        let protocol = match (protocol, destination) {
-            (Protocol::ICMP, IpAddr::V6(_)) => Protocol::ICMPV6,
-            (other, _) => other,
+        let judge = |ends: (IpAddr, IpAddr)| {
+            // Each family has its own number for ICMP.
+            let protocol = match (protocol, ends.1) {
+                (Protocol::ICMP, IpAddr::V6(_)) => Protocol::ICMPV6,
+                (other, _) => other,
+            };
+            self.judge(&from, &to, ends, protocol, port)
         };
-        let mut trace = self.judge(&from, &to, (source, destination), protocol, port);
+        let mut trace = judge(ends);
         trace.protocol = protocol_name;
+        let other = families(&from, &to)
+            .into_iter()
+            .find(|other| *other != ends);
+        trace.other_family = other.map(|ends| judge(ends).verdict);
         Ok(trace)
     }
 }
@@ -224,6 +236,17 @@ impl Trace {
             let _ = writeln!(text, "  {:<8}{}", audit.direction, audit.reason);
         }
         let _ = writeln!(text, "  {}", self.reason);
+        if let Some(other) = self.other_family.filter(|other| *other != self.verdict) {
+            let [this, that] = match self.family {
+                Family::V4 => [Family::V4, Family::V6],
+                Family::V6 => [Family::V6, Family::V4],
+            };
+            let (this, that) = (this.name(), that.name());
+            let _ = writeln!(
+                text,
+                "  this is over {this}; over {that}: {other} (ask with an {that} address to see why)"
+            );
+        }
         text
     }
 }

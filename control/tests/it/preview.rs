@@ -25,6 +25,18 @@ fn pods() -> String {
     pods.collect()
 }
 
+/// Two pods with addresses of both families.
+const DUAL_STACK: &str = "
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: x, name: six, labels: {app: six}},
+ spec: {containers: [{name: c, image: i}]},
+ status: {phase: Running, podIP: 10.0.0.6, podIPs: [{ip: 10.0.0.6}, {ip: 'fd00::6'}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: x, name: eight, labels: {app: eight}},
+ spec: {containers: [{name: c, image: i}]},
+ status: {phase: Running, podIP: 10.0.0.8, podIPs: [{ip: 10.0.0.8}, {ip: 'fd00::8'}]}}
+";
+
 fn policy(name: &str, spec: &str) -> String {
     format!(
         "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
@@ -91,6 +103,37 @@ fn a_first_policy_closes_all_but_what_it_allows() {
         ]
     );
     assert_eq!((preview.closed_pairs, preview.opened_pairs), (3, 0));
+}
+
+/// Each family is told of where they do not change alike.
+#[test]
+fn what_stays_open_over_one_family_is_not_told_as_closed() {
+    let block = "{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{ipBlock: {cidr: \
+                 0.0.0.0/0}}], ports: [{port: 80}]}]}";
+    let before = DUAL_STACK.to_owned();
+    let told = preview(&before, &policy("db", block));
+    let lines = lines(&told.closes);
+    let of_six: Vec<&String> = lines.iter().filter(|line| line.contains("x/six")).collect();
+    assert_eq!(
+        of_six,
+        [
+            "0.0.0.0/0, x/api, x/eight, x/six, x/web -> x/db: TCP 1-79, 81-65535; UDP; SCTP; protocols without ports",
+        ]
+    );
+    let block = block.replace("app: db", "app: six");
+    let told = preview(&before, &policy("six", &block));
+    let lines = self::lines(&told.closes);
+    assert!(
+        lines.contains(
+            &"x/eight -> x/six: TCP 1-79, 81-65535; UDP; SCTP; protocols without ports (over IPv4)"
+                .to_owned()
+        ),
+        "{lines:?}"
+    );
+    assert!(
+        lines.contains(&"x/eight -> x/six: everything (over IPv6)".to_owned()),
+        "{lines:?}"
+    );
 }
 
 #[test]

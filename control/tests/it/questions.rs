@@ -198,6 +198,74 @@ fn a_matrix_reads_the_same_written_or_kept() {
     }
 }
 
+/// A rule for blocks of one family leaves the other as it is.
+#[test]
+fn families_that_are_judged_otherwise_are_told_apart() {
+    let pod = |name: &str, number: u8| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "a", "name": name},
+            "spec": {"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80}]}]},
+            "status": {"phase": "Running", "podIP": format!("10.0.0.{number}"), "podIPs": [
+                {"ip": format!("10.0.0.{number}")}, {"ip": format!("fd00::{number}")}]}
+        })
+    };
+    let matrix = |block: &str| {
+        let policy = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"namespace": "a", "name": "one-family"},
+            "spec": {"podSelector": {}, "policyTypes": ["Ingress"],
+                     "ingress": [{"from": [{"ipBlock": {"cidr": block}}]}]}
+        });
+        let items = [pod("x", 1), pod("y", 2), policy];
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+        let objects = decode_documents(&list.to_string(), "t.json").unwrap();
+        let offline = Offline::new(objects).unwrap();
+        let view = offline.view();
+        let matrix = view.matrix(&MatrixParams::default()).unwrap();
+        let mut text = Vec::new();
+        let plan = view.plan(&MatrixParams::default()).unwrap();
+        plan.write_text(&mut text).unwrap();
+        assert_eq!(String::from_utf8(text).unwrap(), matrix.text());
+        let value = serde_json::to_value(&matrix).unwrap();
+        schemas::holds("matrix.v1.schema.json", &value);
+        let ends = |to: &str| TraceParams {
+            from: "a/x".into(),
+            to: to.into(),
+            port: Some("80".into()),
+            ..TraceParams::default()
+        };
+        let trace = view.trace(&ends("a/y")).unwrap();
+        let over_v6 = view.trace(&ends("fd00::2")).unwrap();
+        (matrix, trace, over_v6)
+    };
+    let (only_v4, trace, over_v6) = matrix("10.0.0.0/8");
+    assert_eq!(
+        only_v4.text(),
+        "FROM   a/x:80/TCP   a/y:80/TCP\na/x    .            4\na/y    4            .\n\
+         4, 6: over IPv4 or IPv6 alone\n"
+    );
+    let value = serde_json::to_value(&only_v4.entries[1]).unwrap();
+    assert_eq!(
+        (&value["verdict"], &value["allowedFamily"]),
+        (&json!("deny"), &json!("IPv4"))
+    );
+    assert!(
+        only_v4.entries[1].reason.starts_with("IPv6: "),
+        "{}",
+        only_v4.entries[1].reason
+    );
+    assert_eq!((trace.verdict, trace.other_family), ("allow", Some("deny")));
+    let last = trace.text().lines().last().unwrap().to_owned();
+    assert_eq!(
+        last,
+        "  this is over IPv4; over IPv6: deny (ask with an IPv6 address to see why)"
+    );
+    assert_eq!((over_v6.verdict, over_v6.other_family), ("deny", None));
+    let (only_v6, trace, _) = matrix("fd00::/8");
+    assert!(only_v6.text().contains("a/x    .            6\n"));
+    assert_eq!((trace.verdict, trace.other_family), ("deny", Some("allow")));
+}
+
 #[test]
 fn a_matrix_in_memory_is_bounded() {
     let pods = (0..600).map(|pod| {

@@ -11,6 +11,7 @@ use crate::cli::files;
 use crate::cli::flags::{Flag, switch, value};
 use crate::cli::output::indented;
 use crate::cli::session::{Session, VerbError};
+use crate::family::Family;
 use crate::lab_protocol::{self, ContainerTarget, ExecRequest};
 use crate::matrix::{Entry, Matrix, Plan};
 use crate::objects::{DecodeOptions, UnknownKinds, decode_documents_with};
@@ -282,16 +283,17 @@ fn live(session: &mut Session, params: &MatrixParams) -> Result<(), VerbError> {
         } else {
             "allow"
         };
-        if entry.verdict != measured {
+        let said = verdict_over(entry, addresses.get(&entry.to));
+        if said != measured {
             different.push(format!(
-                "{} to {} port {}: policy says {}, the packet says {outcome}",
+                "{} to {} port {}: policy says {said}, the packet says {outcome}",
                 entry.from,
                 entry.to,
                 entry.port.unwrap_or_default(),
-                entry.verdict,
             ));
         }
         entry.verdict = measured.into();
+        entry.allowed_family = None;
         entry.reason = outcome.clone();
         true
     });
@@ -310,6 +312,15 @@ fn live(session: &mut Session, params: &MatrixParams) -> Result<(), VerbError> {
         Ok(())
     } else {
         Err(VerbError::Status(1))
+    }
+}
+
+/// What a matrix says of connections to this very address.
+fn verdict_over<'e>(entry: &'e Entry, to: Option<&String>) -> &'e str {
+    let tried = to.and_then(|address| address.parse().ok()).map(Family::of);
+    match entry.allowed_family {
+        Some(family) if tried == Some(family) => "allow",
+        _ => &entry.verdict,
     }
 }
 
