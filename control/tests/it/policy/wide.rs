@@ -76,6 +76,9 @@ fn peer(c: &mut Choices<'_>, odd: bool, both: bool, addresses: bool) -> Value {
         5..=15 => json!({"pods": namespaced_pod(c, odd, both)}),
         16 => json!({}),
         17 => json!({"namespaces": {}, "pods": namespaced_pod(c, odd, both)}),
+        18 if addresses && c.chance(2) => {
+            json!({"domainNames": ["example.com"], "networks": networks(c, odd)})
+        }
         18 if addresses => json!({"domainNames": ["example.com"]}),
         _ => json!({"networks": []}),
     };
