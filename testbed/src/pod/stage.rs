@@ -10,10 +10,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+use signal_hook::consts::{
+    SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1,
+    SIGUSR2, SIGWINCH,
+};
 
 use super::message::{ProcessSpec, VolumeMount};
 use super::{capability, root};
@@ -104,6 +110,7 @@ fn try_become(spec: &ProcessSpec) -> io::Result<Infallible> {
     })?;
     drop_privileges(spec)?;
     rustix::process::chdir(directory)?;
+    heed_signals()?;
     let mut command = Command::new(program);
     command
         .arg0(&spec.command[0])
@@ -111,6 +118,20 @@ fn try_become(spec: &ProcessSpec) -> io::Result<Infallible> {
         .env_clear();
     command.envs(spec.environment.iter().map(|(key, value)| (key, value)));
     Err(command.exec())
+}
+
+/// Lets the program begin with every signal's default. What an ancestor ignores (the lab was brought
+/// up by `nohup`, or by a script in the background) it would ignore as well, Ctrl-C among it;
+/// `execve` sets to the default what has a handler, so that each gets one.
+fn heed_signals() -> io::Result<()> {
+    let unused = Arc::new(AtomicBool::new(false));
+    for signal in [
+        SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGALRM, SIGUSR1, SIGUSR2, SIGCHLD, SIGTSTP, SIGTTIN,
+        SIGTTOU, SIGWINCH,
+    ] {
+        signal_hook::flag::register(signal, Arc::clone(&unused))?;
+    }
+    Ok(())
 }
 
 /// Sees the files as another process does.

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use control::lab_protocol::{Channel, ExitReport, WindowSize, read_frame, write_frame};
@@ -29,6 +30,10 @@ pub const TESTS: &[Test] = &[
     (
         "pod::exec_with_a_terminal_has_its_size_and_follows_it",
         exec_terminal,
+    ),
+    (
+        "pod::a_program_heeds_signals_that_its_ancestors_ignore",
+        ignored_signals,
     ),
     ("pod::a_client_that_goes_ends_its_command", client_goes),
     ("pod::volumes_are_the_containers_own", volumes),
@@ -335,6 +340,17 @@ fn exec_terminal() -> Outcome {
     }
     write_frame(&mut client, Channel::Stdin, b"\x03").unwrap();
     assert_eq!(collect(&mut client).2.exit_code, 130);
+    Ok(())
+}
+
+/// A shell's background jobs ignore SIGINT, and so would all that they start.
+fn ignored_signals() -> Outcome {
+    let again = "trap '' INT QUIT HUP; exec \"$0\" pod::exec_with_a_terminal";
+    let status = Command::new("sh")
+        .args(["-c", again])
+        .arg(std::env::current_exe().unwrap())
+        .status();
+    assert!(status.unwrap().success());
     Ok(())
 }
 
