@@ -9,7 +9,7 @@ use dataplane::snapshot::{Generation, PortId};
 use dataplane::{DropReason, Protocol};
 use proptest::prelude::*;
 
-use super::packets::{self, ACK, Flags, RST, SYN, SYN_ACK, Spec, Transport};
+use super::packets::{self, ACK, Flags, RST, SYN, SYN_ACK, Spec, Transport, tcp};
 use super::policies::{addresses, allow, ingress, port};
 use super::world::{Place, SECOND, Sent, World, pod_address};
 
@@ -87,13 +87,7 @@ fn packet(world: &World, sending: &Sending) -> (PortId, Vec<u8>) {
     } else {
         (sending.places, (client, server))
     };
-    let tcp = |flags| Transport::Tcp {
-        from,
-        to,
-        flags,
-        seq: 1000,
-        ack: u32::from(flags.ack),
-    };
+    let tcp = |flags| tcp(from, to, flags);
     let transport = match sending.kind {
         0 => tcp(SYN),
         1 => tcp(SYN_ACK),
@@ -178,16 +172,6 @@ proptest! {
             prop_assert_eq!(together, apart);
         }
         worlds[0].assert_balanced();
-    }
-}
-
-fn tcp(from: u16, to: u16, flags: Flags) -> Transport {
-    Transport::Tcp {
-        from,
-        to,
-        flags,
-        seq: 1000,
-        ack: u32::from(flags.ack),
     }
 }
 

@@ -6,26 +6,12 @@ use dataplane::policy::ir::{EndpointPolicy, Peers, Ports};
 use dataplane::snapshot::{Epoch, ExistingConnections, Generation, Incarnation, NodeEgress};
 use dataplane::{Direction, DropReason, PolicyId, Protocol, Tier};
 
-use super::packets::{ACK, Flags, RST, SYN, SYN_ACK, Transport};
+use super::packets::{ACK, RST, SYN, SYN_ACK, Transport, tcp, udp};
 use super::policies::{addresses, allow, egress, ingress, port};
 use super::world::{PODS, Place, SECOND, Sent, World, node, pod_address, pod_port};
 
 const A: Place = Place::Pod(0);
 const B: Place = Place::Pod(1);
-
-fn udp(from: u16, to: u16) -> Transport {
-    Transport::Udp { from, to }
-}
-
-fn tcp(from: u16, to: u16, flags: Flags) -> Transport {
-    Transport::Tcp {
-        from,
-        to,
-        flags,
-        seq: 1000,
-        ack: if flags.ack { 1 } else { 0 },
-    }
-}
 
 fn deny_all() -> EndpointPolicy {
     ingress(9, vec![])

@@ -8,7 +8,7 @@ use dataplane::policy::ir::{Chain, EndpointPolicy, Isolation, Peers, Ports, Rule
 use dataplane::snapshot::{ExistingConnections, Role};
 use dataplane::{Direction, DropReason, PolicyId, Protocol};
 
-use super::packets::{ACK, Flags, SYN, SYN_ACK, Transport};
+use super::packets::{ACK, SYN, SYN_ACK, Transport, tcp, udp};
 use super::policies::{addresses, allow, port};
 use super::world::{Place, SECOND, World, pod_address};
 
@@ -21,20 +21,6 @@ const OUT_DENIED: u32 = 2;
 /// Counters of B's ingress.
 const IN: u32 = 3;
 const IN_DENIED: u32 = 4;
-
-fn udp(from: u16, to: u16) -> Transport {
-    Transport::Udp { from, to }
-}
-
-fn tcp(from: u16, to: u16, flags: Flags) -> Transport {
-    Transport::Tcp {
-        from,
-        to,
-        flags,
-        seq: 1000,
-        ack: if flags.ack { 1 } else { 0 },
-    }
-}
 
 fn counted(rule: &Arc<Rule>, counter: u32) -> Arc<Rule> {
     Arc::new(Rule {

@@ -55,6 +55,22 @@ pub enum Transport {
     EchoReply(u16),
 }
 
+/// A UDP datagram.
+pub fn udp(from: u16, to: u16) -> Transport {
+    Transport::Udp { from, to }
+}
+
+/// A TCP segment of a connection whose sides began at 999 and 0.
+pub fn tcp(from: u16, to: u16, flags: Flags) -> Transport {
+    Transport::Tcp {
+        from,
+        to,
+        flags,
+        seq: 1000,
+        ack: u32::from(flags.ack),
+    }
+}
+
 /// A packet to build.
 #[derive(Clone, Debug)]
 pub struct Spec {
