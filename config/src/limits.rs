@@ -15,7 +15,7 @@ pub const UMEM_CHUNK_BYTES: u32 = 4096;
 
 /// Connections the table holds. At the bound unreplied entries go first, then new flows that a
 /// policy may deny are dropped as `conntrack_full`.
-/// Takes 150 MiB of memory, reserved at the start.
+/// Takes 140 MiB of memory, reserved at the start.
 pub const CONNTRACK_CAPACITY: u32 = 1_000_000;
 /// Range of `conntrack.capacity`.
 pub const CONNTRACK_CAPACITY_RANGE: RangeInclusive<u32> = 1 << 10..=1 << 24;

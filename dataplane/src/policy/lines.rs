@@ -46,7 +46,6 @@ pub(super) struct Lines {
 impl Lines {
     /// The root of a line. What is below it is added to `nodes` unless it is there. The stretches
     /// follow each other; there is at least one.
-    ///
     pub(super) fn root(
         &mut self,
         nodes: &mut Nodes,

@@ -201,18 +201,7 @@ impl Ordinary {
         if !ordinary {
             return None;
         }
-        let tcp = Tcp {
-            source_port: u16::from_be_bytes([h[0], h[1]]),
-            destination_port: u16::from_be_bytes([h[2], h[3]]),
-            sequence: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
-            acknowledgement: u32::from_be_bytes([h[8], h[9], h[10], h[11]]),
-            flags,
-            window: u16::from_be_bytes([h[14], h[15]]),
-            header_length: header_length as u8,
-            payload_length: (segment.len() - header_length) as u32,
-            window_scale: None,
-            mss_offset: None,
-        };
+        let tcp = Tcp::without_options(h, segment.len() - header_length);
         let checksum = self.checksum(u16::from_be_bytes([h[16], h[17]]));
         let ports = (tcp.source_port, tcp.destination_port);
         Some(self.brief(Protocol::TCP, ports, checksum, Some(tcp)))

@@ -218,6 +218,29 @@ pub struct Tcp {
 }
 
 impl Tcp {
+    /// What the header says before its options (RFC 9293, section 3.1). Its flags and its length are
+    /// for the caller to judge.
+    #[inline(always)]
+    pub(super) fn without_options(header: &[u8; 20], payload_length: usize) -> Tcp {
+        let half = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+        let word = |at: usize| {
+            let bytes = [header[at], header[at + 1], header[at + 2], header[at + 3]];
+            u32::from_be_bytes(bytes)
+        };
+        Tcp {
+            source_port: half(0),
+            destination_port: half(2),
+            sequence: word(4),
+            acknowledgement: word(8),
+            flags: TcpFlags(header[13]),
+            window: half(14),
+            header_length: (header[12] >> 4) * 4,
+            payload_length: payload_length as u32,
+            window_scale: None,
+            mss_offset: None,
+        }
+    }
+
     /// Sequence space that the segment takes: payload, and one each for SYN and FIN.
     pub const fn sequence_length(&self) -> u32 {
         self.payload_length

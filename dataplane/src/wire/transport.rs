@@ -71,18 +71,7 @@ impl Segment<'_> {
         if !is_sent_by_stacks(flags) {
             return Err(DropReason::BadTcpFlags);
         }
-        let mut tcp = Tcp {
-            source_port: u16::from_be_bytes([h[0], h[1]]),
-            destination_port: u16::from_be_bytes([h[2], h[3]]),
-            sequence: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
-            acknowledgement: u32::from_be_bytes([h[8], h[9], h[10], h[11]]),
-            flags,
-            window: u16::from_be_bytes([h[14], h[15]]),
-            header_length: header_length as u8,
-            payload_length: (self.bytes.len() - header_length) as u32,
-            window_scale: None,
-            mss_offset: None,
-        };
+        let mut tcp = Tcp::without_options(h, self.bytes.len() - header_length);
         if flags.has(TcpFlags::SYN) {
             let at = self.header.transport_offset + TCP_BYTES;
             syn_options(&mut tcp, options, at)?;
