@@ -61,6 +61,31 @@ pub const OBJECTS: u32 = 100_000;
 /// Range of `limits.objects`.
 pub const OBJECTS_RANGE: RangeInclusive<u32> = 100..=1_000_000;
 
+/// Datagrams that come in fragments at once, each about 1.8 KiB of memory. At the bound the fragments
+/// of a further one are dropped as `fragment_table_full`.
+pub const FRAGMENT_DATAGRAMS: u32 = 1024;
+/// Range of `limits.fragment_datagrams`.
+pub const FRAGMENT_DATAGRAMS_RANGE: RangeInclusive<u32> = 16..=1 << 16;
+/// Frames that are held because their datagram's first fragment has not come, of all workers
+/// together; never more than an eighth of `umem.chunks`. At the bound: `fragment_table_full`.
+pub const FRAGMENT_FRAMES: u32 = 512;
+/// Range of `limits.fragment_frames`; with 0 the first fragment has to come first.
+pub const FRAGMENT_FRAMES_RANGE: RangeInclusive<u32> = 0..=1 << 16;
+/// Share of both, in percent, that comes in by one port. At the bound: `fragment_quota`.
+pub const FRAGMENT_PORT_PERCENT: u32 = 25;
+/// Range of `limits.fragment_port_percent`.
+pub const FRAGMENT_PORT_PERCENT_RANGE: RangeInclusive<u32> = 1..=100;
+/// Fragments of one datagram: enough for the longest one over a link of IPv6's least MTU. At the
+/// bound the datagram is dropped as `fragment_pieces`.
+pub const FRAGMENT_PIECES: u32 = 64;
+/// Range of `limits.fragment_pieces`.
+pub const FRAGMENT_PIECES_RANGE: RangeInclusive<u32> = 2..=128;
+/// Milliseconds that a datagram may wait for its first fragment, and after that for each further one:
+/// senders send them one right after the other. What comes later is dropped as `fragment_timeout`.
+pub const FRAGMENT_TIMEOUT_MS: u32 = 1000;
+/// Range of `limits.fragment_timeout_ms`.
+pub const FRAGMENT_TIMEOUT_RANGE_MS: RangeInclusive<u32> = 10..=60_000;
+
 /// Counters of rule hits, each 16 bytes for every worker. At the bound further rules count together,
 /// under no name.
 pub const RULE_COUNTERS: u32 = 1 << 16;

@@ -53,7 +53,7 @@ pub struct Config {
     pub log: Log,
     /// The self-check of policy.
     pub self_check: SelfCheck,
-    /// Bounds of the control socket and the store.
+    /// Bounds of the control socket, the store, fragments and counters.
     pub limits: Limits,
 }
 
@@ -224,7 +224,7 @@ pub struct SelfCheck {
     pub cpu_percent: u32,
 }
 
-/// Bounds of the control socket and the store.
+/// Bounds of the control socket, the store, fragments and counters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -238,6 +238,16 @@ pub struct Limits {
     pub half_message_s: u32,
     /// Objects in the store.
     pub objects: u32,
+    /// Datagrams that come in fragments at once.
+    pub fragment_datagrams: u32,
+    /// Frames of fragments ahead of their datagram's first.
+    pub fragment_frames: u32,
+    /// Share of one port of either, percent.
+    pub fragment_port_percent: u32,
+    /// Fragments of one datagram.
+    pub fragment_pieces: u32,
+    /// Milliseconds that a datagram may wait for its first fragment, and for each further one.
+    pub fragment_timeout_ms: u32,
     /// Counters of rule hits.
     pub rule_counters: u32,
     /// Counters of the hits that several rules have in common.
@@ -379,6 +389,11 @@ impl Default for Limits {
             output_bytes: limits::OUTPUT_BYTES,
             half_message_s: limits::HALF_MESSAGE_S,
             objects: limits::OBJECTS,
+            fragment_datagrams: limits::FRAGMENT_DATAGRAMS,
+            fragment_frames: limits::FRAGMENT_FRAMES,
+            fragment_port_percent: limits::FRAGMENT_PORT_PERCENT,
+            fragment_pieces: limits::FRAGMENT_PIECES,
+            fragment_timeout_ms: limits::FRAGMENT_TIMEOUT_MS,
             rule_counters: limits::RULE_COUNTERS,
             compound_counters: limits::COMPOUND_COUNTERS,
         }
@@ -452,6 +467,7 @@ impl Config {
             limits::HALF_MESSAGE_RANGE_S,
         )?;
         range("limits.objects", self.limits.objects, limits::OBJECTS_RANGE)?;
+        self.check_fragments()?;
         range(
             "limits.rule_counters",
             self.limits.rule_counters,
@@ -463,6 +479,40 @@ impl Config {
             self.limits.compound_counters,
             *limits::COMPOUND_COUNTERS_RANGE.start()..=most,
         )
+    }
+
+    fn check_fragments(&self) -> Result<(), ConfigError> {
+        let l = &self.limits;
+        for (key, value, allowed) in [
+            (
+                "limits.fragment_datagrams",
+                l.fragment_datagrams,
+                limits::FRAGMENT_DATAGRAMS_RANGE,
+            ),
+            (
+                "limits.fragment_frames",
+                l.fragment_frames,
+                limits::FRAGMENT_FRAMES_RANGE,
+            ),
+            (
+                "limits.fragment_port_percent",
+                l.fragment_port_percent,
+                limits::FRAGMENT_PORT_PERCENT_RANGE,
+            ),
+            (
+                "limits.fragment_pieces",
+                l.fragment_pieces,
+                limits::FRAGMENT_PIECES_RANGE,
+            ),
+            (
+                "limits.fragment_timeout_ms",
+                l.fragment_timeout_ms,
+                limits::FRAGMENT_TIMEOUT_RANGE_MS,
+            ),
+        ] {
+            range(key, value, allowed)?;
+        }
+        Ok(())
     }
 
     fn check_names(&self) -> Result<(), ConfigError> {
@@ -629,6 +679,10 @@ mod tests {
             (
                 "[limits]\nrule_counters = 16777116\ncompound_counters = 101",
                 "limits.compound_counters: is 101; must be between 0 and 100, inclusive",
+            ),
+            (
+                "[limits]\nfragment_pieces = 129",
+                "limits.fragment_pieces: is 129; must be between 2 and 128, inclusive",
             ),
             ("workers = []", "workers: must list between 1 and 32 cores"),
             (

@@ -4,7 +4,8 @@
 //! no read-modify-write on the packet path, no shared cache line. Readers sum the shards; a sum is
 //! not a snapshot of one instant, but no count is ever lost or decreases.
 //!
-//! The account that must balance, for every worker and for their sum, once nothing is under way:
+//! The account that must balance, for every worker and for their sum, once nothing is under way and
+//! no fragment is held:
 //! `received == transmitted + answered + Σ dropped` (ICMP errors we originate are made of packets
 //! that count as dropped).
 
@@ -66,6 +67,10 @@ counters! {
     Adopted = "flows_adopted";
     /// ICMP errors passed because they belong to a flow (D4).
     Related = "related_icmp_errors";
+    /// Fragments received.
+    Fragments = "fragments";
+    /// Of those, the ones that were held because they came ahead of their datagram's first.
+    FragmentsHeld = "fragments_held";
     /// MSS options lowered.
     MssClamped = "mss_clamped";
     /// Checksums completed in software.
@@ -305,7 +310,7 @@ impl Totals {
             .unwrap_or_default()
     }
 
-    /// Received packets that are not accounted for: 0 whenever no burst is under way.
+    /// Received packets that are not accounted for: those under way and fragments held, else 0.
     pub fn unaccounted(&self) -> i128 {
         i128::from(self.counter(Counter::Received))
             - i128::from(self.counter(Counter::Transmitted))

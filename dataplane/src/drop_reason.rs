@@ -72,10 +72,33 @@ drop_reasons! {
     MalformedNeighbour = 21, "malformed_neighbour", Packet;
     /// A transport checksum that is neither right nor left to an offload.
     BadTransportChecksum = 22, "bad_transport_checksum", Packet;
-    /// A fragment; reassembly bookkeeping does not take fragments yet.
-    Fragment = 30, "fragment", Limit;
-    /// The first fragment does not hold the whole transport header.
+    /// Another fragment of its datagram was dropped, so that this one would be of no use.
+    DatagramDropped = 28, "datagram_dropped", Packet;
+    /// The first fragment, which tells the flow, did not come within `limits.fragment_timeout_ms`.
+    FragmentTimeout = 29, "fragment_timeout", Packet;
+    /// A fragment of what is never sent in fragments: an ICMP error.
+    Fragment = 30, "fragment", Packet;
+    /// The first fragment does not hold the whole transport header, or a later one of TCP would
+    /// overwrite its flags (offset 8, RFC 3128).
     TinyFragment = 31, "tiny_fragment", Packet;
+    /// It overlaps another fragment: the whole datagram is dropped from then on (RFC 5722, in both
+    /// families).
+    FragmentOverlap = 32, "fragment_overlap", Packet;
+    /// One of exactly the same place was there before: only this one is dropped (RFC 8200, section
+    /// 4.5), whatever is in it.
+    FragmentDuplicate = 33, "fragment_duplicate", Packet;
+    /// It and another fragment disagree on where the datagram ends: dropped from then on.
+    FragmentContradiction = 34, "fragment_contradiction", Packet;
+    /// The datagram would be longer than 65,535 octets.
+    OversizedDatagram = 35, "oversized_datagram", Packet;
+    /// The datagram has more fragments than `limits.fragment_pieces`: dropped from then on.
+    FragmentPieces = 36, "fragment_pieces", Limit;
+    /// `limits.fragment_datagrams` are under way, or `limits.fragment_frames` are held.
+    FragmentTableFull = 37, "fragment_table_full", Limit;
+    /// The port's share of either, `limits.fragment_port_percent`, is used up.
+    FragmentQuota = 38, "fragment_quota", Limit;
+    /// Another worker had the datagram's bucket for too long.
+    FragmentBusy = 39, "fragment_busy", Limit;
     /// The source is not one that may stand behind this port.
     SpoofedSource = 40, "spoofed_source", Sender;
     /// The sender's Ethernet address is not the port's endpoint's.

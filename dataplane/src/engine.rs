@@ -26,6 +26,7 @@ use self::ports::PortRegister;
 use crate::conntrack::Timeouts;
 use crate::counters::{CounterId, Counters, RuleHits, Totals};
 use crate::events::{Event, EventQueue};
+use crate::fragments;
 use crate::snapshot::{
     Generation, Incarnation, NotAcknowledged, PortId, Retired, Role, Snapshot, SnapshotCell,
 };
@@ -48,6 +49,9 @@ pub struct Options {
     pub pin_dir: PathBuf,
     /// The connection table.
     pub conntrack: ConntrackOptions,
+    /// The bounds of what comes in fragments; the frames held take at most an eighth of
+    /// [`Options::umem_chunks`] whatever is set.
+    pub fragments: fragments::Bounds,
     /// Counters of rules, compound ones too, 1 to [`CounterId::MAX`] + 1: 16 bytes each for every
     /// worker. Rules whose [`CounterId`] is not below it count into [`CounterId::NONE`].
     pub rule_counters: u32,
@@ -216,8 +220,15 @@ impl Engine {
             .map(|_| EventQueue::new(options.events_max))
             .collect();
         let counters = Counters::new(workers, options.ports_max, options.rule_counters);
+        let fragments = fragments::Bounds {
+            frames: options.fragments.frames.min(options.umem_chunks / 8),
+            ..options.fragments
+        };
+        let seed = [memory::random(), memory::random()];
+        let fragments = fragments::Table::new(fragments, options.ports_max, seed);
         let shared = Arc::new(Shared {
             conntrack: opened.table,
+            fragments,
             counters,
             events,
             umem,
@@ -287,7 +298,9 @@ impl Engine {
             workers,
             ..
         } = self;
-        ports.remove(port, programs, workers)?;
+        let removed = ports.remove(port, programs, workers);
+        self.shared.fragments.forget_port(port);
+        removed?;
         self.shared.umem.reclaim();
         Ok(())
     }
@@ -354,14 +367,21 @@ impl Engine {
         self.taken_over
     }
 
-    /// Removes a gone endpoint's connections; how many. Call after a snapshot without it is live.
+    /// Removes a gone endpoint's connections, and how many; and what has come of datagrams from it or
+    /// for it. Call after a snapshot without it is live.
     pub fn forget_endpoint(&mut self, incarnation: Incarnation) -> usize {
+        self.shared.fragments.forget_endpoint(incarnation);
         self.shared.conntrack.remove_endpoint(incarnation) as usize
     }
 
     /// The connection table, for listing and its counters.
     pub fn conntrack(&self) -> &ConnectionTable {
         &self.shared.conntrack
+    }
+
+    /// Datagrams that are coming in fragments.
+    pub fn fragments(&self) -> &fragments::Table {
+        &self.shared.fragments
     }
 
     /// The packet memory, for its census.

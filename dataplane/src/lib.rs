@@ -7,6 +7,7 @@
 //! * [`xdp`]: the programs that redirect to the sockets and keep everyone else out.
 //! * [`wire`]: headers parsed without copies; every malformed shape has a [`DropReason`].
 //! * [`conntrack`]: one table for all workers, both directions of a connection in one entry.
+//! * [`fragments`]: one table for all workers: later fragments follow their first.
 //! * [`policy`]: compiled policy; what decides packets also explains them.
 //! * [`route`]: longest-prefix routes and next hops.
 //! * [`snapshot`]: everything the control thread tells the workers, immutable, numbered.
@@ -25,6 +26,7 @@ pub mod drop_reason;
 pub mod engine;
 pub mod events;
 pub mod flow;
+pub mod fragments;
 pub mod pipeline;
 pub mod policy;
 pub mod route;

@@ -7,6 +7,7 @@ use arrayvec::ArrayVec;
 use dataplane::conntrack::{self, Table, Timeouts};
 use dataplane::counters::Counters;
 use dataplane::events::EventQueue;
+use dataplane::fragments;
 use dataplane::pipeline::{BURST_MAX, Inbound, Limiters, Outcome, Tables, Transmission, process};
 use dataplane::policy::ir::{
     Action, Block, EndpointPolicy, Isolation, Peers, PortRange, Ports, Rule,
@@ -33,6 +34,14 @@ const CLUSTER_PODS: u32 = 5_000;
 const WINDOW: usize = 3840;
 /// The ports that connections come from, for one pair of pods.
 const SOURCE_PORTS: u32 = 60_000;
+/// Bounds of what comes in fragments, which here nothing does.
+const FRAGMENTS: fragments::Bounds = fragments::Bounds {
+    datagrams: 1,
+    frames: 0,
+    port_percent: 100,
+    pieces: 2,
+    timeout_ms: 1000,
+};
 /// When the world begins.
 const EPOCH_NS: u64 = 1_000_000_000_000;
 
@@ -81,6 +90,7 @@ impl Frames {
 struct Node {
     snapshot: Snapshot,
     conntrack: Table<Region>,
+    fragments: fragments::Table,
     counters: Counters,
 }
 
@@ -234,6 +244,7 @@ impl World {
         let node = Arc::new(Node {
             snapshot: Snapshot::build(parts).map_err(|error| setup(&error))?,
             conntrack: Table::new(region, settings).map_err(|error| setup(&error))?,
+            fragments: fragments::Table::new(FRAGMENTS, PODS as u16, [7, 11]),
             counters: Counters::new(WORKERS, PODS as u16, 4096),
         });
         Ok(World::of(node, 0, ipv6, frame_bytes))
@@ -344,6 +355,7 @@ impl World {
         };
         let mut tables = Tables {
             conntrack: &node.conntrack,
+            fragments: &node.fragments,
             counters: shard,
             events: &self.events,
             limiters: &mut self.limiters,
@@ -413,6 +425,7 @@ fn receive<'w, 'f>(
             ingress,
             window,
             len: bytes.len(),
+            held: None,
         });
     }
     burst

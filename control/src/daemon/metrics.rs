@@ -97,6 +97,7 @@ impl<P: Plane> Daemon<P> {
         self.packet_metrics(&mut out);
         self.port_metrics(&mut out);
         self.conntrack_metrics(&mut out);
+        self.fragment_metrics(&mut out);
         self.policy_metrics(&mut out);
         self.decision_metrics(&mut out);
         self.self_check_metrics(&mut out);
@@ -329,6 +330,22 @@ impl<P: Plane> Daemon<P> {
             let name = format!("weir_conntrack_{name}_total");
             out.single(&name, Kind::Counter, help, value);
         }
+    }
+
+    fn fragment_metrics(&self, out: &mut Exposition) {
+        let counts = self.plane.fragments();
+        out.single(
+            "weir_fragment_datagrams",
+            Kind::Gauge,
+            "Datagrams that are coming in fragments.",
+            counts.datagrams,
+        );
+        out.single(
+            "weir_fragment_frames",
+            Kind::Gauge,
+            "Fragments held because their datagram's first has not come.",
+            counts.frames,
+        );
     }
 
     fn policy_metrics(&self, out: &mut Exposition) {

@@ -225,10 +225,21 @@ fn options(config: &Config) -> Result<Options, DaemonError> {
             boot: boot_id()?,
             timeouts: timeouts(&conntrack.timeouts),
         },
+        fragments: fragment_bounds(&config.limits),
         rule_counters: config.limits.rule_counters + config.limits.compound_counters,
         events_max: EVENTS,
         publish_patience: Duration::from_millis(limits::PUBLISH_WAIT_MS),
     })
+}
+
+fn fragment_bounds(limits: &config::Limits) -> dataplane::fragments::Bounds {
+    dataplane::fragments::Bounds {
+        datagrams: limits.fragment_datagrams,
+        frames: limits.fragment_frames,
+        port_percent: limits.fragment_port_percent,
+        pieces: limits.fragment_pieces,
+        timeout_ms: limits.fragment_timeout_ms,
+    }
 }
 
 /// This boot's identity, as a number.

@@ -103,6 +103,9 @@ pub trait Plane {
     /// The connection table's counters.
     fn conntrack(&self) -> dataplane::conntrack::Counters;
 
+    /// Datagrams that are coming in fragments.
+    fn fragments(&self) -> dataplane::fragments::Counts;
+
     /// Connections, as many as the limit.
     fn list_connections(&self, limit: usize) -> Vec<Connection>;
 
@@ -248,6 +251,10 @@ impl Plane for KernelPlane {
 
     fn conntrack(&self) -> dataplane::conntrack::Counters {
         self.engine.conntrack().counters()
+    }
+
+    fn fragments(&self) -> dataplane::fragments::Counts {
+        self.engine.fragments().counts()
     }
 
     fn list_connections(&self, limit: usize) -> Vec<Connection> {

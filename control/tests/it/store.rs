@@ -131,6 +131,10 @@ impl Plane for Fake {
         dataplane::conntrack::Counters::default()
     }
 
+    fn fragments(&self) -> dataplane::fragments::Counts {
+        dataplane::fragments::Counts::default()
+    }
+
     fn list_connections(&self, _limit: usize) -> Vec<Connection> {
         Vec::new()
     }

@@ -469,7 +469,8 @@ pub(super) const fn reference(place: &Place, entry: u32) -> u64 {
     (place.tag as u64) << 32 | (entry as u64 + 1)
 }
 
-pub(super) fn fold(a: u64, b: u64) -> u64 {
+/// Both halves of a product, folded.
+pub(crate) fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     (product >> 64) as u64 ^ product as u64
 }

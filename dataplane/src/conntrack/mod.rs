@@ -52,6 +52,7 @@ mod window;
 pub use batch::BATCH;
 pub(crate) use batch::{PackedEpochs, Probe};
 pub use facts::{Facts, IcmpFacts, SctpFacts, TcpFacts, TcpFlags};
+pub(crate) use layout::fold;
 pub use state::{State, Timeouts};
 pub use storage::{AtomicU64, Storage, heap};
 pub use table::Table;

@@ -113,6 +113,6 @@ fn reserved(file: OwnedFd, bytes: usize) -> io::Result<OwnedFd> {
 }
 
 /// A number that nobody can foretell: the standard library keys its hash maps with one.
-fn random() -> u64 {
+pub(super) fn random() -> u64 {
     RandomState::new().hash_one(0u8)
 }

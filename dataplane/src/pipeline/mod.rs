@@ -4,18 +4,21 @@
 //! arguments. Workers, the simulator, fuzzers and benches run the same code.
 //!
 //! A packet's way: parse → ARP and neighbour discovery answered → Ethernet destination, multicast
-//! and link-local scope → source → the local endpoints at its ends → connection table → policy of
-//! both ends for what is new or was decided by older policy → route → TTL → MTU → headers
-//! rewritten. Every packet ends as exactly one [`Outcome`].
+//! and link-local scope → source → the local endpoints at its ends → its datagram if it is a
+//! fragment → connection table → policy of both ends for what is new or was decided by older policy →
+//! route → TTL → MTU → headers rewritten. Every packet ends as exactly one [`Outcome`].
 //!
-//! What it does not do: reassembly (fragments are dropped,
-//! [`DropReason::Fragment`](crate::DropReason::Fragment)), fragmentation of what is too big for the
-//! way out, and translation for Services.
+//! A fragment ahead of its datagram's first is undecided ([`Outcome::Hold`]), and comes once more
+//! when there is something to decide it by ([`Inbound::held`]).
+//!
+//! What it does not do: fragmentation of what is too big for the way out, and translation for
+//! Services.
 
 mod answer;
 mod burst;
 mod decide;
 mod forward;
+mod fragment;
 mod limiter;
 mod source;
 mod stage;
@@ -29,6 +32,7 @@ pub use limiter::{Limiters, RateLimiter};
 use crate::conntrack::{self, Storage};
 use crate::counters::{Counter, CounterShard};
 use crate::events::EventQueue;
+use crate::fragments::{self, Ticket};
 use crate::snapshot::{PortId, Snapshot};
 use crate::wire::TxChecksum;
 use crate::{DropReason, Time};
@@ -45,6 +49,8 @@ pub struct Inbound<'a> {
     pub window: &'a mut [u8],
     /// The packet's length in `window`.
     pub len: usize,
+    /// For a fragment that was held ([`Outcome::Hold`]) and comes again, what it was held with.
+    pub held: Option<&'a Ticket>,
 }
 
 /// Where a packet goes: its bytes stand finished in its window.
@@ -69,6 +75,9 @@ pub enum Outcome {
     Refuse(Transmission, DropReason),
     /// It is dropped.
     Drop(DropReason),
+    /// It is a fragment ahead of its datagram's first, and not decided: the caller keeps its frame
+    /// ([`Held`](crate::fragments::Held)) until it is released.
+    Hold(Ticket),
 }
 
 impl Outcome {
@@ -76,7 +85,7 @@ impl Outcome {
     pub fn transmission(&self) -> Option<&Transmission> {
         match self {
             Outcome::Forward(t) | Outcome::Answer(t) | Outcome::Refuse(t, _) => Some(t),
-            Outcome::Drop(_) => None,
+            Outcome::Drop(_) | Outcome::Hold(_) => None,
         }
     }
 
@@ -84,7 +93,7 @@ impl Outcome {
     pub fn drop_reason(&self) -> Option<DropReason> {
         match self {
             Outcome::Refuse(_, reason) | Outcome::Drop(reason) => Some(*reason),
-            Outcome::Forward(_) | Outcome::Answer(_) => None,
+            Outcome::Forward(_) | Outcome::Answer(_) | Outcome::Hold(_) => None,
         }
     }
 
@@ -98,16 +107,18 @@ impl Outcome {
             (Outcome::Forward(_) | Outcome::Answer(_), Err(reason)) => {
                 counters.dropped(ingress, reason);
             }
-            (Outcome::Refuse(..), Err(_)) | (Outcome::Drop(_), _) => {}
+            (Outcome::Refuse(..), Err(_)) | (Outcome::Drop(_) | Outcome::Hold(_), _) => {}
         }
     }
 }
 
-/// What the pipeline reads and writes besides packets and snapshot. One per worker; the connection
-/// table is shared by all.
+/// What the pipeline reads and writes besides packets and snapshot. One per worker; the tables of
+/// connections and of datagrams are shared by all.
 pub struct Tables<'a, S> {
     /// Connections.
     pub conntrack: &'a conntrack::Table<S>,
+    /// Datagrams that come in fragments.
+    pub fragments: &'a fragments::Table,
     /// The worker's counters.
     pub counters: &'a CounterShard,
     /// The worker's events.
@@ -141,9 +152,13 @@ pub fn process<S: Storage>(
     stage.burst(burst, outcomes);
 }
 
-/// Counts the packets of a burst; those of one port together.
+/// Counts the packets of a burst, those of one port together. What was held has been counted.
 fn count_received(counters: &CounterShard, burst: &[Inbound<'_>]) {
-    for run in burst.chunk_by(|a, b| a.ingress == b.ingress) {
+    let is_alike = |a: &Inbound<'_>, b: &Inbound<'_>| {
+        a.ingress == b.ingress && a.held.is_some() == b.held.is_some()
+    };
+    let runs = burst.chunk_by(is_alike);
+    for run in runs.filter(|run| run[0].held.is_none()) {
         let bytes: usize = run.iter().map(|packet| packet.len).sum();
         counters.received_all(run[0].ingress, run.len() as u64, bytes as u64);
     }

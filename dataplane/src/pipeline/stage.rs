@@ -96,10 +96,13 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             return self.answer_neighbour(inbound, &packet, ip, neighbour, port);
         }
         match self.view(bytes, &packet, ip, port) {
-            Ok(view) => {
-                self.admit(&view, ahead)?;
-                self.forward(inbound, &view)
-            }
+            Ok(view) => match &ip.fragment {
+                Some(fragment) => self.fragment(inbound, &view, fragment),
+                None => {
+                    self.admit(&view, ahead)?;
+                    self.forward(inbound, &view)
+                }
+            },
             Err(reason) => {
                 self.announce_drop(ip, port, inbound.len, reason);
                 Err(reason)
@@ -127,9 +130,6 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         }
         let source = source::check(snapshot, port, packet.ethernet.source, ip.source)?;
         source::check_scope(snapshot, ip)?;
-        if ip.fragment.is_some() {
-            return Err(DropReason::Fragment);
-        }
         if matches!(ip.transport, Transport::Icmp(Icmp::NotForwarded { .. })) {
             return Err(DropReason::IcmpNotForwarded);
         }

@@ -115,6 +115,32 @@ impl<S: Storage> Stage<'_, '_, S> {
         Followed::Done(result)
     }
 
+    /// Whether a fragment behind its datagram's first may pass: with the first one's connection, if
+    /// that is still accepted under the epochs in force. Nothing of it is announced, but that newer
+    /// policy has cut the connection.
+    pub fn admit_later(&mut self, view: &View<'_>) -> Result<(), DropReason> {
+        let ends = view.ends();
+        let Some(mut hit) = self.tables.conntrack.lookup(&view.key, &ends, self.now) else {
+            // The first one passed without an entry, or its entry has gone meanwhile.
+            return self.pass_untracked(view, &view.flow(), DropReason::ConntrackInvalid);
+        };
+        let connection = self.orient(view, &hit);
+        if connection.epochs.is_newer_than(hit.epochs) {
+            let cut = self.redecide(view, &connection, &mut hit);
+            if cut.ok_or(DropReason::ConntrackInvalid)? {
+                return Err(self.drop_denied(view, Denied { hit, newly: true }));
+            }
+        }
+        if !hit.denied && matches!(view.facts, Facts::Tcp(_)) {
+            self.tables.conntrack.track(&hit, &view.facts, self.now)?;
+        }
+        self.tables.counters.rule_packet(hit.counters);
+        if hit.denied {
+            return Err(DropReason::ConnectionDenied);
+        }
+        Ok(())
+    }
+
     /// Counts and announces a packet of a DENIED connection.
     fn drop_denied(&mut self, view: &View<'_>, denied: Denied) -> DropReason {
         let Denied { hit, newly } = denied;

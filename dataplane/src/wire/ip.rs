@@ -36,24 +36,26 @@ pub(super) fn chunk<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; N]>
 }
 
 /// A fragment's place from its fields, checked against the packet's size: `length` bytes of the
-/// fragmentable part follow the headers.
+/// fragmentable part follow the headers, of which `headers` bytes count for the length of the whole.
 pub(super) fn fragment(
     identification: u32,
     offset: u16,
     more: bool,
     length: usize,
+    headers: usize,
 ) -> Result<Fragment, DropReason> {
-    // A fragment ends within the largest packet, is not empty, and only the last one's length may
-    // be no multiple of 8.
-    let impossible = length == 0
-        || usize::from(offset) + length > usize::from(u16::MAX)
-        || more && !length.is_multiple_of(8);
-    if impossible {
+    // A fragment is not empty, and only the last one's length may be no multiple of 8.
+    if length == 0 || more && !length.is_multiple_of(8) {
         return Err(DropReason::MalformedIp);
+    }
+    // It ends within the largest packet (RFC 791, RFC 8200 section 4.5).
+    if usize::from(offset) + length + headers > usize::from(u16::MAX) {
+        return Err(DropReason::OversizedDatagram);
     }
     Ok(Fragment {
         identification,
         offset,
+        length: length as u32,
         more,
     })
 }

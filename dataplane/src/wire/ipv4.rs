@@ -52,7 +52,13 @@ pub(super) fn header(
     let fragment = if offset != 0 || more {
         let identification = u32::from(u16::from_be_bytes([fixed[4], fixed[5]]));
         let length = total_length - header_length;
-        Some(fragment(identification, offset, more, length)?)
+        Some(fragment(
+            identification,
+            offset,
+            more,
+            length,
+            header_length,
+        )?)
     } else {
         None
     };

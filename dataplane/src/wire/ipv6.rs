@@ -47,6 +47,7 @@ pub(super) fn header(
     let mut chain = Chain {
         frame: &frame[..end],
         at: payload,
+        payload,
         promised,
         next: fixed[6],
         fragment: None,
@@ -79,6 +80,8 @@ struct Chain<'a> {
     frame: &'a [u8],
     /// Where the next header starts.
     at: usize,
+    /// Where the payload starts, behind the fixed header.
+    payload: usize,
     /// Where the packet ends by its own word: beyond the frame in a quoted packet.
     promised: usize,
     /// Which protocol it is.
@@ -153,7 +156,10 @@ impl Chain<'_> {
         if offset != 0 || more {
             let identification = u32::from_be_bytes([i0, i1, i2, i3]);
             let length = self.promised - self.at - header.len();
-            self.fragment = Some(fragment(identification, offset, more, length)?);
+            // What counts is the payload: the headers before this one, but not the fixed one.
+            let headers = self.at - self.payload;
+            let found = fragment(identification, offset, more, length, headers)?;
+            self.fragment = Some(found);
         }
         Ok(())
     }

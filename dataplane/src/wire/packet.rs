@@ -136,6 +136,8 @@ pub struct Fragment {
     pub identification: u32,
     /// Bytes of the packet's fragmentable part before this one: a multiple of 8.
     pub offset: u16,
+    /// Bytes of the fragmentable part in this one: at least 1, and a multiple of 8 if more follow.
+    pub length: u32,
     /// Whether more follow.
     pub more: bool,
 }

@@ -26,9 +26,10 @@ use self::sleep::{READY_MAX, Sleeper};
 use crate::conntrack::{Storage, Table};
 use crate::counters::{Counter, Counters};
 use crate::events::EventQueue;
+use crate::fragments::{self, Held, Released, Ticket};
 use crate::pipeline::{self, BURST_MAX, Inbound, Limiters, Outcome, Tables};
 use crate::snapshot::{PortId, SnapshotReader};
-use crate::xsk::{Burst, Magazine, Umem};
+use crate::xsk::{Burst, Frame, Magazine, Received, Umem};
 use crate::{DropReason, Time};
 
 /// Rounds without work before the worker goes to sleep: some tens of microseconds.
@@ -41,6 +42,12 @@ const ROUNDS_BETWEEN_REAPS: u32 = 8;
 const SLEEP_MAX: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000_000,
+};
+
+/// The longest sleep of a worker that holds fragments: another worker may receive what they wait for.
+const SLEEP_HOLDING: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 1_000_000,
 };
 
 /// The monotonic clock.
@@ -68,6 +75,7 @@ pub(crate) enum Command {
 /// What all workers share.
 pub(crate) struct Shared<S> {
     pub conntrack: Table<S>,
+    pub fragments: fragments::Table,
     pub counters: Counters,
     /// One queue per worker.
     pub events: Box<[EventQueue]>,
@@ -128,6 +136,49 @@ pub(crate) fn start<S: Storage + 'static>(
     }
 }
 
+/// Where the packets of a burst come from.
+enum Origin<'a> {
+    /// All of them from this port, just now.
+    Port(PortId),
+    /// They were held, by these tickets.
+    Held(&'a [Ticket]),
+}
+
+impl<'a> Origin<'a> {
+    fn ticket(&self, number: usize) -> Option<&'a Ticket> {
+        match self {
+            Origin::Port(_) => None,
+            Origin::Held(tickets) => tickets.get(number),
+        }
+    }
+
+    /// `number` is below the length of the burst, and so of the tickets.
+    fn ingress(&self, number: usize) -> PortId {
+        match self {
+            Origin::Port(port) => *port,
+            Origin::Held(tickets) => tickets[number].ingress(),
+        }
+    }
+}
+
+/// Fragments that were held, and go through the pipeline again.
+#[derive(Default)]
+struct Again {
+    tickets: ArrayVec<Ticket, BURST_MAX>,
+    frames: Burst,
+}
+
+impl Again {
+    fn push(&mut self, released: Released<Frame>) {
+        self.tickets.push(released.ticket);
+        self.frames.push(Received {
+            frame: released.frame,
+            len: released.len as u32,
+            continues: false,
+        });
+    }
+}
+
 struct Worker<S> {
     index: usize,
     shared: Arc<Shared<S>>,
@@ -137,6 +188,8 @@ struct Worker<S> {
     ports: Ports,
     magazine: Magazine,
     limiters: Limiters,
+    /// Fragments ahead of their first.
+    held: Held<Frame>,
 }
 
 impl<S: Storage> Worker<S> {
@@ -150,6 +203,7 @@ impl<S: Storage> Worker<S> {
         Worker {
             magazine: shared.umem.magazine(),
             limiters: Limiters::new(shared.ports_max),
+            held: Held::new(&shared.fragments),
             index,
             shared,
             reader,
@@ -164,7 +218,8 @@ impl<S: Storage> Worker<S> {
         let mut ready = ArrayVec::new();
         while self.obey() {
             // Nothing decided under the old snapshot is left: a round ends with every packet of
-            // its bursts on a TX ring or back in the magazine.
+            // its bursts on a TX ring or back in the magazine. Fragments that are held are undecided:
+            // when they are released, all of it is asked anew of the snapshot of that moment.
             self.reader.refresh();
             if round.is_multiple_of(ROUNDS_BETWEEN_REAPS) {
                 self.ports.reap(&mut self.magazine);
@@ -213,10 +268,20 @@ impl<S: Storage> Worker<S> {
                     .add(port, *ends, &self.sleeper, &mut self.magazine);
             }
             Command::RemovePort(port, reply) => {
+                self.let_go(port);
                 // If control does not wait any more, the sockets close here.
                 let _ = reply.send(self.ports.remove(port, &self.sleeper));
             }
-            Command::Stop => return false,
+            Command::Stop => {
+                let Worker {
+                    held,
+                    magazine,
+                    shared,
+                    ..
+                } = self;
+                held.release_all(&shared.fragments, |held| magazine.give(held.frame));
+                return false;
+            }
         }
         true
     }
@@ -228,7 +293,11 @@ impl<S: Storage> Worker<S> {
             counters.add(Counter::Sleeps, 1);
         }
         let mut command = None;
-        self.sleeper.sleep(&SLEEP_MAX, ready, || {
+        let longest = match self.held.is_empty() {
+            true => &SLEEP_MAX,
+            false => &SLEEP_HOLDING,
+        };
+        self.sleeper.sleep(longest, ready, || {
             command = self.commands.try_recv().ok();
             command.is_none() && self.reader.is_current()
         });
@@ -255,20 +324,59 @@ impl<S: Storage> Worker<S> {
                 && !received.is_empty()
             {
                 packets += received.len();
-                self.process(ingress, &mut received, time);
+                self.process(&Origin::Port(ingress), &mut received, time);
             }
         }
+        self.release(time);
         packets
     }
 
-    /// One burst from one port.
-    fn process(&mut self, ingress: PortId, received: &mut Burst, time: Time) {
+    /// Takes up the held fragments that can be decided, or have waited for too long.
+    fn release(&mut self, time: Time) {
+        if self.held.is_empty() {
+            return;
+        }
+        let mut again = Again::default();
+        let table = &self.shared.fragments;
+        self.held
+            .release(table, time, BURST_MAX, |held| again.push(held));
+        self.process_again(again, time);
+    }
+
+    /// Takes up the fragments that came in by a port that goes: the snapshot has it no more.
+    fn let_go(&mut self, port: PortId) {
+        let time = now();
+        loop {
+            let mut again = Again::default();
+            let table = &self.shared.fragments;
+            let each = |held| again.push(held);
+            self.held.release_port(table, port, BURST_MAX, each);
+            if again.tickets.is_empty() {
+                return;
+            }
+            self.process_again(again, time);
+        }
+    }
+
+    fn process_again(&mut self, again: Again, time: Time) {
+        let Again {
+            tickets,
+            mut frames,
+        } = again;
+        if !frames.is_empty() {
+            self.process(&Origin::Held(&tickets), &mut frames, time);
+        }
+    }
+
+    /// Takes packets of one origin to wherever they go.
+    fn process(&mut self, origin: &Origin<'_>, received: &mut Burst, time: Time) {
         let Worker {
             shared,
             ports,
             magazine,
             reader,
             limiters,
+            held,
             ..
         } = self;
         let shards = (
@@ -281,13 +389,15 @@ impl<S: Storage> Worker<S> {
         let mut outcomes: ArrayVec<Outcome, BURST_MAX> = ArrayVec::new();
         {
             let mut burst: ArrayVec<Inbound<'_>, BURST_MAX> = ArrayVec::new();
-            burst.extend(received.iter_mut().map(|r| Inbound {
-                ingress,
+            burst.extend(received.iter_mut().enumerate().map(|(number, r)| Inbound {
+                ingress: origin.ingress(number),
                 len: r.len as usize,
                 window: shared.umem.bytes_mut(&mut r.frame),
+                held: origin.ticket(number),
             }));
             let mut tables = Tables {
                 conntrack: &shared.conntrack,
+                fragments: &shared.fragments,
                 counters,
                 events,
                 limiters,
@@ -301,14 +411,21 @@ impl<S: Storage> Worker<S> {
                 &mut outcomes,
             );
         }
-        for (received, outcome) in received.drain(..).zip(outcomes) {
-            let sent = match outcome.transmission() {
-                Some(transmission) => ports.transmit(received.frame, transmission, magazine),
-                None => {
-                    magazine.give(received.frame);
-                    continue;
+        for (number, (received, outcome)) in received.drain(..).zip(outcomes).enumerate() {
+            let ingress = origin.ingress(number);
+            if let Outcome::Hold(ticket) = outcome {
+                let frame = (received.frame, received.len as usize);
+                if let Err(frame) = held.keep(&shared.fragments, ticket, frame, time) {
+                    magazine.give(frame);
+                    counters.dropped(ingress, DropReason::Internal);
                 }
+                continue;
+            }
+            let Some(transmission) = outcome.transmission() else {
+                magazine.give(received.frame);
+                continue;
             };
+            let sent = ports.transmit(received.frame, transmission, magazine);
             let sent = sent.map_err(|(frame, reason)| {
                 magazine.give(frame);
                 reason

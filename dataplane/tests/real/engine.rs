@@ -13,6 +13,7 @@ use dataplane::conntrack::Timeouts;
 use dataplane::counters::{Counter, RuleHits};
 use dataplane::engine::{ConntrackOptions, Engine, EngineError, Options, PortSpec};
 use dataplane::events::{Event, EventKind};
+use dataplane::fragments::Bounds;
 use dataplane::policy::ir::{Block, Chain, EndpointPolicy, Peers, PortRange, Ports, Rule};
 use dataplane::policy::{EndpointSlot, PolicyTable, ir};
 use dataplane::route::{NextHop, Route, RouteTable, RouteTarget};
@@ -23,9 +24,9 @@ use dataplane::{Address, CounterId, Mac, PolicyId, Protocol, Tier};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 const PODS: usize = 3;
-const PATIENCE: Duration = Duration::from_millis(600);
+pub const PATIENCE: Duration = Duration::from_millis(600);
 
-fn run(command: &str) -> String {
+pub fn run(command: &str) -> String {
     let mut words = command.split_whitespace();
     let output = Command::new(words.next().unwrap())
         .args(words)
@@ -37,7 +38,7 @@ fn run(command: &str) -> String {
 }
 
 /// Runs `work` on a thread in a network namespace.
-fn inside<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
+pub fn inside<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
     let file = std::fs::File::open(format!("/run/netns/{namespace}")).unwrap();
     let entered = || {
         use std::os::fd::AsFd;
@@ -52,7 +53,7 @@ fn address(text: &str) -> Address {
     Address::from(text.parse::<IpAddr>().unwrap())
 }
 
-fn pod_address(pod: usize, v4: bool) -> IpAddr {
+pub fn pod_address(pod: usize, v4: bool) -> IpAddr {
     let text = if v4 {
         format!("10.9.0.1{pod}")
     } else {
@@ -72,13 +73,13 @@ fn port_mac(number: usize) -> Mac {
 const NODE_MAC: Mac = Mac([2, 0, 0, 9, 2, 0]);
 const OUTSIDE_MAC: Mac = Mac([2, 0, 0, 9, 3, 0]);
 
-fn outside(v4: bool) -> IpAddr {
+pub fn outside(v4: bool) -> IpAddr {
     let text = if v4 { "198.51.100.1" } else { "2001:db8::1" };
     text.parse().unwrap()
 }
 
 /// Namespaces, veths, a bpffs, and an engine in their midst.
-struct Lab {
+pub struct Lab {
     prefix: String,
     bpffs: PathBuf,
     engine: Option<Engine>,
@@ -87,7 +88,7 @@ struct Lab {
 }
 
 impl Lab {
-    fn new(name: &str, workers: usize) -> Lab {
+    pub fn new(name: &str, workers: usize) -> Lab {
         let prefix = format!("weir-pipeline-{}-{name}", std::process::id());
         let bpffs = PathBuf::from(format!("/run/{prefix}-bpf"));
         std::fs::create_dir(&bpffs).unwrap();
@@ -114,11 +115,11 @@ impl Lab {
         format!("{}-node", self.prefix)
     }
 
-    fn outside(&self) -> String {
+    pub fn outside(&self) -> String {
         format!("{}-out", self.prefix)
     }
 
-    fn pod(&self, pod: usize) -> String {
+    pub fn pod(&self, pod: usize) -> String {
         format!("{}-pod{pod}", self.prefix)
     }
 
@@ -213,7 +214,7 @@ impl Lab {
         line.split(':').next().unwrap().parse().unwrap()
     }
 
-    fn engine(&mut self) -> &mut Engine {
+    pub fn engine(&mut self) -> &mut Engine {
         self.engine.as_mut().unwrap()
     }
 
@@ -303,7 +304,7 @@ impl Lab {
         assert_eq!(acknowledged.generation, self.parts.generation);
     }
 
-    fn set_policy(&mut self, pod: usize, policy: EndpointPolicy) {
+    pub fn set_policy(&mut self, pod: usize, policy: EndpointPolicy) {
         self.policies[pod] = policy;
         self.parts.epochs[pod] = Epoch::from(Generation(self.parts.generation.0 + 1));
         self.publish();
@@ -317,7 +318,7 @@ impl Lab {
     }
 
     /// Stops the engine, having seen that every packet and every frame is accounted for.
-    fn finish(mut self) {
+    pub fn finish(mut self) {
         let engine = self.engine.take().unwrap();
         let deadline = Instant::now() + Duration::from_secs(2);
         while engine.counters().unaccounted() != 0 && Instant::now() < deadline {
@@ -365,6 +366,13 @@ fn options(cores: Vec<usize>, pin_dir: PathBuf) -> Options {
             timeouts: Timeouts::default(),
             adoption_window_s: 0,
         },
+        fragments: Bounds {
+            datagrams: 64,
+            frames: 64,
+            port_percent: 100,
+            pieces: 64,
+            timeout_ms: 1000,
+        },
         rule_counters: 1024,
         events_max: 1024,
         publish_patience: Duration::from_secs(2),
@@ -386,7 +394,7 @@ fn port(id: PortId, role: Role, mac: Mac, endpoint: Option<EndpointSlot>) -> Por
 }
 
 /// A NetworkPolicy that isolates ingress, and lets `pod` reach `number` if one is given.
-fn only(pod: usize, number: Option<(Protocol, u16)>) -> EndpointPolicy {
+pub fn only(pod: usize, number: Option<(Protocol, u16)>) -> EndpointPolicy {
     let block = |v4| Block {
         prefix: pod_address(pod, v4).into(),
         except: vec![],

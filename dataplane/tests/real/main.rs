@@ -5,8 +5,11 @@
 //! `cargo test -p weir-dataplane --test real [FILTER]`.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "../it/simulator/cut.rs"]
+mod cut;
 mod engine;
 mod forwarder;
+mod fragments;
 mod traffic;
 mod world;
 
@@ -74,6 +77,14 @@ const TESTS: &[Test] = &[
         engine::publications_wake_sleepers_and_do_not_wait_for_the_clock,
     ),
     ("ports_come_and_go", engine::ports_come_and_go),
+    (
+        "datagrams_pass_in_fragments_or_not_at_all",
+        fragments::datagrams_pass_or_not_at_all,
+    ),
+    (
+        "fragments_pass_in_any_order",
+        fragments::fragments_pass_in_any_order,
+    ),
 ];
 
 fn main() -> ExitCode {

@@ -155,23 +155,6 @@ fn scope_and_ethernet_destination_are_checked() {
 }
 
 #[test]
-fn fragments_are_dropped_with_their_reason() {
-    let mut world = World::new(64);
-    let spec = Spec {
-        payload: vec![7; 16],
-        ..world.spec(A, B, true, UDP)
-    };
-    let mut bytes = packets::build(&spec);
-    // Offset 0, more fragments; then the header's checksum again.
-    bytes[20] = 0x20;
-    bytes[24..26].copy_from_slice(&[0, 0]);
-    let header = etherparse::Ipv4Header::from_slice(&bytes[14..]).unwrap().0;
-    bytes[24..26].copy_from_slice(&header.calc_header_checksum().to_be_bytes());
-    let sent = world.send_bytes(A.port(), &bytes);
-    assert_eq!(sent.dropped(), Some(DropReason::Fragment));
-}
-
-#[test]
 fn forwarding_rewrites_ethernet_and_hop_limit_and_keeps_checksums_right() {
     let mut world = World::new(64);
     for v4 in [true, false] {

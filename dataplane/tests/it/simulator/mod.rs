@@ -3,6 +3,8 @@
 mod bursts;
 mod checks;
 mod connections;
+mod cut;
+mod fragments;
 mod hits;
 mod packets;
 mod policies;

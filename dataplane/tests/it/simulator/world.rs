@@ -7,6 +7,7 @@ use arrayvec::ArrayVec;
 use dataplane::conntrack::{self, AtomicU64, Table, Timeouts};
 use dataplane::counters::{Counter, Counters, Totals};
 use dataplane::events::{Event, EventQueue};
+use dataplane::fragments::{self, Bounds, Held};
 use dataplane::pipeline::{BURST_MAX, Inbound, Limiters, Outcome, Tables, process};
 use dataplane::policy::ir::EndpointPolicy;
 use dataplane::policy::{Compiler, EndpointSlot, Slot};
@@ -21,6 +22,8 @@ use super::packets::{self, Spec, Transport};
 /// Bytes of a window: a chunk's.
 const WINDOW: usize = 3840;
 
+/// Workers that packets can come to.
+pub const WORKERS: usize = 2;
 pub const PODS: usize = 5;
 pub const UPLINK: PortId = PortId(100);
 pub const NODE: PortId = PortId(101);
@@ -99,6 +102,36 @@ impl Place {
     }
 }
 
+/// The bounds of what comes in fragments.
+pub const FRAGMENTS: Bounds = Bounds {
+    datagrams: 64,
+    frames: 64,
+    port_percent: 50,
+    pieces: 64,
+    timeout_ms: 1000,
+};
+
+/// A packet on its way into the pipeline.
+struct Arrived {
+    ingress: PortId,
+    window: Vec<u8>,
+    len: usize,
+    held: Option<fragments::Ticket>,
+}
+
+impl Arrived {
+    fn new(ingress: PortId, bytes: &[u8]) -> Arrived {
+        let mut window = vec![0xa5; WINDOW.max(bytes.len())];
+        window[..bytes.len()].copy_from_slice(bytes);
+        Arrived {
+            ingress,
+            window,
+            len: bytes.len(),
+            held: None,
+        }
+    }
+}
+
 /// What came of one packet.
 #[derive(Debug)]
 pub struct Sent {
@@ -129,6 +162,13 @@ pub struct World {
     pub conntrack: Table<Box<[AtomicU64]>>,
     pub counters: Counters,
     pub events: EventQueue,
+    pub fragments: fragments::Table,
+    /// What each worker holds.
+    pub held: Vec<Held<Vec<u8>>>,
+    /// What became of fragments that were held.
+    pub released: Vec<Sent>,
+    /// The worker that packets come to.
+    pub worker: usize,
     pub now: Time,
     /// Whether ports complete partial checksums.
     pub offload: bool,
@@ -220,12 +260,27 @@ fn parts() -> Parts {
 impl World {
     /// A world without policies, whose table holds `capacity` connections.
     pub fn new(capacity: u32) -> World {
+        World::with_bounds(capacity, FRAGMENTS)
+    }
+
+    /// One that follows TCP's windows.
+    pub fn strict(capacity: u32) -> World {
+        World::of(capacity, FRAGMENTS, true)
+    }
+
+    /// The same with other bounds of what comes in fragments.
+    pub fn with_bounds(capacity: u32, bounds: Bounds) -> World {
+        World::of(capacity, bounds, false)
+    }
+
+    fn of(capacity: u32, bounds: Bounds, strict_tcp: bool) -> World {
+        let fragments = fragments::Table::new(bounds, 128, [7, 11]);
         let settings = conntrack::Settings {
             capacity,
             quota_per_endpoint: capacity,
             endpoints: 64,
             timeouts: Timeouts::default(),
-            strict_tcp: false,
+            strict_tcp,
             hash_seed: [7, 11],
         };
         let words = Table::<Box<[AtomicU64]>>::words(&settings);
@@ -235,8 +290,12 @@ impl World {
             audits: vec![None; PODS],
             snapshot: Snapshot::default(),
             conntrack: Table::new(conntrack::heap(words), settings).unwrap(),
-            counters: Counters::new(1, 128, 64),
+            counters: Counters::new(WORKERS, 128, 64),
             events: EventQueue::new(4096),
+            held: (0..WORKERS).map(|_| Held::new(&fragments)).collect(),
+            fragments,
+            released: Vec::new(),
+            worker: 0,
             now: Time(1000 * SECOND),
             offload: true,
             limiters: Limiters::new(128),
@@ -295,33 +354,55 @@ impl World {
         self.send_mixed(&packets)
     }
 
-    /// Runs a burst of packets that came in by several ports.
+    /// Runs a burst of packets that came in by several ports, and then what that releases.
     pub fn send_mixed(&mut self, packets: &[(PortId, &[u8])]) -> Vec<Sent> {
-        let mut windows: Vec<Vec<u8>> = packets
+        let arrived = packets
             .iter()
-            .map(|(_, bytes)| {
-                let mut window = vec![0xa5; WINDOW.max(bytes.len())];
-                window[..bytes.len()].copy_from_slice(bytes);
-                window
-            })
+            .map(|(ingress, bytes)| Arrived::new(*ingress, bytes))
             .collect();
+        let sent = self.process(arrived);
+        self.release();
+        sent
+    }
+
+    /// Takes up the held fragments that can be decided, or have waited for too long, as the worker
+    /// does after each round.
+    pub fn release(&mut self) {
+        let mut arrived = Vec::new();
+        let held = &mut self.held[self.worker];
+        held.release(&self.fragments, self.now, BURST_MAX, |released| {
+            arrived.push(Arrived {
+                ingress: released.ticket.ingress(),
+                window: released.frame,
+                len: released.len,
+                held: Some(released.ticket),
+            });
+        });
+        if !arrived.is_empty() {
+            let sent = self.process(arrived);
+            self.released.extend(sent);
+        }
+    }
+
+    fn process(&mut self, mut arrived: Vec<Arrived>) -> Vec<Sent> {
         let mut outcomes = ArrayVec::new();
-        let shard = self.counters.shard(0).unwrap();
+        let shard = self.counters.shard(self.worker).unwrap();
         let mut tables = Tables {
             conntrack: &self.conntrack,
+            fragments: &self.fragments,
             counters: shard,
             events: &self.events,
             limiters: &mut self.limiters,
             checksum_offload: &[self.offload; 128],
         };
         {
-            let mut burst: ArrayVec<Inbound<'_>, BURST_MAX> = windows
+            let mut burst: ArrayVec<Inbound<'_>, BURST_MAX> = arrived
                 .iter_mut()
-                .zip(packets)
-                .map(|(window, (ingress, bytes))| Inbound {
-                    ingress: *ingress,
-                    window,
-                    len: bytes.len(),
+                .map(|arrived| Inbound {
+                    ingress: arrived.ingress,
+                    window: &mut arrived.window,
+                    len: arrived.len,
+                    held: arrived.held.as_ref(),
                 })
                 .collect();
             let (snapshot, now) = (&self.snapshot, self.now);
@@ -330,16 +411,23 @@ impl World {
             });
             assert_eq!(allocated.count_total, 0, "the packet path allocated");
         }
-        let finish = |((outcome, mut window), (ingress, _)): ((Outcome, Vec<u8>), &(PortId, _))| {
-            outcome.account(shard, *ingress, Ok(()));
-            window.truncate(outcome.transmission().map_or(0, |t| t.len));
-            Sent {
-                outcome,
-                bytes: window,
+        let held = &mut self.held[self.worker];
+        let mut sent = Vec::new();
+        for (arrived, outcome) in arrived.into_iter().zip(outcomes) {
+            outcome.account(shard, arrived.ingress, Ok(()));
+            let mut bytes = arrived.window;
+            if let Outcome::Hold(ticket) = outcome {
+                let frame = (std::mem::take(&mut bytes), arrived.len);
+                let kept = held.keep(&self.fragments, ticket, frame, self.now);
+                assert!(
+                    kept.is_ok(),
+                    "there is room for what the table lets be held"
+                );
             }
-        };
-        let ended = outcomes.into_iter().zip(windows);
-        ended.zip(packets).map(finish).collect()
+            bytes.truncate(outcome.transmission().map_or(0, |t| t.len));
+            sent.push(Sent { outcome, bytes });
+        }
+        sent
     }
 
     /// Sends a well-formed packet from one place to another.
@@ -370,10 +458,12 @@ impl World {
         self.counters.totals()
     }
 
-    /// Every packet ended as exactly one thing.
+    /// Every packet ended as exactly one thing, or is held.
     pub fn assert_balanced(&self) {
         let totals = self.totals();
-        assert_eq!(totals.unaccounted(), 0, "{totals:?}");
+        let held: usize = self.held.iter().map(Held::len).sum();
+        assert_eq!(totals.unaccounted(), held as i128, "{totals:?}");
+        assert_eq!(self.fragments.counts().frames as usize, held);
         assert_eq!(totals.counter(Counter::EventsLost), self.events.lost());
     }
 }

@@ -197,6 +197,7 @@ fn compare(frame: &[u8], ip: &dataplane::wire::Ip) {
             assert_eq!(ip.hop_limit, header.ttl());
             assert_eq!(ip.dont_fragment, header.dont_fragment());
             let fragment = header.is_fragmenting_payload().then(|| Fragment {
+                length: ip.transport_length,
                 identification: u32::from(header.identification()),
                 offset: header.fragments_offset().byte_offset(),
                 more: header.more_fragments(),

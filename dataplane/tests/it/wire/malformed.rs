@@ -144,6 +144,7 @@ fn ipv4_fragments() {
     let first = [tcp(0x02), vec![0; 4]].concat();
     let ip = ip_of(&fragment(0, true, TCP, &first), Offload::Virtual);
     let place = Fragment {
+        length: first.len() as u32,
         identification: 0xabcd,
         offset: 0,
         more: true,
@@ -187,8 +188,14 @@ fn ipv4_fragments() {
         ),
         (
             fragment(0x1fff, false, UDP, &[0; 16]),
-            MalformedIp,
+            OversizedDatagram,
             "beyond 65535 bytes",
+        ),
+        (
+            // 65512 bytes before it and 20 of header: the longest ends with 3 bytes more.
+            fragment(65_512 / 8, false, UDP, &[0; 4]),
+            OversizedDatagram,
+            "beyond 65535 bytes with the header",
         ),
         (
             fragment(2, false, UDP, &[]),
@@ -198,6 +205,8 @@ fn ipv4_fragments() {
     ] {
         refused(&frame, reason, what);
     }
+    let longest = ip_of(&fragment(65_512 / 8, false, UDP, &[0; 3]), Offload::Wire);
+    assert_eq!(longest.fragment.unwrap().length, 3);
     // Its options do not fit the first fragment.
     let mut cut = syn(&[2, 4, 5, 0xb4, 1, 1, 1, 1, 1, 1, 1, 1]);
     cut.truncate(24);
@@ -380,6 +389,11 @@ fn ipv6_fragments() {
         (Transport::Unread, Protocol(60))
     );
     assert_eq!(ip.fragment.unwrap().offset, 24);
+    // Seven bytes of a destination options header: its length, and padding.
+    let options = [0, 1, 4, 0, 0, 0, 0];
+    let longest = chained(&[(44, &[0, 0xff, 0xf8, 0, 0, 0, 1])], UDP, &[0; 7]);
+    let ip = ip_of(&longest, Offload::Wire);
+    assert_eq!(ip.fragment.unwrap().length, 7);
     for (frame, reason, what) in [
         (
             chained(&[(44, first)], TCP, &tail[..16]),
@@ -399,8 +413,17 @@ fn ipv6_fragments() {
         (chained(&[(44, first)], TCP, &[]), MalformedIp, "empty"),
         (
             chained(&[(44, &[0, 0xff, 0xf8, 0, 0, 0, 1])], UDP, &[0; 16]),
-            MalformedIp,
+            OversizedDatagram,
             "too long",
+        ),
+        (
+            chained(
+                &[(60, &options), (44, &[0, 0xff, 0xf8, 0, 0, 0, 1])],
+                UDP,
+                &[0; 7],
+            ),
+            OversizedDatagram,
+            "too long with the headers before",
         ),
         (
             chained(&[(44, &[0, 0, 9, 0, 0, 0, 1])], TCP, &tail),

@@ -27,8 +27,8 @@ use crate::file::{RecordsFile, Served};
 const IDLE: Duration = Duration::from_secs(10);
 /// Answers that one TCP connection may have waiting.
 const WAITING: usize = 32;
-/// Bytes of a UDP answer at most, whatever the client offers: what no link of the lab fragments,
-/// and the dataplane drops fragments. Longer answers are cut and asked for again over TCP.
+/// Bytes of a UDP answer at most, whatever the client offers: what no link of the lab fragments.
+/// Longer answers are cut and asked for again over TCP.
 const UDP_BYTES: u16 = 1232;
 /// Bytes of a TCP answer at most, about 4,000 addresses. The format ends at 65,535; some less are
 /// used, because the library stops short of what it cannot write.
