@@ -96,7 +96,7 @@ pub fn datagrams_pass_or_not_at_all() {
 }
 
 /// Fragments of a UDP datagram, as IP packets in the order of their places.
-fn datagram(from: IpAddr, to: SocketAddr, payload: &[u8]) -> Vec<Vec<u8>> {
+fn datagram(from: IpAddr, to: SocketAddr, id: u16, payload: &[u8]) -> Vec<Vec<u8>> {
     let ethernet = PacketBuilder::ethernet2([2; 6], [2; 6]);
     let ip = match (from, to.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), 64),
@@ -106,7 +106,7 @@ fn datagram(from: IpAddr, to: SocketAddr, payload: &[u8]) -> Vec<Vec<u8>> {
     let mut whole = Vec::new();
     let udp = ip.udp(40_000, to.port());
     udp.write(&mut whole, payload).unwrap();
-    let fragments = cut(&whole, 0x7777, 1232);
+    let fragments = cut(&whole, id, 1232);
     fragments
         .into_iter()
         .map(|(_, frame)| frame[ETHERNET..].to_vec())
@@ -130,7 +130,7 @@ pub fn fragments_pass_in_any_order() {
             socket(family, SocketType::RAW, Some(ipproto::RAW)).unwrap()
         });
         let sent = bytes(9_000);
-        let fragments = datagram(pod_address(0, v4), to, &sent);
+        let fragments = datagram(pod_address(0, v4), to, 7, &sent);
         let receiver = SocketAddr::new(to.ip(), 0);
         let send = |packet: &Vec<u8>| {
             sendto(&raw, packet, SendFlags::empty(), &receiver).unwrap();
@@ -143,7 +143,8 @@ pub fn fragments_pass_in_any_order() {
         let before = fragments_received(&b);
         fragments.iter().rev().for_each(send);
         assert!(server.recv_from(&mut buffer).is_err());
-        fragments[1..].iter().for_each(send);
+        let orphans = datagram(pod_address(0, v4), to, 8, &sent);
+        orphans[1..].iter().for_each(send);
         thread::sleep(Duration::from_millis(1500));
         assert_eq!(fragments_received(&b), before);
         let totals = lab.engine().counters();
