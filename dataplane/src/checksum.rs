@@ -64,6 +64,14 @@ impl Sum {
         fold(self.0)
     }
 
+    /// Whether [`Sum::folded`] is `field`. To fold is to divide by 65,535, and asking whether that goes
+    /// is one multiplication.
+    #[inline]
+    pub const fn folds_to(self, field: u16) -> bool {
+        let rest = self.0 + (0xffff - field) as u64;
+        rest.is_multiple_of(0xffff) & ((field == 0) == (self.0 == 0))
+    }
+
     /// What a checksum field holds: the complement of the sum.
     pub const fn checksum(self) -> u16 {
         !fold(self.0)
@@ -185,6 +193,16 @@ mod tests {
         fn equals_naive(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             prop_assert_eq!(Sum::ZERO.bytes(&bytes).folded(), naive_sum(&bytes));
             prop_assert_eq!(crc32c(&[&bytes]), naive_crc32c(&bytes));
+        }
+
+        #[test]
+        fn a_sum_folds_to_one_field_only(sum in any::<u32>(), scale in 0u64..8, other in any::<u16>()) {
+            let multiples = [0, 0xffff, 2 * 0xffff].map(Sum);
+            for sum in multiples.into_iter().chain([Sum(u64::from(sum) * scale)]) {
+                for field in [0, 0xffff, other, sum.folded()] {
+                    prop_assert_eq!(sum.folds_to(field), sum.folded() == field);
+                }
+            }
         }
 
         #[test]

@@ -160,6 +160,7 @@ fn zeroes(count: usize) -> Box<[AtomicU64]> {
 }
 
 /// Adds to a word that only this thread writes.
+#[inline]
 fn bump(word: &AtomicU64, amount: u64) {
     word.store(
         word.load(Ordering::Relaxed).wrapping_add(amount),
@@ -182,16 +183,19 @@ impl CounterShard {
     }
 
     /// Adds `amount` to a counter. Only the shard's worker may call this.
+    #[inline]
     pub fn add(&self, counter: Counter, amount: u64) {
         bump(&self.counters[counter as usize], amount);
     }
 
     /// Counts a packet received from `port`.
+    #[inline]
     pub fn received(&self, port: PortId, bytes: usize) {
         self.received_all(port, 1, bytes as u64);
     }
 
     /// Counts `packets` received from `port`, of so many `bytes` together.
+    #[inline]
     pub fn received_all(&self, port: PortId, packets: u64, bytes: u64) {
         self.add(Counter::Received, packets);
         self.add(Counter::ReceivedBytes, bytes);
@@ -200,6 +204,7 @@ impl CounterShard {
     }
 
     /// Counts a packet forwarded to `port`.
+    #[inline]
     pub fn transmitted(&self, port: PortId, bytes: usize) {
         self.add(Counter::Transmitted, 1);
         self.add(Counter::TransmittedBytes, bytes as u64);
@@ -214,6 +219,7 @@ impl CounterShard {
     }
 
     /// Counts a packet for what decided its flow.
+    #[inline]
     pub fn rule_packet(&self, counters: RuleCounters) {
         for counter in [counters.egress, counters.ingress] {
             bump(&self.rule(counter).packets, 1);
@@ -225,12 +231,14 @@ impl CounterShard {
         bump(&self.rule(counter).connections, 1);
     }
 
+    #[inline]
     fn rule(&self, counter: CounterId) -> &RuleWords {
         let index = counter.0 as usize;
         // The slice is never empty.
         &self.rules[if index < self.rules.len() { index } else { 0 }]
     }
 
+    #[inline]
     fn add_port(&self, port: PortId, which: usize, amount: u64) {
         // A port beyond the table exists only if control made a mistake; the sums stay right.
         if let Some(word) = self.ports.get(usize::from(port.0) * PORT_COUNTERS + which) {

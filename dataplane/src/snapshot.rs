@@ -2,11 +2,12 @@
 //!
 //! Control fills in [`Parts`] and calls [`Snapshot::build`], which checks that they agree with each
 //! other, or derives a snapshot from the last one where only policy has changed
-//! ([`Snapshot::with_policy`]); [`SnapshotCell`] publishes the result. Lookups on the packet path neither allocate nor
-//! lock: ports and endpoints are arrays indexed by their numbers, addresses and neighbours hash
-//! maps.
+//! ([`Snapshot::with_policy`]); [`SnapshotCell`] publishes the result. Lookups on the packet path
+//! neither allocate nor lock: ports and endpoints are arrays indexed by their numbers, addresses and
+//! neighbours hash tables.
 
 mod cell;
+mod local;
 mod topology;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 pub use cell::{NotAcknowledged, Retired, SnapshotCell, SnapshotReader};
+pub(crate) use local::Local;
 use topology::Topology;
 
 pub use crate::policy::EndpointSlot;
@@ -254,16 +256,35 @@ pub enum SnapshotError {
     NoIdentity(EndpointSlot),
 }
 
+/// How an endpoint stands with policy, by slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Standing {
+    /// [`Epoch::NONE`] where there is no endpoint.
+    epoch: Epoch,
+    /// Whether the policy table knows the endpoint, as [`PolicyTable::contains`] would say.
+    has_policy: bool,
+}
+
+impl Standing {
+    /// Of the endpoint in slot number `slot`.
+    fn new(slot: usize, epoch: Epoch, policy: &PolicyTable) -> Standing {
+        let slot = u16::try_from(slot).map(EndpointSlot);
+        Standing {
+            epoch,
+            has_policy: slot.is_ok_and(|slot| policy.contains(slot)),
+        }
+    }
+}
+
 /// Everything the workers need to decide and to forward: immutable.
 ///
 /// What seldom changes is shared between snapshots, so that one that changes policy only
-/// ([`Snapshot::with_policy`]), or a clone, costs a copy of the epochs.
+/// ([`Snapshot::with_policy`]), or a clone, costs a look at each endpoint.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     generation: Generation,
     topology: Arc<Topology>,
-    /// By slot; [`Epoch::NONE`] where there is no endpoint.
-    epochs: Vec<Epoch>,
+    standings: Vec<Standing>,
     routes: Arc<RouteTable>,
     policy: Arc<PolicyTable>,
     settings: Settings,
@@ -283,10 +304,12 @@ impl Snapshot {
                 return Err(SnapshotError::NoIdentity(endpoint.slot));
             }
         }
+        let epochs = parts.epochs.iter().enumerate();
+        let standing = |(slot, epoch): (usize, &Epoch)| Standing::new(slot, *epoch, &parts.policy);
         Ok(Snapshot {
             generation: parts.generation,
             topology: Arc::new(topology),
-            epochs: parts.epochs,
+            standings: epochs.map(standing).collect(),
             routes: parts.routes,
             policy: parts.policy,
             settings: parts.settings,
@@ -295,7 +318,8 @@ impl Snapshot {
 
     /// This snapshot with other policies: the endpoints in `changed` get the epoch of `generation`,
     /// so that their connections are decided again. All else stays and is shared, whatever its
-    /// size; the cost is a copy of four bytes for each endpoint.
+    /// size; the cost is eight bytes and a look into the
+    /// table for each endpoint.
     ///
     /// # Errors
     /// [`SnapshotError::NoIdentity`] if one of `changed` is no endpoint of this snapshot, or the
@@ -307,18 +331,22 @@ impl Snapshot {
         changed: impl IntoIterator<Item = EndpointSlot>,
     ) -> Result<Snapshot, SnapshotError> {
         let epoch = Epoch::from(generation);
-        let mut epochs = self.epochs.clone();
+        let before = self.standings.iter().enumerate();
+        let standing =
+            |(slot, before): (usize, &Standing)| Standing::new(slot, before.epoch, &policy);
+        let mut standings: Vec<Standing> = before.map(standing).collect();
         for slot in changed {
             let is_known = self.topology.endpoint(slot).is_some() && epoch != Epoch::NONE;
-            let known = epochs.get_mut(usize::from(slot.0));
-            *known
+            let known = standings.get_mut(usize::from(slot.0));
+            known
                 .filter(|_| is_known)
-                .ok_or(SnapshotError::NoIdentity(slot))? = epoch;
+                .ok_or(SnapshotError::NoIdentity(slot))?
+                .epoch = epoch;
         }
         Ok(Snapshot {
             generation,
             topology: Arc::clone(&self.topology),
-            epochs,
+            standings,
             routes: Arc::clone(&self.routes),
             policy,
             settings: self.settings,
@@ -332,12 +360,25 @@ impl Snapshot {
 
     /// When the compiled policy of the endpoint in `slot` last changed; [`Epoch::NONE`] if there is
     /// no such endpoint.
+    #[inline]
     pub fn epoch(&self, slot: EndpointSlot) -> Epoch {
-        let epoch = self.epochs.get(usize::from(slot.0));
-        epoch.copied().unwrap_or(Epoch::NONE)
+        self.standing(slot).epoch
+    }
+
+    /// Whether there is policy for the endpoint in `slot`: without it, nothing passes.
+    #[inline]
+    pub fn has_policy(&self, slot: EndpointSlot) -> bool {
+        self.standing(slot).has_policy
+    }
+
+    #[inline]
+    fn standing(&self, slot: EndpointSlot) -> Standing {
+        let standing = self.standings.get(usize::from(slot.0));
+        standing.copied().unwrap_or_default()
     }
 
     /// A port that may pass packets.
+    #[inline]
     pub fn port(&self, id: PortId) -> Option<&Port> {
         self.topology.port(id)
     }
@@ -345,6 +386,18 @@ impl Snapshot {
     /// The endpoint in `slot`.
     pub fn endpoint(&self, slot: EndpointSlot) -> Option<&Endpoint> {
         self.topology.endpoint(slot)
+    }
+
+    /// What forwarding needs to know of the endpoint in `slot`.
+    #[inline]
+    pub(crate) fn local(&self, slot: EndpointSlot) -> Option<&Local> {
+        self.topology.local(slot)
+    }
+
+    /// What forwarding needs to know of the endpoint with `address`.
+    #[inline]
+    pub(crate) fn local_at(&self, address: Address) -> Option<&Local> {
+        self.topology.local_at(address)
     }
 
     /// The local endpoint that has `address`.
@@ -443,7 +496,7 @@ mod tests {
         let policy = Arc::new(PolicyTable::default());
         let derive = || first.with_policy(Generation(9), Arc::clone(&policy), [EndpointSlot(3)]);
         let allocated = allocation_counter::measure(|| drop(derive()));
-        assert_eq!(allocated.count_total, 1, "the epochs");
+        assert_eq!(allocated.count_total, 1, "the standings");
         let next = derive().unwrap();
         assert!(Arc::ptr_eq(&first.topology, &next.topology));
         assert!(Arc::ptr_eq(&next.policy, &policy));

@@ -8,7 +8,9 @@ use dataplane::conntrack::{self, Table, Timeouts};
 use dataplane::counters::Counters;
 use dataplane::events::EventQueue;
 use dataplane::fragments;
-use dataplane::pipeline::{BURST_MAX, Inbound, Limiters, Outcome, Tables, Transmission, process};
+use dataplane::pipeline::{
+    BURST_MAX, Inbound, Lanes, Limiters, Outcome, Tables, Transmission, process,
+};
 use dataplane::policy::ir::{
     Action, Block, EndpointPolicy, Isolation, Peers, PortRange, Ports, Rule,
 };
@@ -100,6 +102,7 @@ pub struct World {
     worker: usize,
     events: EventQueue,
     limiters: Limiters,
+    lanes: Box<Lanes>,
     /// How long the pipeline has worked: the clock goes by it, as if packets came as fast as they are
     /// taken.
     worked: Duration,
@@ -256,6 +259,7 @@ impl World {
             worker,
             events: EventQueue::new(4096),
             limiters: Limiters::new(PODS as u16),
+            lanes: Box::default(),
             worked: Duration::ZERO,
             windows: vec![vec![0; WINDOW]; BURST_MAX],
             ipv6,
@@ -363,7 +367,15 @@ impl World {
         };
         let mut outcomes: ArrayVec<Outcome, BURST_MAX> = ArrayVec::new();
         let start = Instant::now();
-        process(&mut burst, &mut tables, &node.snapshot, now, &mut outcomes);
+        let lanes = &mut self.lanes;
+        process(
+            &mut burst,
+            lanes,
+            &mut tables,
+            &node.snapshot,
+            now,
+            &mut outcomes,
+        );
         for (outcome, packet) in outcomes.iter().zip(&burst) {
             outcome.account(shard, packet.ingress, Ok(()));
         }

@@ -43,7 +43,18 @@ pub struct TcpFacts {
 }
 
 impl TcpFacts {
+    /// Whether of the flags that move a connection this has ACK and no other.
+    #[inline]
+    pub(super) const fn is_plain(&self) -> bool {
+        let mask = TcpFlags::SYN
+            .union(TcpFlags::ACK)
+            .union(TcpFlags::RST)
+            .union(TcpFlags::FIN);
+        self.flags.intersection(mask).bits() == TcpFlags::ACK.bits()
+    }
+
     /// Whether this is a SYN that opens a connection: SYN without ACK, RST or FIN.
+    #[inline]
     pub const fn is_syn(&self) -> bool {
         let mask = TcpFlags::SYN
             .union(TcpFlags::ACK)
@@ -93,6 +104,7 @@ impl Facts {
     /// Whether such a packet may make an entry at any time (semantics D21): a SYN, an SCTP INIT or
     /// a heartbeat (a new path of a multi-homed association), an echo request, and every datagram
     /// of protocols without connections.
+    #[inline]
     pub const fn opens(&self) -> bool {
         match self {
             Facts::Tcp(tcp) => tcp.is_syn(),
@@ -130,6 +142,20 @@ impl Facts {
             Facts::Udp => State::UdpUnreplied,
             Facts::Icmp(_) => State::IcmpUnreplied,
             Facts::Other => State::OtherUnreplied,
+        }
+    }
+
+    /// Whether such a packet says only that the connection goes on as it stands: what
+    /// [`Facts::step`] answers with [`Step::To`] this very state, and no windows or tags follow.
+    #[inline]
+    pub(super) const fn goes_on(&self, state: State, original: bool) -> bool {
+        match self {
+            Facts::Tcp(tcp) => tcp.is_plain() & matches!(state, State::Established),
+            Facts::Udp => {
+                matches!(state, State::UdpReplied)
+                    | (original & matches!(state, State::UdpUnreplied))
+            }
+            Facts::Sctp(_) | Facts::Icmp(_) | Facts::Other => false,
         }
     }
 

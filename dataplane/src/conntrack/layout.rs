@@ -148,6 +148,7 @@ impl Control {
     }
 
     /// The state, if the entry is live.
+    #[inline]
     pub const fn state(self) -> Option<State> {
         State::from_bits((self.0 >> STATE_SHIFT) as u8 & 0x1f)
     }
@@ -455,6 +456,7 @@ impl Hash {
 
 impl Place {
     /// Where a tuple with this hash may lie.
+    #[inline]
     pub fn of(hash: Hash, seed: [u64; 2], buckets: usize) -> Place {
         Place {
             first: hash.first(buckets),

@@ -50,7 +50,7 @@ mod tests;
 mod window;
 
 pub use batch::BATCH;
-pub(crate) use batch::{PackedEpochs, Probe};
+pub(crate) use batch::{AIM_LAG, COLD_LEAD, Elsewhere, PackedEpochs, Probe};
 pub use facts::{Facts, IcmpFacts, SctpFacts, TcpFacts, TcpFlags};
 pub(crate) use layout::fold;
 pub use state::{State, Timeouts};

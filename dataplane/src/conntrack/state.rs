@@ -21,6 +21,7 @@ macro_rules! states {
             }
 
             /// The state with this number.
+            #[inline]
             pub(super) const fn from_bits(bits: u8) -> Option<State> {
                 match bits { $($number => Some(State::$name),)* _ => None }
             }
@@ -123,6 +124,7 @@ impl State {
     }
 
     /// Whether a connection of this protocol can be in this state.
+    #[inline]
     pub(super) const fn fits(self, protocol: Protocol) -> bool {
         use State::*;
         match self {

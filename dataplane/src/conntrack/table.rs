@@ -316,13 +316,19 @@ impl<S: Storage> Table<S> {
     /// Notes that the connection lives, where that has not been noted lately ([`layout::lag`]).
     #[inline]
     fn touch(&self, handle: Handle, patience: Patience, now: Time) {
-        let word = self.cold(handle.entry, LAST_SEEN);
-        let seen = word.load(Relaxed);
+        let seen = self.cold(handle.entry, LAST_SEEN).load(Relaxed);
+        self.touch_seen(handle, patience, seen, now);
+    }
+
+    /// [`Table::touch`] where `seen` is what the word [`LAST_SEEN`] held a moment ago.
+    #[inline]
+    pub(super) fn touch_seen(&self, handle: Handle, patience: Patience, seen: u64, now: Time) {
         let tick = tick(now);
         let ago = tick.wrapping_sub(seen as u32) as i32;
         if tag_of(seen) == handle.version && ago > patience.lag {
             // Who loses the race loses it to a worker that did the same.
             let again = layout::seen_again(seen, tick);
+            let word = self.cold(handle.entry, LAST_SEEN);
             let _ = word.compare_exchange(seen, again, Relaxed, Relaxed);
         }
     }
@@ -419,6 +425,7 @@ impl<S: Storage> Table<S> {
         self.patience[index % self.patience.len()]
     }
 
+    #[inline]
     pub(super) fn place(&self, canonical: &Canonical) -> Place {
         let hash = Hash::of(&canonical.addresses, canonical.ports, self.seed);
         Place::of(hash, self.seed, self.layout.buckets)
@@ -429,19 +436,23 @@ impl<S: Storage> Table<S> {
         Place::of(hash, self.seed, self.layout.buckets)
     }
 
+    #[inline]
     pub(super) fn hot(&self, entry: u32, word: usize) -> &AtomicU64 {
         &self.storage.words()[self.layout.entry(entry) + word]
     }
 
+    #[inline]
     pub(super) fn cold(&self, entry: u32, word: usize) -> &AtomicU64 {
         &self.storage.words()[self.layout.entry(entry) + layout::COLD + word]
     }
 
+    #[inline]
     pub(super) fn references(&self, bucket: u32) -> &[AtomicU64] {
         let start = self.layout.bucket(bucket);
         &self.storage.words()[start..start + WAYS]
     }
 
+    #[inline]
     pub(super) fn lock_word(&self, bucket: u32) -> &AtomicU64 {
         &self.storage.words()[self.layout.bucket(bucket) + LOCK]
     }
@@ -672,7 +683,7 @@ pub(super) fn hit(image: &Image, canonical: &Canonical, place: &Place) -> Hit {
     }
 }
 
-const fn class(original: bool) -> Class {
+pub(super) const fn class(original: bool) -> Class {
     if original {
         Class::Established
     } else {
@@ -694,6 +705,7 @@ fn tag_word(version: u16, tag: Option<u32>) -> u64 {
 }
 
 impl State {
+    #[inline]
     fn fits_facts(self, facts: &Facts) -> bool {
         match facts {
             Facts::Tcp(_) => self.fits(Protocol::TCP),

@@ -17,14 +17,17 @@ use arrayvec::ArrayVec;
 
 use super::decide::{Decision, Flow};
 use super::forward::{self, Next};
-use super::stage::{self, Stage, incarnation};
-use super::{BURST_MAX, Inbound, Outcome, Transmission, source, track};
-use crate::conntrack::{Class, Ends, Facts, PackedEpochs, Probe, Storage};
-use crate::snapshot::{Endpoint, EndpointSlot, Incarnation, PortId, Role};
-use crate::wire::{self, Checksum, TxChecksum, Version, rewrite};
+use super::stage::{self, Stage};
+use super::{BURST_MAX, Inbound, Outcome, Transmission, source};
+use crate::Address;
+use crate::conntrack::{
+    AIM_LAG, COLD_LEAD, Class, Elsewhere, Ends, Epochs, Facts, PackedEpochs, Probe, Storage,
+};
+use crate::snapshot::{EndpointSlot, Epoch, Incarnation, Local, Port, PortId, Role};
+use crate::wire::{self, Brief, Checksum, TxChecksum, Version, rewrite};
 
 /// A packet on the common way, with all that can be known without its connection.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Lane {
     probe: Probe,
     ends: Ends,
@@ -35,8 +38,20 @@ struct Lane {
     way: Way,
 }
 
+/// Room for what is known of a burst's packets while they are on the common way. Kept from burst to
+/// burst, for clearing it would take longer than filling it; nothing in it is read that the burst
+/// has not written.
+#[derive(Clone, Debug)]
+pub struct Lanes([Lane; BURST_MAX]);
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Lanes([Lane::EMPTY; BURST_MAX])
+    }
+}
+
 /// How a packet goes on if its connection lets it pass.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Way {
     egress: PortId,
     /// The Ethernet addresses, as the header holds them.
@@ -74,31 +89,32 @@ impl Lane {
     }
 }
 
-impl<S: Storage> Stage<'_, '_, S> {
+impl<'a, S: Storage> Stage<'a, '_, S> {
     /// Takes every packet to its end.
     pub fn burst(
         &mut self,
         burst: &mut ArrayVec<Inbound<'_>, BURST_MAX>,
+        Lanes(lanes): &mut Lanes,
         outcomes: &mut ArrayVec<Outcome, BURST_MAX>,
     ) {
-        // Lanes are written where they stand: to move one takes longer than to fill it.
-        let mut lanes = [Lane::EMPTY; BURST_MAX];
-        let mut ready = 0_u64;
-        for (number, (inbound, lane)) in burst.iter().zip(&mut lanes).enumerate() {
-            ready |= u64::from(self.enter(inbound, lane)) << number;
-        }
+        let lanes = &mut lanes[..burst.len()];
+        let ready = self.enter_all(burst, lanes);
         let entered = |number: usize| ready >> number & 1 != 0;
-        let probes = lanes.iter_mut().enumerate();
-        let probes = probes.filter(|(number, _)| entered(*number));
-        let probes = probes.map(|(_, lane)| &mut lane.probe);
-        self.tables.conntrack.aim_all(probes);
         let new = |number: &usize| entered(*number) && lanes[*number].seems_new();
         let new: ArrayVec<usize, BURST_MAX> = (0..burst.len()).filter(new).collect();
-        let ahead = self.decide_ahead(&lanes, &new);
+        let ahead = self.decide_ahead(lanes, &new);
         let mut ahead = new.iter().zip(&ahead).peekable();
-        for (number, (inbound, lane)) in burst.iter_mut().zip(&lanes).enumerate() {
+        let conntrack = self.tables.conntrack;
+        let expect = |number: usize| {
+            if let Some(lane) = lanes.get(number).filter(|_| entered(number)) {
+                conntrack.expect_cold(&lane.probe);
+            }
+        };
+        (0..COLD_LEAD).for_each(expect);
+        for (number, inbound) in burst.iter_mut().enumerate() {
+            expect(number + COLD_LEAD);
             let short = match entered(number) {
-                true => self.finish(inbound, lane),
+                true => self.finish(inbound, &lanes[number]),
                 false => None,
             };
             let ahead = ahead.next_if(|(new, _)| **new == number);
@@ -108,6 +124,30 @@ impl<S: Storage> Stage<'_, '_, S> {
             };
             outcomes.push(outcome);
         }
+    }
+
+    /// The steps up to asking for the entries; which packets are on the common way.
+    fn enter_all(&self, burst: &[Inbound<'_>], lanes: &mut [Lane]) -> u64 {
+        let conntrack = self.tables.conntrack;
+        let mut elsewhere = Elsewhere::new();
+        let mut ready = 0_u64;
+        for number in 0..burst.len() + AIM_LAG {
+            if let (Some(inbound), Some(lane)) = (burst.get(number), lanes.get_mut(number)) {
+                ready |= u64::from(self.enter(inbound, lane)) << number;
+            }
+            let behind = number.checked_sub(AIM_LAG);
+            if let Some(number) = behind.filter(|number| ready >> number & 1 != 0)
+                && let Some(lane) = lanes.get_mut(number)
+            {
+                conntrack.aim_first(&mut lane.probe, number, &mut elsewhere);
+            }
+        }
+        for (number, second) in elsewhere {
+            if let Some(lane) = lanes.get_mut(number) {
+                conntrack.aim(&mut lane.probe, second);
+            }
+        }
+        ready
     }
 
     /// What policy says of the new lanes' flows.
@@ -147,35 +187,77 @@ impl<S: Storage> Stage<'_, '_, S> {
         }
         let key = &brief.key;
         self.tables.conntrack.probe(key, &mut lane.probe);
-        let source = source::check(snapshot, port, brief.ethernet.source, key.source).ok()?;
-        let destination = stage::receiver(snapshot, source, key.destination).ok()?;
-        let from = source.map(|source| source.slot);
-        let hop = match forward::next_hop(snapshot, port, from, destination, key.destination) {
-            Ok(Next::Hop(hop)) => hop,
-            _ => return None,
+        let source = self.sender(port, &brief)?;
+        let destination = snapshot.local_at(key.destination);
+        let mtu = match destination {
+            Some(local) => {
+                lane.way.egress = local.port;
+                lane.way.ethernet = local.ethernet;
+                let is_ready = local.has_port & snapshot.has_policy(local.slot);
+                // Only a pod that talks to itself goes out where it came in, which is seldom.
+                let goes_on = is_ready & (local.port != port.id);
+                goes_on.then_some(local.mtu)?
+            }
+            None => self.leave(port, source?, key.destination, &mut lane.way)?,
         };
-        let egress = hop.egress.id;
-        let in_software = brief.checksum == Checksum::Partial && !self.completes_checksums(egress);
-        if in_software || brief.packet_length() > u32::from(hop.egress.mtu) {
+        let in_software =
+            brief.checksum == Checksum::Partial && !self.completes_checksums(lane.way.egress);
+        if in_software || brief.packet_length() > u32::from(mtu) {
             return None;
         }
+        let incarnation =
+            |end: Option<&Local>| end.map_or(Incarnation::NONE, |end| end.incarnation);
         lane.ends.source = incarnation(source);
         lane.ends.destination = incarnation(destination);
         lane.ends.ingress = port.id;
-        let slot = |endpoint: Option<&Endpoint>| endpoint.map(|endpoint| endpoint.slot);
-        lane.slots = [source, destination].map(slot);
-        lane.epochs = track::epochs(snapshot, source, destination).into();
+        lane.slots = [source, destination].map(|end| end.map(|end| end.slot));
+        let epoch = |end: Option<&Local>| end.map_or(Epoch::NONE, |end| snapshot.epoch(end.slot));
+        lane.epochs = Epochs {
+            source: epoch(source),
+            destination: epoch(destination),
+        }
+        .into();
         lane.facts = match &brief.tcp {
             Some(tcp) => Facts::Tcp(stage::tcp_facts(tcp)),
             None => Facts::Udp,
         };
-        lane.way.egress = egress;
-        lane.way.ethernet[..6].copy_from_slice(&hop.mac.0);
-        lane.way.ethernet[6..].copy_from_slice(&hop.egress.mac.0);
         lane.way.version = brief.version;
         lane.way.length = brief.length;
         lane.way.checksum = brief.tx_checksum();
         Some(())
+    }
+
+    /// Who sent the packet, if it may have that source; none leaves it to the whole way.
+    #[inline(always)]
+    fn sender(&self, port: &Port, brief: &Brief) -> Option<Option<&'a Local>> {
+        let (snapshot, address) = (self.snapshot, brief.key.source);
+        if let Some(slot) = port.endpoint {
+            let local = snapshot.local(slot)?;
+            let own = (local.mac() == brief.ethernet.source) & local.begins_with(address);
+            return (own & snapshot.has_policy(slot)).then_some(Some(local));
+        }
+        // No port but a pod's has an endpoint's packets.
+        let sender = source::check(snapshot, port, brief.ethernet.source, address);
+        sender.ok()?.is_none().then_some(None)
+    }
+
+    /// The way of a packet from a local pod to somewhere else, and the MTU there.
+    #[inline]
+    fn leave(
+        &self,
+        port: &Port,
+        source: &Local,
+        destination: Address,
+        way: &mut Way,
+    ) -> Option<u16> {
+        let hop = forward::next_hop(self.snapshot, port, Some(source.slot), None, destination);
+        let Ok(Next::Hop(hop)) = hop else {
+            return None;
+        };
+        way.egress = hop.egress.id;
+        way.ethernet[..6].copy_from_slice(&hop.mac.0);
+        way.ethernet[6..].copy_from_slice(&hop.egress.mac.0);
+        Some(hop.egress.mtu)
     }
 
     /// Sends the packet on if its connection lets it pass without further questions. Else nothing

@@ -26,6 +26,7 @@ mod track;
 
 use arrayvec::ArrayVec;
 
+pub use burst::Lanes;
 pub use decide::decide_again;
 pub use limiter::{Limiters, RateLimiter};
 
@@ -99,6 +100,7 @@ impl Outcome {
 
     /// Counts what became of the transmission: `sent` says whether the port took it. Drops that
     /// [`process`] decided are counted by it.
+    #[inline]
     pub fn account(&self, counters: &CounterShard, ingress: PortId, sent: Result<(), DropReason>) {
         match (self, sent) {
             (Outcome::Forward(t), Ok(())) => counters.transmitted(t.port, t.len),
@@ -133,9 +135,10 @@ pub struct Tables<'a, S> {
 /// Decides and rewrites a burst: `outcomes[i]` is what becomes of `burst[i]`.
 ///
 /// Drops are counted here. The caller carries out the transmissions in order and tells
-/// [`Outcome::account`] of each.
+/// [`Outcome::account`] of each. Of `lanes` it matters only that the same are given each time.
 pub fn process<S: Storage>(
     burst: &mut ArrayVec<Inbound<'_>, BURST_MAX>,
+    lanes: &mut Lanes,
     tables: &mut Tables<'_, S>,
     snapshot: &Snapshot,
     now: Time,
@@ -149,7 +152,7 @@ pub fn process<S: Storage>(
         snapshot,
         now,
     };
-    stage.burst(burst, outcomes);
+    stage.burst(burst, lanes, outcomes);
 }
 
 /// Counts the packets of a burst, those of one port together. What was held has been counted.

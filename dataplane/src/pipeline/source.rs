@@ -46,7 +46,7 @@ pub(super) fn sender<'s>(
     let endpoint = port
         .endpoint
         .and_then(|slot| snapshot.endpoint(slot))
-        .filter(|endpoint| snapshot.policy().contains(endpoint.slot))
+        .filter(|endpoint| snapshot.has_policy(endpoint.slot))
         .ok_or(DropReason::PortNotReady)?;
     if endpoint.mac == source_mac {
         Ok(endpoint)

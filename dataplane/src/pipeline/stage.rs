@@ -221,7 +221,7 @@ pub(super) fn receiver<'s>(
 ) -> Result<Option<&'s Endpoint>, DropReason> {
     let receiver = snapshot.endpoint_at(destination);
     if let Some(endpoint) = receiver
-        && (snapshot.port(endpoint.port).is_none() || !snapshot.policy().contains(endpoint.slot))
+        && (snapshot.port(endpoint.port).is_none() || !snapshot.has_policy(endpoint.slot))
     {
         return Err(DropReason::EndpointNotReady);
     }

@@ -3,6 +3,7 @@
 
 use hashbrown::{HashMap, HashSet};
 
+use super::local::{Local, Locals};
 use super::{Endpoint, EndpointSlot, Incarnation, Neighbour, Port, PortId, Role, SnapshotError};
 use crate::{Address, Mac};
 
@@ -11,7 +12,7 @@ use crate::{Address, Mac};
 pub(super) struct Topology {
     ports: Vec<Option<Port>>,
     endpoints: Vec<Option<Endpoint>>,
-    by_address: HashMap<Address, EndpointSlot>,
+    locals: Locals,
     neighbours: HashMap<(PortId, Address), Mac>,
     node_addresses: HashSet<Address>,
     gateways: HashSet<Address>,
@@ -42,10 +43,15 @@ impl Topology {
         for port in ports {
             self.insert_port(port)?;
         }
+        let mut taken: HashSet<Address> = &self.node_addresses | &self.gateways;
         for endpoint in endpoints {
+            if let Some(address) = endpoint.addresses.iter().find(|a| !taken.insert(**a)) {
+                return Err(SnapshotError::AddressTwice(*address));
+            }
             self.insert_endpoint(endpoint)?;
         }
         self.check_pairs()?;
+        self.locals = Locals::new(&self.endpoints, &self.ports);
         Ok(self)
     }
 
@@ -76,12 +82,6 @@ impl Topology {
         if self.endpoints[index].is_some() {
             return Err(SnapshotError::SlotTwice(slot));
         }
-        for address in &endpoint.addresses {
-            let taken = self.node_addresses.contains(address) || self.gateways.contains(address);
-            if taken || self.by_address.insert(*address, slot).is_some() {
-                return Err(SnapshotError::AddressTwice(*address));
-            }
-        }
         self.endpoints[index] = Some(endpoint);
         Ok(())
     }
@@ -106,6 +106,7 @@ impl Topology {
         Ok(())
     }
 
+    #[inline]
     pub fn port(&self, id: PortId) -> Option<&Port> {
         self.ports.get(usize::from(id.0))?.as_ref()
     }
@@ -123,7 +124,17 @@ impl Topology {
     }
 
     pub fn endpoint_at(&self, address: Address) -> Option<&Endpoint> {
-        self.endpoint(*self.by_address.get(&address)?)
+        self.endpoint(self.local_at(address)?.slot)
+    }
+
+    #[inline]
+    pub fn local(&self, slot: EndpointSlot) -> Option<&Local> {
+        self.locals.get(slot)
+    }
+
+    #[inline]
+    pub fn local_at(&self, address: Address) -> Option<&Local> {
+        self.locals.at(address, &self.endpoints)
     }
 
     pub fn neighbour(&self, port: PortId, address: Address) -> Option<Mac> {

@@ -85,13 +85,16 @@ fn ipv4(
     // Flags and fragment offset, but for DF.
     let fragment = word(18) & 0xbfff;
     let (source, destination) = (word(26), word(30));
+    // In whatever byte order: a sum that is all ones is so in both (RFC 1071, section 2B).
+    let native =
+        |at: usize| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let sum = [14, 18, 22, 26, 30]
         .into_iter()
-        .fold(Sum::ZERO, |sum, at| sum.word32(word(at)));
+        .fold(Sum::ZERO, |sum, at| sum.word32(native(at)));
     let ordinary = (fragment == 0)
         & is_ordinary_v4(source)
         & is_ordinary_v4(destination)
-        & (sum.folded() == 0xffff)
+        & sum.folds_to(0xffff)
         & (length <= bytes.len());
     if !ordinary {
         return None;
@@ -223,7 +226,7 @@ impl Ordinary {
 
     #[inline(always)]
     fn checksum(&self, field: u16) -> Checksum {
-        if self.offload == Offload::Virtual && self.pseudo.folded() == field {
+        if (self.offload == Offload::Virtual) & self.pseudo.folds_to(field) {
             Checksum::Partial
         } else {
             Checksum::Complete

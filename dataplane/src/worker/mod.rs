@@ -27,7 +27,7 @@ use crate::conntrack::{Storage, Table};
 use crate::counters::{Counter, Counters};
 use crate::events::EventQueue;
 use crate::fragments::{self, Held, Released, Ticket};
-use crate::pipeline::{self, BURST_MAX, Inbound, Limiters, Outcome, Tables};
+use crate::pipeline::{self, BURST_MAX, Inbound, Lanes, Limiters, Outcome, Tables};
 use crate::snapshot::{PortId, SnapshotReader};
 use crate::xsk::{Burst, Frame, Magazine, Received, Umem};
 use crate::{DropReason, Time};
@@ -190,6 +190,7 @@ struct Worker<S> {
     limiters: Limiters,
     /// Fragments ahead of their first.
     held: Held<Frame>,
+    lanes: Box<Lanes>,
 }
 
 impl<S: Storage> Worker<S> {
@@ -204,6 +205,7 @@ impl<S: Storage> Worker<S> {
             magazine: shared.umem.magazine(),
             limiters: Limiters::new(shared.ports_max),
             held: Held::new(&shared.fragments),
+            lanes: Box::default(),
             index,
             shared,
             reader,
@@ -377,6 +379,7 @@ impl<S: Storage> Worker<S> {
             reader,
             limiters,
             held,
+            lanes,
             ..
         } = self;
         let shards = (
@@ -405,6 +408,7 @@ impl<S: Storage> Worker<S> {
             };
             pipeline::process(
                 &mut burst,
+                lanes,
                 &mut tables,
                 reader.current(),
                 time,

@@ -8,7 +8,7 @@ use dataplane::conntrack::{self, AtomicU64, Table, Timeouts};
 use dataplane::counters::{Counter, Counters, Totals};
 use dataplane::events::{Event, EventQueue};
 use dataplane::fragments::{self, Bounds, Held};
-use dataplane::pipeline::{BURST_MAX, Inbound, Limiters, Outcome, Tables, process};
+use dataplane::pipeline::{BURST_MAX, Inbound, Lanes, Limiters, Outcome, Tables, process};
 use dataplane::policy::ir::EndpointPolicy;
 use dataplane::policy::{Compiler, EndpointSlot, Slot};
 use dataplane::route::{NextHop, Route, RouteTable, RouteTarget};
@@ -173,6 +173,7 @@ pub struct World {
     /// Whether ports complete partial checksums.
     pub offload: bool,
     limiters: Limiters,
+    lanes: Box<Lanes>,
 }
 
 fn port(id: PortId, role: Role, endpoint: Option<EndpointSlot>, peer_mac: Option<Mac>) -> Port {
@@ -299,6 +300,7 @@ impl World {
             now: Time(1000 * SECOND),
             offload: true,
             limiters: Limiters::new(128),
+            lanes: Box::default(),
         };
         world.publish();
         world
@@ -407,7 +409,8 @@ impl World {
                 .collect();
             let (snapshot, now) = (&self.snapshot, self.now);
             let allocated = allocation_counter::measure(|| {
-                process(&mut burst, &mut tables, snapshot, now, &mut outcomes);
+                let lanes = &mut self.lanes;
+                process(&mut burst, lanes, &mut tables, snapshot, now, &mut outcomes);
             });
             assert_eq!(allocated.count_total, 0, "the packet path allocated");
         }
