@@ -2,7 +2,8 @@
 //!
 //! Run to completion: a burst is received, processed and handed to transmit rings before the next
 //! one. The worker owns the RX, fill and completion rings of its ports and has a TX-only socket to
-//! every port that others own, so that it never hands a packet to another thread.
+//! every port that others own, so that it never hands a packet to another thread. Only fragments
+//! ahead of their datagram's first stay with it for longer ([`Held`]).
 //!
 //! Ports that have work are polled; the others are watched by epoll, since looking at 250 empty
 //! rings costs more than the packets do. A worker without work sleeps ([`sleep`]).

@@ -83,7 +83,7 @@ pub struct Lab {
     prefix: String,
     bpffs: PathBuf,
     engine: Option<Engine>,
-    parts: Parts,
+    pub parts: Parts,
     policies: Vec<EndpointPolicy>,
 }
 
@@ -290,7 +290,7 @@ impl Lab {
         self.parts.gateways = vec![address("169.254.1.1"), address("fe80::1")];
     }
 
-    fn publish(&mut self) {
+    pub fn publish(&mut self) {
         let slots: Vec<_> = self
             .policies
             .iter()

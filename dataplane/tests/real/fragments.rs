@@ -159,3 +159,27 @@ pub fn fragments_pass_in_any_order() {
     assert_eq!(lab.engine().fragments().counts().frames, 0);
     lab.finish();
 }
+
+/// What is held for a port that goes, goes: its frames come home, and nothing is left in the table.
+pub fn held_fragments_go_with_their_port() {
+    let mut lab = Lab::new("going", 2);
+    let (a, to) = (lab.pod(0), SocketAddr::new(pod_address(1, true), 9));
+    let raw = || socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW)).unwrap();
+    let raw = inside(&a, raw);
+    let orphans = datagram(pod_address(0, true), to, 7, &bytes(9_000));
+    let frames = |lab: &mut Lab| lab.engine().fragments().counts().frames;
+    let mut attempts = 0;
+    while frames(&mut lab) == 0 {
+        for packet in &orphans[1..] {
+            sendto(&raw, packet, SendFlags::empty(), &to).unwrap();
+        }
+        thread::sleep(Duration::from_millis(20));
+        attempts += 1;
+        assert!(attempts < 100, "nothing is held");
+    }
+    let gone = lab.parts.ports.remove(0);
+    lab.publish();
+    lab.engine().remove_port(gone.id).unwrap();
+    assert_eq!(lab.engine().fragments().counts(), Default::default());
+    lab.finish();
+}

@@ -85,6 +85,10 @@ const TESTS: &[Test] = &[
         "fragments_pass_in_any_order",
         fragments::fragments_pass_in_any_order,
     ),
+    (
+        "held_fragments_go_with_their_port",
+        fragments::held_fragments_go_with_their_port,
+    ),
 ];
 
 fn main() -> ExitCode {
