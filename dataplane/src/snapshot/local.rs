@@ -165,18 +165,18 @@ mod tests {
         let endpoints: Vec<Option<Endpoint>> = (0..500)
             .map(|slot: u16| {
                 let addresses: Vec<Address> = (0..slot % 9).map(|nth| address(slot, nth)).collect();
-                (slot % 7 != 0).then(|| endpoint(slot, &addresses))
+                (!slot.is_multiple_of(7)).then(|| endpoint(slot, &addresses))
             })
             .collect();
         let locals = Locals::new(&endpoints, &[]);
         for slot in 0..500 {
             for nth in 0..10 {
                 let found = locals.at(address(slot, nth), &endpoints);
-                let expected = slot % 7 != 0 && nth < slot % 9;
+                let expected = !slot.is_multiple_of(7) && nth < slot % 9;
                 assert_eq!(found.map(|local| local.slot.0), expected.then_some(slot));
             }
             let found = locals.get(EndpointSlot(slot));
-            assert_eq!(found.is_some(), slot % 7 != 0);
+            assert_eq!(found.is_some(), !slot.is_multiple_of(7));
         }
         assert_eq!(locals.at(Address::default(), &endpoints), None);
         assert_eq!(Locals::default().at(address(1, 0), &[]), None);
