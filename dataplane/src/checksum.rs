@@ -59,6 +59,11 @@ impl Sum {
         Sum(self.0 + u64::from(u16::from_be(fold(native))))
     }
 
+    /// Adds bytes that stand at an odd offset: each belongs to the other half of its word.
+    pub fn bytes_at_odd(self, bytes: &[u8]) -> Sum {
+        Sum(self.0 + u64::from(Sum::ZERO.bytes(bytes).folded().swap_bytes()))
+    }
+
     /// The sum in 16 bits, not complemented.
     pub const fn folded(self) -> u16 {
         fold(self.0)

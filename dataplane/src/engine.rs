@@ -30,9 +30,10 @@ use crate::fragments;
 use crate::snapshot::{
     Generation, Incarnation, NotAcknowledged, PortId, Retired, Role, Snapshot, SnapshotCell,
 };
+use crate::wire::ETHERNET_BYTES;
 use crate::worker::{self, Command, Shared, WorkerHandle};
 use crate::xdp::{Programs, XdpError};
-use crate::xsk::{Umem, XskError};
+use crate::xsk::{PACKET_OFFSET, PARTS_MAX, Umem, XskError, takes_multi_buffer};
 
 /// How an [`Engine`] is started.
 #[derive(Debug)]
@@ -179,6 +180,8 @@ pub struct Engine {
     publish_patience: Duration,
     expire_cursor: u32,
     taken_over: bool,
+    /// Whether the kernel takes packets of several frames.
+    multi_buffer: bool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -214,6 +217,8 @@ impl Engine {
                 .adopt_until(now.plus_seconds(adoption_window_s));
         }
         let umem = Umem::in_memory(options.umem_chunks, options.umem_chunk_bytes)?;
+        let multi_buffer =
+            takes_multi_buffer().map_err(XskError::system("open an AF_XDP socket"))?;
         let slots_max = u32::from(options.ports_max) * QUEUES_PER_PORT_MEAN;
         let programs = Programs::load(&options.pin_dir, slots_max)?;
         let events = (0..workers)
@@ -241,7 +246,8 @@ impl Engine {
             cell,
             retired: Retired::default(),
             programs,
-            ports: PortRegister::new(options.ports_max),
+            ports: PortRegister::new(options.ports_max, multi_buffer),
+            multi_buffer,
             publish_patience: options.publish_patience,
             expire_cursor: 0,
             taken_over: opened.taken_over,
@@ -360,6 +366,14 @@ impl Engine {
     /// Workers that decide by `generation` or a later one, and workers there are.
     pub fn live(&self, generation: Generation) -> (usize, usize) {
         (self.cell.live(generation), self.workers.len())
+    }
+
+    /// The largest MTU that a port's interface may have, bytes: larger packets are dropped, by the
+    /// kernel or as [`DropReason::MultiBuffer`](crate::DropReason::MultiBuffer). Zero-copy ports
+    /// take one chunk a packet.
+    pub fn mtu_max(&self, zero_copy: bool) -> u32 {
+        let several = self.multi_buffer && !zero_copy;
+        mtu_max(self.shared.umem.chunk_bytes(), several)
     }
 
     /// Whether the connection table went on from an earlier daemon's.
@@ -489,6 +503,14 @@ impl Engine {
     pub fn stop(self) {}
 }
 
+/// What frames of this size hold of a packet, less its Ethernet header. A frame's beginning is the
+/// kernel's; IP has no packets beyond 65,535 bytes.
+fn mtu_max(chunk_bytes: u32, multi_buffer: bool) -> u32 {
+    let frames = if multi_buffer { PARTS_MAX as u32 } else { 1 };
+    let bytes = frames * (chunk_bytes - PACKET_OFFSET) - ETHERNET_BYTES as u32;
+    bytes.min(u16::MAX.into())
+}
+
 /// Socket slots are shared by all ports; most have one queue.
 const QUEUES_PER_PORT_MEAN: u32 = 2;
 
@@ -531,4 +553,16 @@ fn check(options: &Options) -> Result<(), EngineError> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_mtu_is_what_the_frames_of_a_packet_hold() {
+        // One frame of 4096 bytes begins with 256 of the kernel's, and the packet with Ethernet's 14.
+        assert_eq!([mtu_max(4096, false), mtu_max(2048, false)], [3826, 1778]);
+        assert_eq!([mtu_max(4096, true), mtu_max(2048, true)], [65_535, 32_242]);
+    }
 }

@@ -438,6 +438,7 @@ fn receive<'w, 'f>(
             window,
             len: bytes.len(),
             held: None,
+            rest: &[],
         });
     }
     burst

@@ -131,7 +131,7 @@ fn forward(ports: &mut [Port], umem: &Umem, magazine: &mut Magazine, stop: &Atom
             };
             one.socket.complete(magazine);
             one.socket.refill(magazine);
-            if one.socket.receive(&mut burst) == 0 {
+            if one.socket.receive(&mut burst, magazine) == 0 {
                 continue;
             }
             busy = true;

@@ -144,7 +144,7 @@ impl End {
     /// Shows each received packet of ours.
     fn receive(&mut self, mut each: impl FnMut(&[u8], Stamp)) -> usize {
         self.burst.clear();
-        let count = self.socket.receive(&mut self.burst);
+        let count = self.socket.receive(&mut self.burst, &mut self.magazine);
         for received in self.burst.drain(..) {
             let bytes = self.umem.bytes(&received.frame);
             let packet = bytes.get(..received.len as usize).unwrap_or(bytes);

@@ -27,15 +27,18 @@ pub(super) struct PortRegister {
     /// Queues that each worker owns, to spread them.
     load: Vec<usize>,
     owners: Vec<Vec<usize>>,
+    /// Whether the kernel takes packets of several frames.
+    multi_buffer: bool,
 }
 
 impl PortRegister {
-    pub fn new(ports_max: u16) -> PortRegister {
+    pub fn new(ports_max: u16, multi_buffer: bool) -> PortRegister {
         let ports = usize::from(ports_max);
         PortRegister {
             entries: (0..ports).map(|_| None).collect(),
             owners: vec![Vec::new(); ports],
             load: Vec::new(),
+            multi_buffer,
         }
     }
 
@@ -130,6 +133,8 @@ impl PortRegister {
                 .unwrap_or(0);
             let options = PortOptions {
                 zero_copy: spec.zero_copy,
+                // A wire's packets fit a chunk, and few drivers take more without copies.
+                multi_buffer: self.multi_buffer && !spec.zero_copy,
                 ..PortOptions::new(spec.ifindex, queue)
             };
             let socket = PortSocket::open(umem, &options)?;
@@ -203,7 +208,7 @@ mod tests {
 
     #[test]
     fn what_the_node_originates_has_a_port_number_that_nothing_else_ever_has() {
-        let mut register = PortRegister::new(4);
+        let mut register = PortRegister::new(4, true);
         let number = |register: &PortRegister, role, wanted: Option<u16>| {
             register
                 .number(role, wanted.map(PortId))

@@ -262,6 +262,12 @@ impl Table {
         }
     }
 
+    /// A fragment that waits cannot be held after all: its whole datagram is dropped for `reason`.
+    pub fn abandon(&self, ticket: &Ticket, reason: DropReason, now: Time) {
+        self.unhold(ticket);
+        self.decide(ticket, Err(reason), now);
+    }
+
     /// A frame is held no more.
     pub(super) fn unhold(&self, ticket: &Ticket) {
         self.frames.give(ticket.ingress);

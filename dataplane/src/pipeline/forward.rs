@@ -99,8 +99,9 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             return Ok(self.refuse(inbound, view, DropReason::TooBig, mtu));
         }
         let len = view.packet.length as usize;
-        let bytes = inbound.window.get_mut(..len).ok_or(DropReason::Internal)?;
-        let checksum = self.rewrite(bytes, view, &hop)?;
+        let here = len.min(inbound.len);
+        let bytes = inbound.window.get_mut(..here).ok_or(DropReason::Internal)?;
+        let checksum = self.rewrite(bytes, inbound.rest, view, &hop)?;
         Ok(Outcome::Forward(Transmission {
             port: hop.egress.id,
             len,
@@ -144,6 +145,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
     fn rewrite(
         &mut self,
         bytes: &mut [u8],
+        rest: &[&[u8]],
         view: &View<'_>,
         hop: &Hop<'_>,
     ) -> Result<Option<TxChecksum>, DropReason> {
@@ -166,7 +168,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             Checksum::Absent => view.ip.protocol == Protocol::SCTP,
         };
         if in_software {
-            rewrite::complete_checksum(bytes, packet)?;
+            rewrite::complete_checksum(bytes, rest, packet)?;
             self.tables.counters.add(Counter::ChecksumsCompleted, 1);
             return Ok(None);
         }
@@ -204,7 +206,13 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         if !self.tables.limiters.own_errors.allow(rate, self.now) {
             return Outcome::Drop(reason);
         }
-        let (window, packet, mac) = (&mut *inbound.window, view.packet, view.port.mac);
+        // Behind the first of several buffers' bytes there is nothing of this packet to quote.
+        let room = match inbound.rest {
+            [] => inbound.window.len(),
+            _ => inbound.len,
+        };
+        let window = inbound.window.get_mut(..room).unwrap_or_default();
+        let (packet, mac) = (view.packet, view.port.mac);
         let written = match reason {
             DropReason::TooBig => {
                 reply::packet_too_big(window, packet, u32::from(mtu), router, mac)

@@ -30,6 +30,12 @@ impl<S: Storage> Stage<'_, '_, S> {
                 first,
                 segment,
             }) => self.later_fragment(inbound, view, &ticket, &first, segment),
+            // A held fragment is one frame.
+            Ok(Entered::Waits(ticket)) if !inbound.rest.is_empty() => {
+                let reason = DropReason::MultiBuffer;
+                self.tables.fragments.abandon(&ticket, reason, self.now);
+                Err(reason)
+            }
             Ok(Entered::Waits(ticket)) => {
                 self.tables.counters.add(Counter::FragmentsHeld, 1);
                 Ok(Outcome::Hold(ticket))

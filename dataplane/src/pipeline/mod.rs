@@ -50,16 +50,26 @@ pub struct Inbound<'a> {
     pub window: &'a mut [u8],
     /// The packet's length in `window`.
     pub len: usize,
+    /// What of the packet does not stand in `window`, in the buffers behind it; mostly nothing.
+    pub rest: &'a [&'a [u8]],
     /// For a fragment that was held ([`Outcome::Hold`]) and comes again, what it was held with.
     pub held: Option<&'a Ticket>,
 }
 
-/// Where a packet goes: its bytes stand finished in its window.
+impl Inbound<'_> {
+    /// Bytes of the packet in all of its buffers.
+    pub fn total(&self) -> usize {
+        self.len + self.rest.iter().map(|buffer| buffer.len()).sum::<usize>()
+    }
+}
+
+/// Where a packet goes: its bytes stand finished in its window and the buffers behind it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Transmission {
     /// The port to send it by.
     pub port: PortId,
-    /// Its length from the window's start, Ethernet header included.
+    /// Its length, Ethernet header included: from the window's start, and where that is beyond the
+    /// bytes received there, on in the buffers behind it.
     pub len: usize,
     /// A transport checksum that is still partial, for the kernel or the hardware to complete.
     pub checksum: Option<TxChecksum>,
@@ -162,7 +172,7 @@ fn count_received(counters: &CounterShard, burst: &[Inbound<'_>]) {
     };
     let runs = burst.chunk_by(is_alike);
     for run in runs.filter(|run| run[0].held.is_none()) {
-        let bytes: usize = run.iter().map(|packet| packet.len).sum();
+        let bytes: usize = run.iter().map(Inbound::total).sum();
         counters.received_all(run[0].ingress, run.len() as u64, bytes as u64);
     }
 }

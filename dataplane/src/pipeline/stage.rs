@@ -87,7 +87,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             .window
             .get(..inbound.len)
             .ok_or(DropReason::BadDescriptor)?;
-        let packet = wire::parse(bytes, offload)?;
+        let packet = wire::parse_split(bytes, inbound.rest, offload)?;
         let ip = match &packet.kind {
             Kind::Arp(arp) => return self.answer_arp(inbound, &packet, arp, port),
             Kind::Ip(ip) => ip,
@@ -104,7 +104,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
                 }
             },
             Err(reason) => {
-                self.announce_drop(ip, port, inbound.len, reason);
+                self.announce_drop(ip, port, inbound.total(), reason);
                 Err(reason)
             }
         }

@@ -49,12 +49,20 @@ pub(super) mod v6 {
 
 /// The message behind `header`, which is not a later fragment.
 pub(super) fn read(frame: &[u8], header: &Header) -> Result<Transport, DropReason> {
-    let message = &frame[header.transport_offset..header.end];
-    let fixed = *chunk::<HEADER_BYTES>(message, 0).ok_or(transport::short(header))?;
+    let is_cut = header.end > frame.len();
+    let message = &frame[header.transport_offset..header.end.min(frame.len())];
+    let short = match is_cut {
+        true => DropReason::MultiBuffer,
+        false => transport::short(header),
+    };
+    let fixed = *chunk::<HEADER_BYTES>(message, 0).ok_or(short)?;
     let [icmp_type, code, _, _, i0, i1, s0, s1] = fixed;
     let identifier = u16::from_be_bytes([i0, i1]);
     let sequence = u16::from_be_bytes([s0, s1]);
     let icmp = match (kind(header.version, icmp_type), code) {
+        // We act upon these and check their sums, for which all of them has to be here. None is
+        // that long (RFC 1812, section 4.3.2.3; RFC 4443, section 2.4).
+        (Type::Neighbour | Type::Error, _) if is_cut => return Err(DropReason::MultiBuffer),
         (Type::Neighbour, _) => return neighbour::read(header, message).map(Transport::Neighbour),
         (Type::EchoRequest, 0) => Icmp::EchoRequest {
             identifier,

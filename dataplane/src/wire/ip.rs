@@ -6,15 +6,28 @@ use crate::{Address, DropReason, Protocol};
 /// How much of an IP packet there is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Completeness {
-    /// All that its length promises, or it is truncated.
-    Whole,
+    /// All that its length promises, or it is truncated. `behind` bytes of the frame are not in the
+    /// slice that is read, but behind it: of a packet in several buffers only the first is read.
+    Whole { behind: usize },
     /// As much as an ICMP error quotes, changed by routers on its way: lengths are an upper bound
     /// and the header checksum says nothing.
     Quoted,
 }
 
-/// An IP header with all its extension headers. Offsets count from the frame's first byte, and
-/// `transport_offset <= end <= frame.len()`.
+impl Completeness {
+    /// Why a header is refused that the slice does not hold: `otherwise`, unless there is more
+    /// behind it.
+    pub(super) fn cut(self, otherwise: DropReason) -> DropReason {
+        match self {
+            Completeness::Whole { behind } if behind > 0 => DropReason::MultiBuffer,
+            _ => otherwise,
+        }
+    }
+}
+
+/// An IP header with all its extension headers. Offsets count from the frame's first byte.
+/// `transport_offset` is no greater than `end` nor than the bytes that were read; `end` may lie
+/// behind those where a packet has several buffers.
 pub(super) struct Header {
     pub(super) version: Version,
     pub(super) source: Address,

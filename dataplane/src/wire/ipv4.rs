@@ -25,7 +25,7 @@ pub(super) fn header(
     completeness: Completeness,
 ) -> Result<Header, DropReason> {
     let Some(fixed) = chunk::<HEADER_BYTES>(frame, at) else {
-        return Err(DropReason::Truncated);
+        return Err(completeness.cut(DropReason::Truncated));
     };
     let header_length = usize::from(fixed[0] & 0xf) * 4;
     let total_length = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
@@ -33,15 +33,18 @@ pub(super) fn header(
         return Err(DropReason::MalformedIp);
     }
     let Some(header) = frame.get(at..at + header_length) else {
-        return Err(DropReason::Truncated);
+        return Err(completeness.cut(DropReason::Truncated));
     };
-    if completeness == Completeness::Whole {
-        if at + total_length > frame.len() {
+    let mut end = at + total_length;
+    if let Completeness::Whole { behind } = completeness {
+        if end > frame.len() + behind {
             return Err(DropReason::Truncated);
         }
         if Sum::ZERO.bytes(header).checksum() != 0 {
             return Err(DropReason::BadIpChecksum);
         }
+    } else {
+        end = end.min(frame.len());
     }
     check_options(&header[HEADER_BYTES..])?;
     let flags = u16::from_be_bytes([fixed[6], fixed[7]]);
@@ -75,7 +78,7 @@ pub(super) fn header(
         dont_fragment: flags & DONT_FRAGMENT != 0,
         protocol: Protocol(fixed[9]),
         transport_offset: at + header_length,
-        end: (at + total_length).min(frame.len()),
+        end,
         fragment,
         fragment_header: fragment.is_some(),
     })

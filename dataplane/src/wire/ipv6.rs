@@ -33,22 +33,26 @@ pub(super) fn header(
     completeness: Completeness,
 ) -> Result<Header, DropReason> {
     let Some(fixed) = chunk::<HEADER_BYTES>(frame, at) else {
-        return Err(DropReason::Truncated);
+        return Err(completeness.cut(DropReason::Truncated));
     };
     if fixed[0] >> 4 != 6 {
         return Err(DropReason::MalformedIp);
     }
     let payload = at + HEADER_BYTES;
     let promised = payload + usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
-    if completeness == Completeness::Whole && promised > frame.len() {
-        return Err(DropReason::Truncated);
-    }
-    let end = promised.min(frame.len());
+    let end = match completeness {
+        Completeness::Whole { behind } if promised > frame.len() + behind => {
+            return Err(DropReason::Truncated);
+        }
+        Completeness::Whole { .. } => promised,
+        Completeness::Quoted => promised.min(frame.len()),
+    };
     let mut chain = Chain {
-        frame: &frame[..end],
+        frame: &frame[..end.min(frame.len())],
         at: payload,
         payload,
         promised,
+        is_cut: end > frame.len(),
         next: fixed[6],
         fragment: None,
         fragment_header: false,
@@ -84,6 +88,8 @@ struct Chain<'a> {
     payload: usize,
     /// Where the packet ends by its own word: beyond the frame in a quoted packet.
     promised: usize,
+    /// The packet goes on behind the frame, in another buffer.
+    is_cut: bool,
     /// Which protocol it is.
     next: u8,
     fragment: Option<Fragment>,
@@ -167,7 +173,9 @@ impl Chain<'_> {
     /// Why a header that ends behind the packet's end is refused: a first fragment has to hold the
     /// whole chain (RFC 7112).
     fn short(&self) -> DropReason {
-        if self.fragment.is_some() {
+        if self.is_cut {
+            DropReason::MultiBuffer
+        } else if self.fragment.is_some() {
             DropReason::TinyFragment
         } else {
             DropReason::MalformedExtension

@@ -27,7 +27,7 @@ pub use packet::{
     Arp, ArpOperation, Checksum, Ethernet, Fragment, Icmp, IcmpError, Inner, Ip, Kind, Neighbour,
     NeighbourMessage, Offload, Packet, Sctp, Tcp, TcpFlags, Transport, TxChecksum, Udp, Version,
 };
-pub use parse::parse;
+pub use parse::{parse, parse_split};
 
 /// Bytes of an Ethernet header without tags.
 pub const ETHERNET_BYTES: usize = 14;

@@ -11,34 +11,47 @@ const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
 /// Describes the frame in `bytes`, from its Ethernet header on.
 ///
+/// # Errors
+///
+/// As [`parse_split`].
+pub fn parse(bytes: &[u8], offload: Offload) -> Result<Packet, DropReason> {
+    parse_split(bytes, &[], offload)
+}
+
+/// Describes a frame that lies in several buffers: `bytes` holds its beginning, `rest` what
+/// follows. Its headers have to be in the first, or it is [`DropReason::MultiBuffer`]; lengths are
+/// those of the whole.
+///
 /// Transport checksums are left to the receiver, except for neighbour discovery and ICMP errors,
 /// which we act upon ourselves.
 ///
 /// # Errors
 ///
 /// The reason for which the frame has to be dropped.
-pub fn parse(bytes: &[u8], offload: Offload) -> Result<Packet, DropReason> {
+pub fn parse_split(bytes: &[u8], rest: &[&[u8]], offload: Offload) -> Result<Packet, DropReason> {
+    let behind = rest.iter().map(|buffer| buffer.len()).sum();
+    let whole = Completeness::Whole { behind };
     let Some([d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, e0, e1]) =
         bytes.first_chunk::<ETHERNET_BYTES>()
     else {
-        return Err(DropReason::Truncated);
+        return Err(whole.cut(DropReason::Truncated));
     };
     let ethernet = Ethernet {
         destination: Mac([*d0, *d1, *d2, *d3, *d4, *d5]),
         source: Mac([*s0, *s1, *s2, *s3, *s4, *s5]),
     };
     let header = match [*e0, *e1] {
-        ETHERTYPE_IPV4 => ipv4::header(bytes, ETHERNET_BYTES, Completeness::Whole)?,
-        ETHERTYPE_IPV6 => ipv6::header(bytes, ETHERNET_BYTES, Completeness::Whole)?,
+        ETHERTYPE_IPV4 => ipv4::header(bytes, ETHERNET_BYTES, whole)?,
+        ETHERTYPE_IPV6 => ipv6::header(bytes, ETHERNET_BYTES, whole)?,
         ETHERTYPE_ARP => {
             check_station(ethernet.source, DropReason::MartianAddress)?;
-            return arp(bytes, ethernet);
+            return arp(bytes, ethernet, whole);
         }
         _ => return Err(DropReason::UnknownEthertype),
     };
     check_station(ethernet.source, DropReason::MartianAddress)?;
     ip::check_addresses(&header)?;
-    let (transport, checksum) = transport::read(bytes, &header, offload)?;
+    let (transport, checksum) = transport::read(bytes, rest, &header, offload)?;
     Ok(Packet {
         ethernet,
         length: header.end as u32,
@@ -75,9 +88,9 @@ fn check_station(mac: Mac, otherwise: DropReason) -> Result<(), DropReason> {
 const ARP_BYTES: usize = 28;
 const ARP_PREFIX: [u8; 6] = [0, 1, 0x08, 0x00, 6, 4];
 
-fn arp(bytes: &[u8], ethernet: Ethernet) -> Result<Packet, DropReason> {
+fn arp(bytes: &[u8], ethernet: Ethernet, completeness: Completeness) -> Result<Packet, DropReason> {
     let Some(message) = bytes[ETHERNET_BYTES..].first_chunk::<ARP_BYTES>() else {
-        return Err(DropReason::Truncated);
+        return Err(completeness.cut(DropReason::Truncated));
     };
     let (prefix, body) = message.split_at(ARP_PREFIX.len());
     if prefix != ARP_PREFIX {

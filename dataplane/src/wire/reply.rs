@@ -199,8 +199,9 @@ fn error(
     };
     // The quotation moves behind the new headers: no more of it than the window has room for, but
     // its headers and 8 bytes more, or it tells the sender nothing.
-    let end = packet.length as usize;
-    let received = bytes.get(..end)?.len() - ETHERNET_BYTES;
+    // A packet in several buffers is longer than its first, which holds more than is quoted.
+    let here = bytes.len().min(packet.length as usize);
+    let received = here.checked_sub(ETHERNET_BYTES)?;
     let message_at = ETHERNET_BYTES + header;
     let quotation_at = message_at + icmp::HEADER_BYTES;
     let quotation = received

@@ -3,6 +3,8 @@
 //! Each takes the frame and the [`Packet`] that [`parse`](super::parse) made of it. A frame
 //! shorter than its description is [`DropReason::Internal`] and stays unchanged.
 
+use arrayvec::ArrayVec;
+
 use super::{Checksum, Packet, Transport, Version, ipv4, ipv6};
 use crate::checksum::{self, Sum};
 use crate::{DropReason, Mac};
@@ -79,36 +81,80 @@ pub fn decrement_ttl(bytes: &mut [u8], packet: &Packet) -> Result<(), DropReason
 }
 
 /// Finishes a transport checksum in software: TCP's and UDP's Partial one, SCTP's absent CRC32c.
-/// What is Complete, and UDP that does without, stays as it is.
+/// What is Complete, and UDP that does without, stays as it is. `rest` are the buffers behind
+/// `bytes` of a packet that has several.
 ///
 /// # Errors
 ///
-/// [`DropReason::Internal`] if `packet` does not describe `bytes`.
-pub fn complete_checksum(bytes: &mut [u8], packet: &Packet) -> Result<(), DropReason> {
+/// [`DropReason::Internal`] if `packet` does not describe `bytes` and `rest`, or `rest` are more
+/// than [`BUFFERS_MAX`].
+pub fn complete_checksum(
+    bytes: &mut [u8],
+    rest: &[&[u8]],
+    packet: &Packet,
+) -> Result<(), DropReason> {
     let Some(ip) = packet.ip() else {
         return Ok(());
     };
     let start = usize::from(ip.transport_offset);
-    let segment = bytes
-        .get_mut(start..packet.length as usize)
-        .ok_or(DropReason::Internal)?;
+    let end = bytes.len().min(packet.length as usize);
+    let segment = bytes.get_mut(start..end).ok_or(DropReason::Internal)?;
+    let further = behind(rest, packet.length as usize - end)?;
     match (ip.checksum, ip.transport) {
         (Checksum::Partial, transport) => {
             let at = ip.checksum_offset().ok_or(DropReason::Internal)?;
             // The pseudo-header's sum is in the field already, so it is summed with the rest.
-            let value = match (Sum::ZERO.bytes(segment).checksum(), transport) {
+            let (mut sum, mut length) = (Sum::ZERO.bytes(segment), segment.len());
+            for buffer in further {
+                sum = match length % 2 {
+                    0 => sum.bytes(buffer),
+                    _ => sum.bytes_at_odd(buffer),
+                };
+                length += buffer.len();
+            }
+            let value = match (sum.checksum(), transport) {
                 (0, Transport::Udp(_)) => 0xffff,
                 (value, _) => value,
             };
             put(segment, usize::from(at), value)
         }
         (Checksum::Absent, Transport::Sctp(_)) => {
-            let crc = checksum::crc32c(&[segment]);
+            let crc = {
+                let mut buffers: ArrayVec<&[u8], { BUFFERS_MAX + 1 }> = ArrayVec::new();
+                buffers.push(segment);
+                buffers.extend(further);
+                checksum::crc32c(&buffers)
+            };
             let field = segment.get_mut(8..12).ok_or(DropReason::Internal)?;
             field.copy_from_slice(&crc.to_le_bytes());
             Ok(())
         }
         _ => Ok(()),
+    }
+}
+
+/// Buffers behind a packet's first at most.
+pub const BUFFERS_MAX: usize = crate::xsk::PARTS_MAX - 1;
+
+/// The first `length` bytes of `buffers`.
+fn behind<'b>(
+    buffers: &[&'b [u8]],
+    mut length: usize,
+) -> Result<ArrayVec<&'b [u8], BUFFERS_MAX>, DropReason> {
+    let mut pieces = ArrayVec::new();
+    for buffer in buffers {
+        if length == 0 {
+            break;
+        }
+        let piece = &buffer[..buffer.len().min(length)];
+        length -= piece.len();
+        pieces
+            .try_push(piece)
+            .map_err(|_too_many| DropReason::Internal)?;
+    }
+    match length {
+        0 => Ok(pieces),
+        _ => Err(DropReason::Internal),
     }
 }
 

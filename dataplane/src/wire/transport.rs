@@ -5,9 +5,11 @@ use super::{Checksum, Offload, Sctp, Tcp, TcpFlags, Transport, Udp, Version, icm
 use crate::checksum::Sum;
 use crate::{DropReason, Protocol};
 
-/// The transport header behind `header`, and the state of its checksum.
+/// The transport header behind `header`, and the state of its checksum. `rest` are the packet's
+/// further buffers.
 pub(super) fn read(
     frame: &[u8],
+    rest: &[&[u8]],
     header: &Header,
     offload: Offload,
 ) -> Result<(Transport, Checksum), DropReason> {
@@ -21,7 +23,10 @@ pub(super) fn read(
         return Ok((Transport::Unread, Checksum::Complete));
     }
     let segment = Segment {
-        bytes: &frame[header.transport_offset..header.end],
+        bytes: &frame[header.transport_offset..header.end.min(frame.len())],
+        rest,
+        length: header.end - header.transport_offset,
+        is_cut: header.end > frame.len(),
         header,
         offload,
     };
@@ -47,7 +52,14 @@ pub(super) fn short(header: &Header) -> DropReason {
 
 /// Transport header and payload, or what a first fragment has of them.
 struct Segment<'a> {
+    /// As much of it as the first buffer holds: headers are read from there alone.
     bytes: &'a [u8],
+    /// The packet's further buffers.
+    rest: &'a [&'a [u8]],
+    /// Bytes of it in all buffers.
+    length: usize,
+    /// It goes on behind `bytes`.
+    is_cut: bool,
     header: &'a Header,
     offload: Offload,
 }
@@ -57,8 +69,16 @@ const UDP_BYTES: usize = 8;
 const SCTP_BYTES: usize = 12;
 
 impl Segment<'_> {
+    /// What a header is called that `bytes` does not hold.
+    fn short(&self) -> DropReason {
+        if self.is_cut {
+            return DropReason::MultiBuffer;
+        }
+        short(self.header)
+    }
+
     fn tcp(&self) -> Result<(Transport, Checksum), DropReason> {
-        let h = chunk::<TCP_BYTES>(self.bytes, 0).ok_or(short(self.header))?;
+        let h = chunk::<TCP_BYTES>(self.bytes, 0).ok_or(self.short())?;
         let header_length = usize::from(h[12] >> 4) * 4;
         if header_length < TCP_BYTES {
             return Err(DropReason::MalformedTransport);
@@ -66,12 +86,12 @@ impl Segment<'_> {
         let options = self
             .bytes
             .get(TCP_BYTES..header_length)
-            .ok_or(short(self.header))?;
+            .ok_or(self.short())?;
         let flags = TcpFlags(h[13]);
         if !is_sent_by_stacks(flags) {
             return Err(DropReason::BadTcpFlags);
         }
-        let mut tcp = Tcp::without_options(h, self.bytes.len() - header_length);
+        let mut tcp = Tcp::without_options(h, self.length - header_length);
         if flags.has(TcpFlags::SYN) {
             let at = self.header.transport_offset + TCP_BYTES;
             syn_options(&mut tcp, options, at)?;
@@ -82,10 +102,10 @@ impl Segment<'_> {
 
     fn udp(&self) -> Result<(Transport, Checksum), DropReason> {
         let [s0, s1, d0, d1, l0, l1, c0, c1] =
-            *chunk::<UDP_BYTES>(self.bytes, 0).ok_or(short(self.header))?;
+            *chunk::<UDP_BYTES>(self.bytes, 0).ok_or(self.short())?;
         let length = u16::from_be_bytes([l0, l1]);
         let whole = self.header.fragment.is_none();
-        if usize::from(length) < UDP_BYTES || whole && usize::from(length) > self.bytes.len() {
+        if usize::from(length) < UDP_BYTES || whole && usize::from(length) > self.length {
             return Err(DropReason::MalformedTransport);
         }
         let udp = Udp {
@@ -97,7 +117,7 @@ impl Segment<'_> {
             0 => Checksum::Absent,
             // Bytes behind the datagram are no part of its sum, but a device would add them; no
             // stack leaves such a packet to a device.
-            _ if usize::from(length) != self.bytes.len() => Checksum::Complete,
+            _ if usize::from(length) != self.length => Checksum::Complete,
             field => self.internet_checksum(field),
         };
         Ok((Transport::Udp(udp), checksum))
@@ -115,7 +135,7 @@ impl Segment<'_> {
             protocol,
             ..
         } = *self.header;
-        let length = self.bytes.len() as u32;
+        let length = self.length as u32;
         if Sum::pseudo_header(source, destination, protocol, length).folded() == field {
             Checksum::Partial
         } else {
@@ -124,7 +144,7 @@ impl Segment<'_> {
     }
 
     fn sctp(&self) -> Result<(Transport, Checksum), DropReason> {
-        let h = chunk::<SCTP_BYTES>(self.bytes, 0).ok_or(short(self.header))?;
+        let h = chunk::<SCTP_BYTES>(self.bytes, 0).ok_or(self.short())?;
         let mut sctp = Sctp {
             source_port: u16::from_be_bytes([h[0], h[1]]),
             destination_port: u16::from_be_bytes([h[2], h[3]]),
@@ -135,10 +155,10 @@ impl Segment<'_> {
         };
         let chunks = &self.bytes[SCTP_BYTES..];
         if self.header.fragment.is_some() {
-            let [chunk_type, flags, ..] = *chunk::<4>(chunks, 0).ok_or(DropReason::TinyFragment)?;
+            let [chunk_type, flags, ..] = *chunk::<4>(chunks, 0).ok_or(self.short())?;
             (sctp.first_chunk, sctp.first_chunk_flags) = (chunk_type, flags);
         } else {
-            sctp_chunks(&mut sctp, chunks)?;
+            self.sctp_chunks(&mut sctp)?;
         }
         let is_absent = h[8..] == [0; 4] && self.offload == Offload::Virtual;
         let checksum = if is_absent && self.header.fragment.is_none() {
@@ -206,38 +226,55 @@ const INIT: u8 = 1;
 const INIT_ACK: u8 = 2;
 const SHUTDOWN_COMPLETE: u8 = 14;
 
-/// Walks the chunks of a whole SCTP packet: one step each 4 bytes at most.
-fn sctp_chunks(sctp: &mut Sctp, chunks: &[u8]) -> Result<(), DropReason> {
-    let mut rest = chunks;
-    let mut count = 0;
-    let mut loner = false;
-    while !rest.is_empty() {
-        let Some([chunk_type, flags, l0, l1]) = rest.first_chunk().copied() else {
-            return Err(DropReason::MalformedTransport);
-        };
-        let length = usize::from(u16::from_be_bytes([l0, l1]));
-        if length < 4 || length > rest.len() {
-            return Err(DropReason::MalformedTransport);
+impl Segment<'_> {
+    /// The four bytes at `at`, wherever the buffers end.
+    fn word(&self, at: usize) -> Option<[u8; 4]> {
+        if let Some(word) = chunk::<4>(self.bytes, at) {
+            return Some(*word);
         }
-        if count == 0 {
-            (sctp.first_chunk, sctp.first_chunk_flags) = (chunk_type, flags);
+        let end = at.checked_add(4).filter(|end| *end <= self.length)?;
+        let (mut word, mut start) = ([0; 4], 0);
+        for buffer in std::iter::once(&self.bytes).chain(self.rest) {
+            for place in at.max(start)..end.min(start + buffer.len()) {
+                word[place - at] = buffer[place - start];
+            }
+            start += buffer.len();
         }
-        if matches!(chunk_type, INIT | INIT_ACK) {
-            // Tag, window, two counts of streams, initial TSN: 16 bytes behind the chunk header.
-            let body = rest[4..length].first_chunk::<16>();
-            let [t0, t1, t2, t3, ..] = *body.ok_or(DropReason::MalformedTransport)?;
-            sctp.initiate_tag = Some(u32::from_be_bytes([t0, t1, t2, t3]));
-        }
-        loner |= matches!(chunk_type, INIT | INIT_ACK | SHUTDOWN_COMPLETE);
-        count += 1;
-        // The last chunk's padding may be missing.
-        let padded = length.next_multiple_of(4).min(rest.len());
-        rest = &rest[padded..];
+        Some(word)
     }
-    // RFC 9260, section 6.10: these are never bundled; section 8.5.1: INIT comes with tag 0.
-    let tagged_init = sctp.first_chunk == INIT && sctp.verification_tag != 0;
-    if count == 0 || loner && count != 1 || tagged_init {
-        return Err(DropReason::MalformedTransport);
+
+    /// Walks the chunks of a whole SCTP packet: one step each 4 bytes at most.
+    fn sctp_chunks(&self, sctp: &mut Sctp) -> Result<(), DropReason> {
+        let mut at = SCTP_BYTES;
+        let mut count = 0;
+        let mut loner = false;
+        while at < self.length {
+            let rest = self.length - at;
+            let [chunk_type, flags, l0, l1] =
+                self.word(at).ok_or(DropReason::MalformedTransport)?;
+            let length = usize::from(u16::from_be_bytes([l0, l1]));
+            if length < 4 || length > rest {
+                return Err(DropReason::MalformedTransport);
+            }
+            if count == 0 {
+                (sctp.first_chunk, sctp.first_chunk_flags) = (chunk_type, flags);
+            }
+            if matches!(chunk_type, INIT | INIT_ACK) {
+                // Tag, window, two counts of streams, initial TSN: 16 bytes behind the chunk header.
+                let tag = self.word(at + 4).filter(|_| length >= 20);
+                let tag = tag.ok_or(DropReason::MalformedTransport)?;
+                sctp.initiate_tag = Some(u32::from_be_bytes(tag));
+            }
+            loner |= matches!(chunk_type, INIT | INIT_ACK | SHUTDOWN_COMPLETE);
+            count += 1;
+            // The last chunk's padding may be missing.
+            at += length.next_multiple_of(4).min(rest);
+        }
+        // RFC 9260, section 6.10: these are never bundled; section 8.5.1: INIT comes with tag 0.
+        let tagged_init = sctp.first_chunk == INIT && sctp.verification_tag != 0;
+        if count == 0 || loner && count != 1 || tagged_init {
+            return Err(DropReason::MalformedTransport);
+        }
+        Ok(())
     }
-    Ok(())
 }

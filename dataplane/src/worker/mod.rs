@@ -8,6 +8,7 @@
 //! Ports that have work are polled; the others are watched by epoll, since looking at 250 empty
 //! rings costs more than the packets do. A worker without work sleeps ([`sleep`]).
 
+mod chain;
 mod ports;
 mod sleep;
 
@@ -28,7 +29,7 @@ use crate::conntrack::{Storage, Table};
 use crate::counters::{Counter, Counters};
 use crate::events::EventQueue;
 use crate::fragments::{self, Held, Released, Ticket};
-use crate::pipeline::{self, BURST_MAX, Inbound, Lanes, Limiters, Outcome, Tables};
+use crate::pipeline::{self, BURST_MAX, Lanes, Limiters, Outcome, Tables};
 use crate::snapshot::{PortId, SnapshotReader};
 use crate::xsk::{Burst, Frame, Magazine, Received, Umem};
 use crate::{DropReason, Time};
@@ -315,17 +316,21 @@ impl<S: Storage> Worker<S> {
         let time = now();
         while let Some(place) = self.ports.polled(position) {
             position += 1;
-            let counters = self.shared.counters.shard(self.index);
-            let refused = |port, len: u32| {
-                if let Some(counters) = counters {
-                    counters.received(port, len as usize);
-                    counters.dropped(port, DropReason::MultiBuffer);
-                }
-            };
             let magazine = &mut self.magazine;
-            if let Some(ingress) = self.ports.receive(place, magazine, &mut received, refused)
-                && !received.is_empty()
+            let Some((ingress, refused)) = self.ports.receive(place, magazine, &mut received)
+            else {
+                continue;
+            };
+            if refused.packets > 0
+                && let Some(counters) = self.shared.counters.shard(self.index)
             {
+                let packets = u64::from(refused.packets);
+                counters.received_all(ingress, packets, refused.bytes);
+                for _ in 0..packets {
+                    counters.dropped(ingress, DropReason::MultiBuffer);
+                }
+            }
+            if !received.is_empty() {
                 packets += received.len();
                 self.process(&Origin::Port(ingress), &mut received, time);
             }
@@ -392,13 +397,9 @@ impl<S: Storage> Worker<S> {
         };
         let mut outcomes: ArrayVec<Outcome, BURST_MAX> = ArrayVec::new();
         {
-            let mut burst: ArrayVec<Inbound<'_>, BURST_MAX> = ArrayVec::new();
-            burst.extend(received.iter_mut().enumerate().map(|(number, r)| Inbound {
-                ingress: origin.ingress(number),
-                len: r.len as usize,
-                window: shared.umem.bytes_mut(&mut r.frame),
-                held: origin.ticket(number),
-            }));
+            let mut rests = chain::Rests::new();
+            let mut burst = chain::inbound(&shared.umem, origin, received, &mut rests);
+            rests.give_to(&mut burst);
             let mut tables = Tables {
                 conntrack: &shared.conntrack,
                 fragments: &shared.fragments,
@@ -416,10 +417,20 @@ impl<S: Storage> Worker<S> {
                 &mut outcomes,
             );
         }
-        for (number, (received, outcome)) in received.drain(..).zip(outcomes).enumerate() {
+        let mut frames = received.drain(..);
+        for (number, outcome) in outcomes.into_iter().enumerate() {
+            let Some(first) = frames.next() else {
+                break;
+            };
             let ingress = origin.ingress(number);
+            if first.continues {
+                let parts = chain::parts(first, &mut frames);
+                let sent = chain::send(parts, &outcome, ports, magazine);
+                outcome.account(counters, ingress, sent);
+                continue;
+            }
             if let Outcome::Hold(ticket) = outcome {
-                let frame = (received.frame, received.len as usize);
+                let frame = (first.frame, first.len as usize);
                 if let Err(frame) = held.keep(&shared.fragments, ticket, frame, time) {
                     magazine.give(frame);
                     counters.dropped(ingress, DropReason::Internal);
@@ -427,10 +438,10 @@ impl<S: Storage> Worker<S> {
                 continue;
             }
             let Some(transmission) = outcome.transmission() else {
-                magazine.give(received.frame);
+                magazine.give(first.frame);
                 continue;
             };
-            let sent = ports.transmit(received.frame, transmission, magazine);
+            let sent = ports.transmit(first.frame, transmission, magazine);
             let sent = sent.map_err(|(frame, reason)| {
                 magazine.give(frame);
                 reason

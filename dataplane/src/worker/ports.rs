@@ -6,7 +6,7 @@ use super::sleep::{Sleeper, Wake};
 use crate::DropReason;
 use crate::pipeline::Transmission;
 use crate::snapshot::PortId;
-use crate::xsk::{self, Burst, Frame, Kick, Magazine, PortSocket, Rejected, TransmitSocket};
+use crate::xsk::{self, Burst, Frame, Kick, Magazine, Parts, PortSocket, Refused, TransmitSocket};
 
 /// Rounds without a packet after which a port is no longer polled but watched.
 const QUIET_ROUNDS: u32 = 64;
@@ -38,8 +38,19 @@ struct Owned {
     socket: PortSocket,
     quiet_rounds: u32,
     polled: bool,
-    /// The last frame received belongs to a packet that continues.
-    continues: bool,
+}
+
+/// What one attempt to send goes by.
+enum Socket<'a> {
+    Owned(&'a mut PortSocket),
+    Shared(&'a mut TransmitSocket),
+}
+
+fn checksum(transmission: &Transmission) -> Option<xsk::TxChecksum> {
+    transmission.checksum.map(|c| xsk::TxChecksum {
+        start: c.start,
+        offset: c.offset,
+    })
 }
 
 /// How packets leave by a port.
@@ -109,13 +120,12 @@ impl Ports {
                     ..PortExit::default()
                 };
             }
-            let (quiet_rounds, polled, continues) = (0, false, false);
+            let (quiet_rounds, polled) = (0, false);
             self.owned[place] = Some(Owned {
                 port,
                 socket,
                 quiet_rounds,
                 polled,
-                continues,
             });
             self.poll(place);
         }
@@ -177,42 +187,23 @@ impl Ports {
         self.polled.get(position).copied()
     }
 
-    /// Receives a burst from the queue at `place`, after seeing to its other rings. Packets of
-    /// several frames are thrown away: each goes to `refused`.
+    /// Receives a burst from the queue at `place`, after seeing to its other rings. The port, and
+    /// what was thrown away because its frames were too many.
     pub fn receive(
         &mut self,
         place: usize,
         magazine: &mut Magazine,
         received: &mut Burst,
-        mut refused: impl FnMut(PortId, u32),
-    ) -> Option<PortId> {
+    ) -> Option<(PortId, Refused)> {
         received.clear();
         let owned = self.owned.get_mut(place)?.as_mut()?;
         owned.socket.complete(magazine);
         owned.socket.refill(magazine);
-        if owned.socket.receive(received) == 0 {
-            owned.quiet_rounds = owned.quiet_rounds.saturating_add(1);
-            return Some(owned.port);
-        }
-        owned.quiet_rounds = 0;
-        if owned.continues || received.iter().any(|r| r.continues) {
-            let mut whole = Burst::new();
-            for part in received.drain(..) {
-                let first = !owned.continues;
-                let of_several = owned.continues || part.continues;
-                owned.continues = part.continues;
-                if !of_several {
-                    whole.push(part);
-                    continue;
-                }
-                if first {
-                    refused(owned.port, part.len);
-                }
-                magazine.give(part.frame);
-            }
-            *received = whole;
-        }
-        Some(owned.port)
+        owned.quiet_rounds = match owned.socket.receive(received, magazine) {
+            0 => owned.quiet_rounds.saturating_add(1),
+            _ => 0,
+        };
+        Some((owned.port, owned.socket.take_refused()))
     }
 
     /// Stops polling queues that have been quiet; epoll watches them.
@@ -243,38 +234,70 @@ impl Ports {
         transmission: &Transmission,
         magazine: &mut Magazine,
     ) -> Result<(), (Frame, DropReason)> {
-        let Transmission {
-            port,
-            len,
-            checksum,
-        } = *transmission;
-        let len = len as u32;
-        let checksum = checksum.map(|c| xsk::TxChecksum {
-            start: c.start,
-            offset: c.offset,
+        let (len, checksum) = (transmission.len as u32, checksum(transmission));
+        let mut frame = Some(frame);
+        let sent = self.send(transmission.port, magazine, |socket| {
+            let Some(whole) = frame.take() else {
+                return Err(DropReason::Internal);
+            };
+            let sent = match socket {
+                Socket::Owned(socket) => socket.transmit(whole, len, checksum),
+                Socket::Shared(socket) => socket.transmit(whole, len, checksum),
+            };
+            sent.map_err(|rejected| {
+                frame = Some(rejected.frame);
+                rejected.reason
+            })
         });
+        match (sent, frame) {
+            (Err(reason), Some(frame)) => Err((frame, reason)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts a packet of several frames on a port's TX ring, all or none: `parts` is left as it was
+    /// if it is not taken.
+    pub fn transmit_parts(
+        &mut self,
+        parts: &mut Parts,
+        transmission: &Transmission,
+        magazine: &mut Magazine,
+    ) -> Result<(), DropReason> {
+        let checksum = checksum(transmission);
+        self.send(transmission.port, magazine, |socket| match socket {
+            Socket::Owned(socket) => socket.transmit_parts(parts, checksum),
+            Socket::Shared(socket) => socket.transmit_parts(parts, checksum),
+        })
+    }
+
+    /// Lets `put` put something on a port's TX ring, twice if only nobody had collected what was
+    /// sent.
+    #[inline]
+    fn send(
+        &mut self,
+        port: PortId,
+        magazine: &mut Magazine,
+        mut put: impl FnMut(Socket<'_>) -> Result<(), DropReason>,
+    ) -> Result<(), DropReason> {
         let Some(out) = self.exits.get_mut(usize::from(port.0)) else {
-            return Err((frame, DropReason::PortGone));
+            return Err(DropReason::PortGone);
         };
         let sent = match &mut out.exit {
-            Exit::None => return Err((frame, DropReason::PortGone)),
+            Exit::None => return Err(DropReason::PortGone),
             Exit::Owned(place) => {
                 let Some(Some(owned)) = self.owned.get_mut(*place) else {
-                    return Err((frame, DropReason::PortGone));
+                    return Err(DropReason::PortGone);
                 };
-                let first = owned.socket.transmit(frame, len, checksum);
-                first.or_else(|Rejected { frame, reason }| {
-                    // Perhaps only nobody has collected what was sent.
-                    if reason == DropReason::TransmitFull {
-                        owned.socket.kick();
-                        owned.socket.complete(magazine);
-                        return owned.socket.transmit(frame, len, checksum);
-                    }
-                    Err(Rejected { frame, reason })
-                })
+                let mut sent = put(Socket::Owned(&mut owned.socket));
+                if sent == Err(DropReason::TransmitFull) {
+                    owned.socket.kick();
+                    owned.socket.complete(magazine);
+                    sent = put(Socket::Owned(&mut owned.socket));
+                }
+                sent
             }
             Exit::Shared(shared) => {
-                let sent = shared.socket.transmit(frame, len, checksum);
+                let sent = put(Socket::Shared(&mut shared.socket));
                 if shared.socket.pool().in_flight() >= REAP_AT_IN_FLIGHT {
                     shared.owner.wake();
                 }
@@ -285,7 +308,7 @@ impl Ports {
             out.dirty = true;
             self.dirty.push(port);
         }
-        sent.map_err(|Rejected { frame, reason }| (frame, reason))
+        sent
     }
 
     /// Makes the kernel send what stands on the TX rings. Whether something is left that may go

@@ -90,19 +90,30 @@ pub(super) fn queue(
     fill: FillOptions,
     in_flight_max: u32,
 ) -> (Port, Kernel) {
+    queue_of(ENTRIES, umem, transmitters, fill, in_flight_max)
+}
+
+/// As [`queue`], with rings of so many entries.
+pub(super) fn queue_of(
+    entries: usize,
+    umem: &Arc<Umem>,
+    transmitters: usize,
+    fill: FillOptions,
+    in_flight_max: u32,
+) -> (Port, Kernel) {
     let options = PoolOptions {
         fd: None,
         interface: 7,
         queue: 0,
         zero_copy: false,
         multi_buffer: true,
-        tx_entries: ENTRIES as u32,
+        tx_entries: entries as u32,
         metadata: true,
         in_flight_max,
     };
     let pool = Pool::new(umem, options).unwrap();
-    let descriptors = || Ring::new(ENTRIES * 2);
-    let addresses = || Ring::new(ENTRIES);
+    let descriptors = || Ring::new(entries * 2);
+    let addresses = || Ring::new(entries);
     let (rx, fill_ring, completion) = (descriptors(), addresses(), addresses());
     let tx: Vec<Ring> = (0..transmitters).map(|_| descriptors()).collect();
     let kernel = Kernel {

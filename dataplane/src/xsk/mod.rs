@@ -23,6 +23,8 @@
 //! together take at most half of the chunks this way ([`PortOptions::fill_idle`]). Completions of
 //! packets that a link that is down keeps are late.
 
+#[cfg(test)]
+mod chain_tests;
 mod magazine;
 #[cfg(test)]
 mod mock;
@@ -42,12 +44,12 @@ use std::io;
 pub use magazine::{Batch, Magazine};
 pub use pool::{Pool, PoolId, PoolOptions, ZERO_COPY_GRACE};
 pub use port::{
-    BURST, Burst, Counters, FillOptions, Kick, PARTS_MAX, Part, Parts, Received, Receiver,
+    BURST, Burst, Counters, FillOptions, Kick, PARTS_MAX, Part, Parts, Received, Receiver, Refused,
     Rejected, Transmitter, TxChecksum,
 };
 pub use ring::{Consumer, Descriptor, Entry, EntryWord, Index, Producer, RingMemory};
 pub use socket::{PortOptions, PortSocket, TransmitSocket};
-pub use system::{MappedRing, Statistics};
+pub use system::{MappedRing, Statistics, takes_multi_buffer};
 pub use umem::{Census, Frame, Owner, PACKET_OFFSET, POOLS_MAX, TX_METADATA_BYTES, Umem};
 
 /// What can go wrong in setting up packet memory and sockets.

@@ -31,11 +31,12 @@ pub struct Received {
     pub frame: Frame,
     /// Bytes of the packet in it.
     pub len: u32,
-    /// The packet continues in the next one (multi-buffer).
+    /// The packet continues in the next frame (multi-buffer).
     pub continues: bool,
 }
 
-/// What one visit received.
+/// What one visit received: whole packets, each in one or more frames after each other, of which
+/// all but the last say that they continue.
 pub type Burst = ArrayVec<Received, BURST>;
 
 /// A checksum that the kernel (or whoever receives the packet without needing it) completes: the
@@ -125,6 +126,18 @@ pub struct Receiver<M> {
     pool: Arc<Pool>,
     depth: FillDepth,
     counters: Counters,
+    refused: Refused,
+    /// The last frame received belongs to a packet that is refused, and it continues.
+    refusing: bool,
+}
+
+/// Packets of several frames that were thrown away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Refused {
+    /// How many.
+    pub packets: u32,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 impl<M: RingMemory> Receiver<M> {
@@ -145,6 +158,8 @@ impl<M: RingMemory> Receiver<M> {
             fill,
             pool,
             counters: Counters::default(),
+            refused: Refused::default(),
+            refusing: false,
         })
     }
 
@@ -180,47 +195,109 @@ impl<M: RingMemory> Receiver<M> {
         self.fill.needs_wakeup()
     }
 
-    /// Takes received frames into `burst` until it is full or the ring empty. Returns how many.
-    pub fn receive(&mut self, burst: &mut Burst) -> usize {
-        let umem = self.pool.umem();
-        let before = burst.len();
-        let mut taken: u32 = 0;
+    /// Takes received packets into `burst`, whole ones only, until the next would not fit or the
+    /// ring is empty. Returns how many frames. A packet of more than [`PARTS_MAX`] frames goes to
+    /// `magazine`: [`Receiver::take_refused`].
+    ///
+    /// A packet whose last frame is not there yet stays on the ring, with all of its frames.
+    pub fn receive(&mut self, burst: &mut Burst, magazine: &mut Magazine) -> usize {
+        let (before, mut taken) = (burst.len(), 0);
         while !burst.is_full() {
-            let Some(descriptor) = self.rx.pop() else {
+            let start = self.rx.place();
+            let Some(first) = self.rx.pop() else {
                 break;
             };
-            taken += 1;
-            let Descriptor {
-                address,
-                len,
-                options,
-            } = descriptor;
-            let located = umem.locate(address).filter(|(_, offset)| {
-                len > 0 && u32::from(*offset).saturating_add(len) <= umem.chunk_bytes()
-            });
-            match located {
-                Some((chunk, offset))
-                    if umem.claim(chunk, Owner::Fill(self.pool.id()), Owner::Held) =>
-                {
-                    let frame = umem.frame(chunk, offset);
-                    let continues = options & Descriptor::CONTINUES != 0;
-                    burst.push(Received {
-                        frame,
-                        len,
-                        continues,
-                    });
+            if first.continues() || self.refusing {
+                match self.receive_chain(first, burst, magazine) {
+                    Some(frames) => taken += frames,
+                    None => {
+                        self.rx.return_to(start);
+                        break;
+                    }
                 }
-                _ => self.counters.bad_receptions += 1,
+                continue;
+            }
+            match self.claim(first, false) {
+                Some(received) => {
+                    burst.push(received);
+                    taken += 1;
+                }
+                None => self.counters.bad_receptions += 1,
             }
         }
-        if taken > 0 {
-            self.rx.release();
-            let received = burst.len() - before;
-            self.counters.received += received as u64;
-            self.depth.parked = self.depth.parked.saturating_sub(received as u32);
+        if self.rx.release() {
+            self.counters.received += u64::from(taken);
+            self.depth.parked = self.depth.parked.saturating_sub(taken);
+            let umem = self.pool.umem();
             self.depth.adapt(|frames| umem.take_fill_spare(frames));
         }
         burst.len() - before
+    }
+
+    /// The packet of several frames that begins with `first`, or what is left of one that is
+    /// refused. How many frames have left the kernel; none if the packet has to wait: for its
+    /// own end, or for room in the burst.
+    fn receive_chain(
+        &mut self,
+        first: Descriptor,
+        burst: &mut Burst,
+        magazine: &mut Magazine,
+    ) -> Option<u32> {
+        let mut chain: ArrayVec<Descriptor, PARTS_MAX> = ArrayVec::new();
+        let mut last = first;
+        chain.push(first);
+        while last.continues() && !chain.is_full() {
+            // What is refused is thrown away as it comes.
+            match self.rx.pop() {
+                Some(next) => last = next,
+                None if self.refusing => break,
+                // It fills the ring, so its end can never come.
+                None if chain.len() as u32 == self.rx.entries() => break,
+                None => return None,
+            }
+            chain.push(last);
+        }
+        let is_whole = !last.continues();
+        if is_whole && !self.refusing && chain.len() > burst.remaining_capacity() {
+            return None;
+        }
+        let mut frames: ArrayVec<Received, PARTS_MAX> = ArrayVec::new();
+        for descriptor in &chain {
+            frames.extend(self.claim(*descriptor, descriptor.continues()));
+        }
+        let bad = chain.len() - frames.len();
+        self.counters.bad_receptions += bad as u64;
+        let taken = frames.len() as u32;
+        if is_whole && !self.refusing && bad == 0 {
+            burst.extend(frames);
+            return Some(taken);
+        }
+        self.refused.packets += u32::from(!self.refusing);
+        self.refused.bytes += chain.iter().map(|part| u64::from(part.len)).sum::<u64>();
+        self.refusing = !is_whole;
+        for received in frames {
+            magazine.give(received.frame);
+        }
+        Some(taken)
+    }
+
+    /// The frame that a descriptor names, if it was lent to the kernel.
+    fn claim(&self, descriptor: Descriptor, continues: bool) -> Option<Received> {
+        let umem = self.pool.umem();
+        let Descriptor { address, len, .. } = descriptor;
+        let (chunk, offset) = umem.locate(address)?;
+        let is_inside = len > 0 && u32::from(offset).saturating_add(len) <= umem.chunk_bytes();
+        let lent = Owner::Fill(self.pool.id());
+        (is_inside && umem.claim(chunk, lent, Owner::Held)).then(|| Received {
+            frame: umem.frame(chunk, offset),
+            len,
+            continues,
+        })
+    }
+
+    /// The packets of too many frames, or of frames that cannot be, since the last call.
+    pub fn take_refused(&mut self) -> Refused {
+        std::mem::take(&mut self.refused)
     }
 
     /// Frames that wait in the RX ring.
@@ -284,8 +361,9 @@ impl<M> Drop for Receiver<M> {
     }
 }
 
-/// The depth of a fill ring: few frames while idle, doubled when a visit found more than half
-/// used, halved after a long time without.
+/// The depth of a fill ring: few frames while idle, doubled when a visit found more than a quarter
+/// used, halved after a long time with no more than an eighth. The rest is for what comes while
+/// the worker is elsewhere: a TCP stream in packets of sixteen frames sends dozens at once.
 #[derive(Debug)]
 struct FillDepth {
     idle: u32,
@@ -295,8 +373,10 @@ struct FillDepth {
     borrowed: u32,
     /// Frames lent to the kernel and not received.
     parked: u32,
-    /// Visits with packets since the depth last had to grow.
+    /// Visits with packets since the depth last had to grow or was halved.
     calm_visits: u32,
+    /// The most frames that one of them found used.
+    peak: u32,
 }
 
 /// Visits with packets but without need after which the depth is halved.
@@ -311,6 +391,7 @@ impl FillDepth {
             borrowed: 0,
             parked: 0,
             calm_visits: 0,
+            peak: 0,
         }
     }
 
@@ -320,15 +401,19 @@ impl FillDepth {
 
     /// After a visit with packets.
     fn adapt(&mut self, take_spare: impl Fn(u32) -> bool) {
-        if self.parked >= self.target / 2 {
+        let used = self.target.saturating_sub(self.parked);
+        if used <= self.target / 4 {
             self.calm_visits += 1;
+            self.peak = self.peak.max(used);
             if self.calm_visits >= CALM_VISITS {
-                self.calm_visits = 0;
-                self.target = (self.target / 2).max(self.idle);
+                if self.peak <= self.target / 8 {
+                    self.target = (self.target / 2).max(self.idle);
+                }
+                (self.calm_visits, self.peak) = (0, 0);
             }
             return;
         }
-        self.calm_visits = 0;
+        (self.calm_visits, self.peak) = (0, 0);
         let target = self.target.saturating_mul(2).min(self.max);
         let borrowed = target - self.idle;
         let more = borrowed.saturating_sub(self.borrowed);

@@ -103,6 +103,11 @@ impl Descriptor {
     pub const CONTINUES: u32 = libc::XDP_PKT_CONTD;
     /// A `struct xsk_tx_metadata` stands before the packet (`XDP_TX_METADATA`).
     pub const METADATA: u32 = libc::XDP_TX_METADATA;
+
+    /// Whether the packet continues in the next descriptor.
+    pub fn continues(&self) -> bool {
+        self.options & Self::CONTINUES != 0
+    }
 }
 
 impl Entry for Descriptor {
@@ -270,9 +275,25 @@ impl<M: RingMemory, E: Entry> Consumer<M, E> {
         self.entries
     }
 
-    /// Gives the places of the entries read back to the other side.
-    pub fn release(&mut self) {
-        self.memory.consumer().store(self.read, Ordering::Release);
+    /// The place of the next entry, for [`Consumer::return_to`].
+    pub fn place(&self) -> u32 {
+        self.read
+    }
+
+    /// Reads on from `place` again: entries that were read and not released.
+    pub fn return_to(&mut self, place: u32) {
+        self.read = place;
+    }
+
+    /// Gives the places of the entries read back to the other side; false if there were none.
+    pub fn release(&mut self) -> bool {
+        let consumer = self.memory.consumer();
+        // Nobody but we writes it.
+        let some = consumer.load(Ordering::Relaxed) != self.read;
+        if some {
+            consumer.store(self.read, Ordering::Release);
+        }
+        some
     }
 
     /// The memory.

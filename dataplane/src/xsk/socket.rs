@@ -10,7 +10,7 @@ use super::XskError;
 use super::magazine::Magazine;
 use super::pool::{Pool, PoolOptions};
 use super::port::{
-    Burst, Counters, FillOptions, Kick, Parts, Receiver, Rejected, Transmitter, TxChecksum,
+    Burst, Counters, FillOptions, Kick, Parts, Receiver, Refused, Rejected, Transmitter, TxChecksum,
 };
 use super::system::{self, MappedRing, RingKind, Statistics};
 use super::umem::{Frame, Umem};
@@ -219,9 +219,14 @@ impl PortSocket {
         lent
     }
 
-    /// Takes received frames into `burst` until it is full or the ring empty. Returns how many.
-    pub fn receive(&mut self, burst: &mut Burst) -> usize {
-        self.receiver.receive(burst)
+    /// Takes received packets into `burst`: see [`Receiver::receive`].
+    pub fn receive(&mut self, burst: &mut Burst, magazine: &mut Magazine) -> usize {
+        self.receiver.receive(burst, magazine)
+    }
+
+    /// The packets that were thrown away since the last call: see [`Receiver::take_refused`].
+    pub fn take_refused(&mut self) -> Refused {
+        self.receiver.take_refused()
     }
 
     /// Frames that wait in the RX ring.

@@ -184,6 +184,20 @@ pub(super) fn bind(
     }
 }
 
+/// Whether the kernel takes packets of several frames (`XDP_USE_SG`, Linux 6.6).
+///
+/// It looks at a bind's flags before it looks for the interface, and there is no interface 0: what
+/// does not know the flag says `EINVAL`, what knows it `ENODEV`.
+///
+/// # Errors
+///
+/// When no AF_XDP socket can be opened.
+pub fn takes_multi_buffer() -> io::Result<bool> {
+    let fd = socket()?;
+    let refusal = bind(fd.as_fd(), 0, 0, libc::XDP_COPY | libc::XDP_USE_SG, None);
+    Ok(refusal.is_err_and(|error| error.raw_os_error() == Some(libc::ENODEV)))
+}
+
 /// Makes the kernel transmit.
 pub(super) fn wake_transmit(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: no buffer and no address are passed.

@@ -109,7 +109,7 @@ fn a_packet_passes_and_its_frame_comes_back() {
     assert_eq!(port.receiver.refill(&mut magazine), 4);
     assert!(kernel.deliver(60, 0));
     let mut burst = Burst::new();
-    assert_eq!(port.receiver.receive(&mut burst), 1);
+    assert_eq!(port.receiver.receive(&mut burst, &mut magazine), 1);
     let Received {
         frame,
         len,
@@ -296,7 +296,7 @@ fn receptions_that_cannot_be_are_counted_and_change_nothing() {
     }
     kernel.rx.publish();
     let mut burst = Burst::new();
-    assert_eq!(port.receiver.receive(&mut burst), 0);
+    assert_eq!(port.receiver.receive(&mut burst, &mut magazine), 0);
     assert_eq!(port.receiver.counters().bad_receptions, lies.len() as u64);
     assert_eq!(
         umem.census(),
@@ -311,12 +311,11 @@ fn receptions_that_cannot_be_are_counted_and_change_nothing() {
     let once = Descriptor {
         address: lent + 256,
         len: 60,
-        options: Descriptor::CONTINUES,
+        options: 0,
     };
     assert!(kernel.rx.push(once) && kernel.rx.push(once));
     kernel.rx.publish();
-    assert_eq!(port.receiver.receive(&mut burst), 1);
-    assert!(burst[0].continues);
+    assert_eq!(port.receiver.receive(&mut burst, &mut magazine), 1);
 }
 
 #[test]
@@ -529,7 +528,7 @@ fn the_fill_depth_follows_the_load_and_all_ports_share_half_of_the_chunks() {
     let mut visit = |port: &mut Port, kernel: &mut Kernel, magazine: &mut Magazine, packets| {
         port.receiver.refill(magazine);
         let delivered = (0..packets).filter(|_| kernel.deliver(60, 0)).count();
-        assert_eq!(port.receiver.receive(&mut burst), delivered);
+        assert_eq!(port.receiver.receive(&mut burst, magazine), delivered);
         burst
             .drain(..)
             .for_each(|received| magazine.give(received.frame));
@@ -679,7 +678,7 @@ fn play(steps: Vec<Step>) {
             }),
             Step::Forward(socket) => {
                 let mut burst = Burst::new();
-                port.receiver.receive(&mut burst);
+                port.receiver.receive(&mut burst, &mut magazine);
                 for mut received in burst.drain(..) {
                     number += 1;
                     umem.bytes_mut(&mut received.frame)[..4].copy_from_slice(&number.to_ne_bytes());

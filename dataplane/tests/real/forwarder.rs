@@ -124,7 +124,7 @@ impl Worker {
         self.port.complete(&mut self.magazine);
         self.port.refill(&mut self.magazine);
         let mut burst = Burst::new();
-        if self.port.receive(&mut burst) == 0 {
+        if self.port.receive(&mut burst, &mut self.magazine) == 0 {
             self.settle();
             thread::yield_now();
             return;

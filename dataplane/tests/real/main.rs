@@ -322,12 +322,12 @@ fn an_uplink_keeps_what_is_the_nodes() {
         traffic::soon(|| traffic::pod_reaches_pod(&world)),
         "no prefix is ours yet"
     );
-    assert_eq!(port.receive(&mut burst), 0);
+    assert_eq!(port.receive(&mut burst, &mut magazine), 0);
     programs
         .set_local_prefixes(&["10.9.0.2/32".parse().unwrap()])
         .unwrap();
     assert!(!traffic::pod_reaches_pod(&world), "now 10.9.0.2 is");
-    assert!(port.receive(&mut burst) > 0);
+    assert!(port.receive(&mut burst, &mut magazine) > 0);
     for received in burst.drain(..) {
         let bytes = &umem.bytes(&received.frame)[..received.len as usize];
         assert_eq!(

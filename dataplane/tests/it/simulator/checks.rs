@@ -334,7 +334,7 @@ fn neighbour_solicitations_are_answered_for_gateways() {
 }
 
 /// An ICMP error's type, code and quoted bytes, and the address it is for.
-fn error(bytes: &[u8]) -> (u8, u8, Vec<u8>, Address) {
+pub fn error(bytes: &[u8]) -> (u8, u8, Vec<u8>, Address) {
     let packet = SlicedPacket::from_ethernet(bytes).unwrap();
     let to = match packet.net.unwrap() {
         NetSlice::Ipv4(ip) => Address::v4(u32::from_be_bytes(ip.header().destination())),

@@ -6,6 +6,7 @@ mod connections;
 mod cut;
 mod fragments;
 mod hits;
+mod jumbo;
 mod packets;
 mod policies;
 mod random;

@@ -19,8 +19,8 @@ use dataplane::{Address, Direction, DropReason, Mac, Time};
 
 use super::packets::{self, Spec, Transport};
 
-/// Bytes of a window: a chunk's.
-const WINDOW: usize = 3840;
+/// Bytes of a window: a chunk's. Longer packets come in several, as the kernel cuts them.
+pub const WINDOW: usize = 3840;
 
 /// Workers that packets can come to.
 pub const WORKERS: usize = 2;
@@ -116,17 +116,21 @@ struct Arrived {
     ingress: PortId,
     window: Vec<u8>,
     len: usize,
+    /// The bytes behind the window.
+    rest: Vec<u8>,
     held: Option<fragments::Ticket>,
 }
 
 impl Arrived {
     fn new(ingress: PortId, bytes: &[u8]) -> Arrived {
-        let mut window = vec![0xa5; WINDOW.max(bytes.len())];
-        window[..bytes.len()].copy_from_slice(bytes);
+        let (here, rest) = bytes.split_at(bytes.len().min(WINDOW));
+        let mut window = vec![0xa5; WINDOW];
+        window[..here.len()].copy_from_slice(here);
         Arrived {
             ingress,
             window,
-            len: bytes.len(),
+            len: here.len(),
+            rest: rest.to_vec(),
             held: None,
         }
     }
@@ -345,6 +349,16 @@ impl World {
         self.publish();
     }
 
+    /// Gives the pods' ports another MTU.
+    pub fn set_pod_mtu(&mut self, mtu: u16) {
+        let ports = &mut self.parts.ports;
+        ports
+            .iter_mut()
+            .filter(|port| port.role == Role::Pod)
+            .for_each(|port| port.mtu = mtu);
+        self.publish();
+    }
+
     /// Runs one packet through the pipeline, as if its transmission succeeded.
     pub fn send_bytes(&mut self, ingress: PortId, bytes: &[u8]) -> Sent {
         self.send_all(ingress, &[bytes]).pop().unwrap()
@@ -377,6 +391,7 @@ impl World {
                 ingress: released.ticket.ingress(),
                 window: released.frame,
                 len: released.len,
+                rest: Vec::new(),
                 held: Some(released.ticket),
             });
         });
@@ -397,13 +412,23 @@ impl World {
             limiters: &mut self.limiters,
             checksum_offload: &[self.offload; 128],
         };
+        let behind: Vec<Vec<u8>> = arrived
+            .iter_mut()
+            .map(|arrived| std::mem::take(&mut arrived.rest))
+            .collect();
+        let rests: Vec<Vec<&[u8]>> = behind
+            .iter()
+            .map(|bytes| bytes.chunks(WINDOW).collect())
+            .collect();
         {
             let mut burst: ArrayVec<Inbound<'_>, BURST_MAX> = arrived
                 .iter_mut()
-                .map(|arrived| Inbound {
+                .zip(&rests)
+                .map(|(arrived, rest)| Inbound {
                     ingress: arrived.ingress,
                     window: &mut arrived.window,
                     len: arrived.len,
+                    rest,
                     held: arrived.held.as_ref(),
                 })
                 .collect();
@@ -416,7 +441,7 @@ impl World {
         }
         let held = &mut self.held[self.worker];
         let mut sent = Vec::new();
-        for (arrived, outcome) in arrived.into_iter().zip(outcomes) {
+        for ((arrived, outcome), rest) in arrived.into_iter().zip(outcomes).zip(&behind) {
             outcome.account(shard, arrived.ingress, Ok(()));
             let mut bytes = arrived.window;
             if let Outcome::Hold(ticket) = outcome {
@@ -427,6 +452,7 @@ impl World {
                     "there is room for what the table lets be held"
                 );
             }
+            bytes.extend(rest);
             bytes.truncate(outcome.transmission().map_or(0, |t| t.len));
             sent.push(Sent { outcome, bytes });
         }

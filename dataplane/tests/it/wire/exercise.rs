@@ -3,7 +3,9 @@
 //! [`exercise`] is the fuzzing entry: a fuzz target's whole body is `exercise(bytes)`. Here random
 //! and half-valid frames drive it.
 
-use dataplane::wire::{Checksum, Kind, Offload, Packet, Transport, brief, parse, reply, rewrite};
+use dataplane::wire::{
+    Checksum, Icmp, Kind, Offload, Packet, Transport, brief, parse, parse_split, reply, rewrite,
+};
 use dataplane::{DropReason, Mac};
 use proptest::prelude::*;
 
@@ -16,6 +18,7 @@ use super::frames::*;
 /// If a promise of `wire` is broken.
 pub fn exercise(bytes: &[u8]) {
     for offload in [Offload::Virtual, Offload::Wire] {
+        check_split(bytes, offload);
         let Ok(packet) = parse(bytes, offload) else {
             assert_eq!(brief(bytes, offload), None, "the short way accepts more");
             continue;
@@ -25,6 +28,48 @@ pub fn exercise(bytes: &[u8]) {
         check_rewrites(bytes, &packet, offload);
         check_replies(bytes, &packet);
     }
+}
+
+/// A frame in several buffers is the same frame, or its headers are not all in the first.
+fn check_split(bytes: &[u8], offload: Offload) {
+    let whole = parse(bytes, offload);
+    for first in (0..bytes.len()).step_by(bytes.len().div_ceil(40).max(1)) {
+        let (head, tail) = bytes.split_at(first);
+        let (middle, end) = tail.split_at(tail.len().min(first % 7 + 1));
+        let rest = [middle, &[], end];
+        let split = parse_split(head, &rest, offload);
+        match (&whole, &split) {
+            (_, Err(DropReason::MultiBuffer)) => {
+                // TCP's header has 60 bytes at most.
+                let holds = |packet: &Packet| {
+                    let ip = packet.ip().map_or(0, |ip| usize::from(ip.transport_offset));
+                    first < ip + 60 || is_acted_upon(packet)
+                };
+                assert!(whole.as_ref().is_ok_and(holds) || whole.is_err() || first < 42);
+            }
+            _ => assert_eq!(split, whole, "cut at {first}"),
+        }
+        let Ok(packet) = split else { continue };
+        let (mut one, mut other) = (bytes.to_vec(), head.to_vec());
+        rewrite::complete_checksum(&mut one, &[], &packet).unwrap();
+        rewrite::complete_checksum(&mut other, &rest, &packet).unwrap();
+        assert_eq!(one[..first], other, "cut at {first}");
+        let mut short = head.to_vec();
+        if first < packet.length as usize {
+            let refused = rewrite::complete_checksum(&mut short, &rest[..1], &packet);
+            let reaches = first + middle.len() >= packet.length as usize;
+            assert_eq!(refused.is_ok(), reaches, "buffers are missing");
+        }
+    }
+}
+
+/// Whether all of the packet is read, not only its headers.
+fn is_acted_upon(packet: &Packet) -> bool {
+    let transport = packet.ip().map(|ip| ip.transport);
+    matches!(
+        transport,
+        Some(Transport::Neighbour(_) | Transport::Icmp(Icmp::Error(_)))
+    )
 }
 
 /// Where the short way says something, it says the same, and forwards alike.
@@ -93,7 +138,7 @@ fn check_rewrites(bytes: &[u8], packet: &Packet, offload: Offload) {
         Ok(()) => assert!(ip.hop_limit > 1),
         Err(reason) => assert!(ip.hop_limit <= 1 && reason == DropReason::TtlExceeded),
     }
-    rewrite::complete_checksum(&mut frame, packet).unwrap();
+    rewrite::complete_checksum(&mut frame, &[], packet).unwrap();
     rewrite::rewrite_ethernet(&mut frame, GATEWAY, POD).unwrap();
     assert_eq!(frame.len(), bytes.len());
     if matches!(ip.transport, Transport::Neighbour(_)) {

@@ -93,12 +93,12 @@ proptest! {
         let packet = parse(&frame, Offload::Virtual).unwrap();
         prop_assert_eq!(packet.ip().unwrap().checksum, Checksum::Partial);
         rewrite::clamp_mss(&mut frame, &packet, mtu).unwrap();
-        rewrite::complete_checksum(&mut frame, &packet).unwrap();
+        rewrite::complete_checksum(&mut frame, &[], &packet).unwrap();
         check_sums(&frame[..sample.length]);
         // What is final stays as it is.
         let mut complete = sample.bytes.clone();
         let packet = on_wire(&complete).unwrap();
-        rewrite::complete_checksum(&mut complete, &packet).unwrap();
+        rewrite::complete_checksum(&mut complete, &[], &packet).unwrap();
         prop_assert_eq!(complete, sample.bytes);
     }
 
@@ -144,13 +144,13 @@ fn sctp_gets_its_crc32c() {
             crc = crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
         }
     }
-    rewrite::complete_checksum(&mut frame, &packet).unwrap();
+    rewrite::complete_checksum(&mut frame, &[], &packet).unwrap();
     assert_eq!(frame[42..46], (!crc).to_le_bytes());
     assert_eq!(ip_of(&frame, Offload::Virtual).checksum, Checksum::Complete);
     // On a wire 0 is what the sender wrote, and stays.
     let mut frame = ip4(SCTP, &sctp(0, &[&SCTP_INIT]));
     let packet = on_wire(&frame).unwrap();
-    rewrite::complete_checksum(&mut frame, &packet).unwrap();
+    rewrite::complete_checksum(&mut frame, &[], &packet).unwrap();
     assert_eq!(frame[42..46], [0; 4]);
 }
 
@@ -164,7 +164,7 @@ fn udp_never_gets_a_checksum_of_zero() {
     datagram[6..8].copy_from_slice(&internet_sum(&[&pseudo]).to_be_bytes());
     let mut frame = ip4(UDP, &datagram);
     let packet = parse(&frame, Offload::Virtual).unwrap();
-    rewrite::complete_checksum(&mut frame, &packet).unwrap();
+    rewrite::complete_checksum(&mut frame, &[], &packet).unwrap();
     assert_eq!(frame[40..42], [0xff, 0xff]);
 }
 
@@ -174,7 +174,7 @@ fn udp_without_a_checksum_stays_without() {
     let before = frame.clone();
     let packet = parse(&frame, Offload::Virtual).unwrap();
     assert_eq!(packet.tx_checksum(), None);
-    rewrite::complete_checksum(&mut frame, &packet).unwrap();
+    rewrite::complete_checksum(&mut frame, &[], &packet).unwrap();
     assert_eq!(frame, before);
 }
 
