@@ -147,8 +147,8 @@ drop_reasons! {
     NoFrame = 81, "no_frame", Limit;
     /// The port went away while the packet was under way.
     PortGone = 82, "port_gone", Limit;
-    /// A packet of several frames that is not taken: too many frames, or headers that the first
-    /// frame does not hold.
+    /// A packet of several frames that is not taken: too many frames, headers that the first
+    /// frame does not hold, or a fragment that would have to be held.
     MultiBuffer = 83, "multi_buffer", Limit;
     /// The kernel handed us a descriptor that cannot be.
     BadDescriptor = 90, "bad_descriptor", Weir;

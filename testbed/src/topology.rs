@@ -32,6 +32,14 @@ pub const PODS_V6: Ipv6Net =
 pub const NODE_V4: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
 /// As [`NODE_V4`].
 pub const NODE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 1);
+/// MTU of the pods' interfaces, for packets to other pods of the node: the largest round number
+/// whose packets fit sixteen frames of packet memory.
+pub const POD_MTU: u32 = 60_000;
+/// Segments with which TCP between pods begins: sixteen frames each, as many as an idle port has
+/// lent to the kernel. From there on both double.
+pub const POD_INITIAL_WINDOW: u32 = 2;
+/// MTU of the uplink, and of the pods' routes to all but other pods.
+pub const WIRE_MTU: u32 = 1500;
 const UPLINK_V4: [Ipv4Addr; 2] = [
     Ipv4Addr::new(172, 31, 255, 1),
     Ipv4Addr::new(172, 31, 255, 2),
@@ -322,8 +330,11 @@ fn make_pair(interface: &str, pod: &Namespace, mac: [u8; 6]) -> Result<(), Netli
     let mut netlink = Netlink::connect()?;
     let mut far = VethEnd::new("eth0");
     far.mac = Some(mac);
+    far.mtu = Some(POD_MTU);
     far.namespace = Some(pod.as_fd());
-    netlink.create_veth(&VethEnd::new(interface), &far)?;
+    let mut near = VethEnd::new(interface);
+    near.mtu = Some(POD_MTU);
+    netlink.create_veth(&near, &far)?;
     let link = netlink.link(interface)?.ok_or_else(|| NetlinkError {
         what: format!("find link {interface}"),
         source: io::ErrorKind::NotFound.into(),
@@ -340,18 +351,36 @@ fn make_pod(addresses: &[IpAddr]) -> Result<(), NetlinkError> {
     for address in addresses {
         netlink.add_address(eth0, IpNet::from(*address))?;
     }
-    let gateways: [IpAddr; 2] = [GATEWAY_V4.into(), GATEWAY_V6.into()];
-    for (destination, gateway) in everything().into_iter().zip(gateways) {
+    for (destination, gateway, (mtu, initial_window)) in pod_routes() {
         if addresses
             .iter()
             .any(|address| address.is_ipv4() == gateway.is_ipv4())
         {
             let mut route = Route::via(destination, Some(gateway), eth0);
             route.on_link = true;
+            route.mtu = Some(mtu);
+            route.initial_window = initial_window;
             netlink.add_route(&route)?;
         }
     }
     Ok(())
+}
+
+/// A pod's routes: other pods are reached in large packets, everybody else in a wire's. So is the
+/// node, whose address towards its pods is of their range.
+fn pod_routes() -> Vec<(IpNet, IpAddr, (u32, Option<u32>))> {
+    const WIRE: (u32, Option<u32>) = (WIRE_MTU, None);
+    const POD: (u32, Option<u32>) = (POD_MTU, Some(POD_INITIAL_WINDOW));
+    let [all_v4, all_v6] = everything();
+    let (v4, v6) = (GATEWAY_V4.into(), GATEWAY_V6.into());
+    vec![
+        (all_v4, v4, WIRE),
+        (IpNet::V4(PODS_V4), v4, POD),
+        (IpAddr::from(NODE_V4).into(), v4, WIRE),
+        (all_v6, v6, WIRE),
+        (IpNet::V6(PODS_V6), v6, POD),
+        (IpAddr::from(NODE_V6).into(), v6, WIRE),
+    ]
 }
 
 #[cfg(test)]

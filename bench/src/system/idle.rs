@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::forwarder::Forwarder;
 use super::interrupt::Interrupt;
 use super::setup;
-use super::weir::Weir;
+use super::weir::{USUAL, Weir};
 use crate::error::BenchError;
 
 /// Left alone for so long first, until timers of the start have run.
@@ -45,7 +45,7 @@ pub fn measure(
     interrupt: &Interrupt,
 ) -> Result<Idle, BenchError> {
     let few = vmalloc_kib()?;
-    let weir = Weir::start(number, pods, workers, 0)?;
+    let weir = Weir::start(number, pods, workers, 0, USUAL)?;
     let many = vmalloc_kib()?;
     let pid = weir.processes().first().copied().unwrap_or(0);
     pause(SETTLE.min(duration), interrupt)?;

@@ -15,7 +15,7 @@ use super::search::throughput;
 use super::setup;
 use super::tcp::{self, Placement};
 use super::traffic::{Flows, Outcome, Traffic, Trial, histogram, pinned};
-use super::{Plan, topology::Topology};
+use super::{Plan, topology::Topology, weir};
 use crate::error::BenchError;
 use crate::statistics::Summary;
 
@@ -195,7 +195,6 @@ pub struct Measurement {
 type Forwarders = [Box<dyn Forwarder>];
 
 /// What Weir's row is called; others are compared with it.
-const WEIR: &str = "Weir, policy and conntrack";
 const RAW: &str = "AF_XDP forwarding, no policy";
 
 fn summary(values: &[f64]) -> Result<Summary, BenchError> {
@@ -279,7 +278,7 @@ impl Measurement {
                 this.packets_of(traffic, &processes, new, packets)
             })
         })?;
-        let weir = forwarders.iter().position(|one| one.name() == WEIR);
+        let weir = forwarders.iter().position(|one| one.name() == weir::NAME);
         for (forwarder, packets) in forwarders.iter().zip(&all) {
             if let Some(weir) = weir {
                 let ours = all[weir].throughput.iter();
@@ -430,7 +429,7 @@ impl Measurement {
     /// The worker's time per packet in overload, Weir's less that of AF_XDP forwarding.
     pub fn pairs(&mut self, forwarders: &mut Forwarders) -> Result<(), BenchError> {
         let place = |name: &str| forwarders.iter().position(|one| one.name() == name);
-        let (Some(weir), Some(raw)) = (place(WEIR), place(RAW)) else {
+        let (Some(weir), Some(raw)) = (place(weir::NAME), place(RAW)) else {
             return Ok(());
         };
         let (mut added, mut raw_loss) = (Vec::new(), 1.0_f64);

@@ -37,7 +37,7 @@ use measure::Measurement;
 use priority::Priority;
 use raw::Raw;
 use redirect::Redirect;
-use weir::Weir;
+use weir::{Link, Weir};
 
 fn setup(error: impl std::fmt::Display) -> BenchError {
     BenchError::Setup(error.to_string())
@@ -89,6 +89,10 @@ pub struct Arguments {
     /// Addresses that the policy lets in beside the client's.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub peers: u32,
+    /// How Weir's pods are connected, a row for each: `usual`, as the lab does, or their MTU and
+    /// what is set beside it, as in 9000+gro+threaded+noqueue.
+    #[arg(long, value_delimiter = ',', default_value = "usual")]
+    pub links: Vec<Link>,
     /// The priority at which all of it runs, and its session meanwhile, as `nice` counts. On a
     /// quiet machine leave it: the kernel's own network threads keep theirs and fall behind.
     #[arg(long, allow_negative_numbers = true,
@@ -229,11 +233,12 @@ fn forwarders(
     let dpdk = |driver| -> Start {
         Box::new(move |number| boxed(Dpdk::prepare(number, driver, core, main)))
     };
-    let all: Vec<(&str, Start)> = vec![
-        (
-            "weir",
-            Box::new(move |number| boxed(Weir::start(number, 2, &[core], peers))),
-        ),
+    let weir = |link: Link| -> (&str, Start) {
+        let start = move |number| boxed(Weir::start(number, 2, &[core], peers, link));
+        ("weir", Box::new(start))
+    };
+    let mut all: Vec<(&str, Start)> = arguments.links.iter().copied().map(weir).collect();
+    all.extend([
         ("kernel nftables", kernel(Filter::Nftables, Spread::Inline)),
         (
             "kernel nftables rps",
@@ -254,7 +259,7 @@ fn forwarders(
         ),
         ("dpdk af_xdp", dpdk("net_af_xdp")),
         ("dpdk af_packet", dpdk("net_af_packet")),
-    ];
+    ]);
     let only: Vec<String> = arguments
         .only
         .iter()

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use control::netlink::{Namespace, Netlink, NetlinkError, Route, VethEnd};
+use ipnet::{IpNet, Ipv4Net};
 
 use super::frame::Party;
 use super::setup;
@@ -21,7 +22,13 @@ use crate::error::BenchError;
 pub const PREFIX: &str = "weir-bench-";
 /// The gateway that pods see.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
-/// The pods' folder of pins.
+/// The pods' addresses.
+const PODS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16);
+/// MTU of a wire.
+const WIRE_MTU: u32 = 1500;
+/// Segments with which TCP begins where they are large, as in labs.
+const LARGE_INITIAL_WINDOW: u32 = 2;
+/// The folder of pins.
 const PINS: &str = "/sys/fs/bpf/weir";
 
 /// A pod.
@@ -70,6 +77,12 @@ fn number_of(netlink: &mut Netlink, name: &str) -> Result<u32, BenchError> {
 impl Topology {
     /// Makes the node and its pods; `number` tells topologies of one run apart.
     pub fn create(number: u32, pods: u32) -> Result<Topology, BenchError> {
+        Topology::with_mtu(number, pods, WIRE_MTU)
+    }
+
+    /// As [`Topology::create`], with pods that talk to each other in packets of up to `mtu` bytes,
+    /// and to everybody else in those of a wire.
+    pub fn with_mtu(number: u32, pods: u32, mtu: u32) -> Result<Topology, BenchError> {
         let name = format!("{PREFIX}{}-{number}", std::process::id());
         let mut topology = Topology {
             node: create(&name)?,
@@ -77,16 +90,16 @@ impl Topology {
             pods: Vec::new(),
         };
         for pod in 0..pods {
-            let made = topology.add_pod(number, pod)?;
+            let made = topology.add_pod(number, pod, mtu)?;
             topology.pods.push(made);
         }
         Ok(topology)
     }
 
-    fn add_pod(&self, number: u32, pod: u32) -> Result<Pod, BenchError> {
+    fn add_pod(&self, number: u32, pod: u32, mtu: u32) -> Result<Pod, BenchError> {
         let name = format!("{}-pod{pod}", self.name);
         let namespace = create(&name)?;
-        let made = self.plug(number, pod, namespace, &name);
+        let made = self.plug(number, pod, mtu, namespace, &name);
         if made.is_err() {
             let _ = Namespace::delete(&name);
         }
@@ -97,6 +110,7 @@ impl Topology {
         &self,
         number: u32,
         pod: u32,
+        mtu: u32,
         namespace: Namespace,
         name: &str,
     ) -> Result<Pod, BenchError> {
@@ -109,10 +123,12 @@ impl Topology {
         let interface = format!("wb{number}p{pod}");
         let outer_end = VethEnd {
             mac: Some(router),
+            mtu: Some(mtu),
             ..VethEnd::new(&interface)
         };
         let inner_end = VethEnd {
             mac: Some(party.mac),
+            mtu: Some(mtu),
             namespace: Some(namespace.as_fd()),
             ..VethEnd::new("eth0")
         };
@@ -128,11 +144,15 @@ impl Topology {
             own.set_up(inner)?;
             let address = std::net::IpAddr::from(party.address);
             own.add_address(inner, address.into())?;
-            let everything = ipnet::IpNet::V4(ipnet::Ipv4Net::default());
-            own.add_route(&Route {
-                on_link: true,
-                ..Route::via(everything, Some(GATEWAY.into()), inner)
-            })?;
+            let everything = IpNet::V4(Ipv4Net::default());
+            for (range, mtu) in [(everything, WIRE_MTU), (PODS.into(), mtu)] {
+                own.add_route(&Route {
+                    on_link: true,
+                    mtu: Some(mtu),
+                    initial_window: (mtu > 9000).then_some(LARGE_INITIAL_WINDOW),
+                    ..Route::via(range, Some(GATEWAY.into()), inner)
+                })?;
+            }
             // Nobody has to ask: the other end of the packets may hear nothing but packets.
             own.set_neighbour(inner, GATEWAY.into(), router)
         })()

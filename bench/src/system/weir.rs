@@ -14,6 +14,8 @@ use super::setup;
 use super::topology::{Pod, Topology, pins};
 use crate::error::BenchError;
 
+/// What its row is called.
+pub const NAME: &str = "Weir, policy and conntrack";
 /// How long the daemon may take to be there, and to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Objects of one request.
@@ -24,6 +26,7 @@ const BATCH: usize = 500;
 pub struct Weir {
     // Before the topology, so that it ends first.
     daemon: Daemon,
+    name: String,
     mode: String,
     topology: Topology,
 }
@@ -35,11 +38,80 @@ struct Daemon {
     folder: PathBuf,
 }
 
+/// How the pods are connected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// MTU towards other pods, bytes.
+    pub mtu: u32,
+    /// The pod's end merges what comes by it (GRO), for which the node's end may not seem to segment.
+    pub gro: bool,
+    /// A thread of the kernel's polls the pod's end (threaded NAPI); else the pod's stack runs when
+    /// the worker sends.
+    pub threaded: bool,
+    /// The node's end has no queue, so that a full pod loses packets instead of saying so.
+    pub noqueue: bool,
+}
+
+/// What the lab gives pods.
+pub const USUAL: Link = Link {
+    mtu: 60_000,
+    gro: false,
+    threaded: false,
+    noqueue: false,
+};
+
+impl std::str::FromStr for Link {
+    type Err = String;
+
+    /// `usual`, or an MTU and what is to be set, as in `9000+gro+threaded`.
+    fn from_str(text: &str) -> Result<Link, String> {
+        if text == "usual" {
+            return Ok(USUAL);
+        }
+        let mut words = text.split('+');
+        let mtu = words.next().unwrap_or_default();
+        let mut link = Link {
+            mtu: mtu.parse().map_err(|_| format!("{mtu} is no MTU"))?,
+            ..USUAL
+        };
+        (link.gro, link.threaded, link.noqueue) = (false, false, false);
+        for word in words {
+            *match word {
+                "gro" => &mut link.gro,
+                "threaded" => &mut link.threaded,
+                "noqueue" => &mut link.noqueue,
+                _ => return Err(format!("{word} is none of gro, threaded, noqueue")),
+            } = true;
+        }
+        Ok(link)
+    }
+}
+
+impl std::fmt::Display for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MTU {}", self.mtu)?;
+        let words = [
+            (self.gro, "GRO"),
+            (self.threaded, "threaded NAPI"),
+            (self.noqueue, "no queue"),
+        ];
+        let set = words.iter().filter(|(set, _)| *set);
+        set.into_iter()
+            .try_for_each(|(_, word)| write!(f, ", {word}"))
+    }
+}
+
 impl Weir {
     /// Starts the daemon with workers on these cores. `peers` pods beside the two are members of
     /// what the policy lets in.
-    pub fn start(number: u32, pods: u32, workers: &[u16], peers: u32) -> Result<Weir, BenchError> {
-        let topology = Topology::create(number, pods)?;
+    pub fn start(
+        number: u32,
+        pods: u32,
+        workers: &[u16],
+        peers: u32,
+        link: Link,
+    ) -> Result<Weir, BenchError> {
+        let topology = Topology::with_mtu(number, pods, link.mtu)?;
         let daemon = Daemon::start(&topology, workers)?;
         let mut client = daemon.client()?;
         let mut objects = policies();
@@ -61,12 +133,20 @@ impl Weir {
         for (at, pod) in topology.pods.iter().enumerate() {
             add(&mut client, at, pod)?;
         }
+        for (at, pod) in topology.pods.iter().enumerate() {
+            set(&topology, at, &pod.interface, link)?;
+        }
         let mode = match workers {
             [core] => format!("AF_XDP copy, worker on core {core}"),
             cores => format!("AF_XDP copy, workers on cores {cores:?}"),
         };
+        let name = match link {
+            USUAL => NAME.to_owned(),
+            link => format!("{NAME}, {link}"),
+        };
         Ok(Weir {
             daemon,
+            name,
             mode,
             topology,
         })
@@ -75,7 +155,7 @@ impl Weir {
 
 impl Forwarder for Weir {
     fn name(&self) -> &str {
-        "Weir, policy and conntrack"
+        &self.name
     }
 
     fn mode(&self) -> &str {
@@ -103,7 +183,7 @@ impl Daemon {
         let text = format!(
             "instance = '{name}'\nnode_name = 'n1'\nsocket = '{folder}/weir.sock'\n\
              runtime_dir = '{folder}'\nstate_dir = '{folder}/state'\nworkers = {workers:?}\n\
-             pod_ranges = ['10.244.0.0/15']\n[umem]\nchunks = 16384\nchunk_bytes = 2048\n\
+             pod_ranges = ['10.244.0.0/15']\n\
              [host_port]\naddresses = ['10.254.0.1']\n[log]\npath = '{folder}/network-policy.log'\n",
             folder = folder.display(),
         );
@@ -151,6 +231,21 @@ impl Drop for Daemon {
         let _ = fs::remove_dir_all(&self.folder);
         let _ = fs::remove_dir_all(pins(&self.name));
     }
+}
+
+/// Connects a pod as `link` says; the daemon has set the queue by now.
+fn set(topology: &Topology, at: usize, interface: &str, link: Link) -> Result<(), BenchError> {
+    if link.gro {
+        topology.shell(&format!("ethtool -K {interface} tso off"))?;
+        topology.pod_shell(at, "ethtool -K eth0 gro on")?;
+    }
+    if link.threaded {
+        topology.pod_shell(at, "echo 1 > /sys/class/net/eth0/threaded")?;
+    }
+    if link.noqueue {
+        topology.shell(&format!("tc qdisc replace dev {interface} root noqueue"))?;
+    }
+    Ok(())
 }
 
 fn pod_name(at: usize) -> String {

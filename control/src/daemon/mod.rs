@@ -108,6 +108,11 @@ pub fn run(config_path: Option<&Path>) -> Result<(), DaemonError> {
     let log = open_log(&config)?;
     fs::create_dir_all(&config.runtime_dir).map_err(system("make runtime_dir"))?;
     let engine = Engine::start(options(&config)?).map_err(PlaneError::from)?;
+    let mtu_max = engine.mtu_max(false);
+    if mtu_max < u32::from(u16::MAX) {
+        let why = "this kernel takes no larger packets by AF_XDP, or umem.chunk_bytes is not 4096";
+        warn!("interfaces may have an MTU of at most {mtu_max} bytes: {why}");
+    }
     let plane = KernelPlane::new(engine, &config)?;
     let monitor = plane.monitor_fd();
     let mut daemon = Daemon::start(config, plane, journal, records, log)?;

@@ -28,6 +28,19 @@ pub enum PlaneError {
     /// The kernel says so.
     #[error(transparent)]
     Kernel(#[from] NetlinkError),
+    /// Packets of the interface's MTU would be dropped.
+    #[error(
+        "interface {name} has MTU {mtu}, and packets beyond {max} bytes are dropped here: \
+             `ip link set dev {name} mtu {max}`"
+    )]
+    Mtu {
+        /// The interface.
+        name: String,
+        /// Its MTU.
+        mtu: u16,
+        /// The largest that there may be.
+        max: u32,
+    },
     /// The tables are full.
     #[error(transparent)]
     Slots(#[from] OutOfSlots),
@@ -203,6 +216,14 @@ impl Plane for KernelPlane {
         interface: &Interface,
         number: Option<PortId>,
     ) -> Result<PortId, PlaneError> {
+        let max = self.engine.mtu_max(interface.zero_copy);
+        if u32::from(interface.mtu) > max {
+            return Err(PlaneError::Mtu {
+                name: interface.name.clone(),
+                mtu: interface.mtu,
+                max,
+            });
+        }
         let mut spec = PortSpec {
             ifindex: interface.index,
             role: interface.role,

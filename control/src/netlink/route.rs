@@ -49,6 +49,9 @@ pub struct Route {
     pub metric: Option<u32>,
     /// MTU towards it, bytes.
     pub mtu: Option<u32>,
+    /// Segments that a TCP connection sends before the first acknowledgement; none is the kernel's
+    /// default, 10.
+    pub initial_window: Option<u32>,
     /// Takes the gateway as reachable on the interface, whatever its address.
     pub on_link: bool,
     /// What it does.
@@ -66,6 +69,7 @@ impl Route {
             source: None,
             metric: None,
             mtu: None,
+            initial_window: None,
             on_link: false,
             kind: RouteKind::Unicast,
         }
@@ -103,10 +107,12 @@ impl Route {
         attributes.extend(self.interface.map(RouteAttribute::Oif));
         attributes.extend(self.source.map(|ip| RouteAttribute::PrefSource(ip.into())));
         attributes.extend(self.metric.map(RouteAttribute::Priority));
-        attributes.extend(
-            self.mtu
-                .map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])),
-        );
+        let mtu = self.mtu.map(RouteMetric::Mtu);
+        let window = self.initial_window.map(RouteMetric::InitCwnd);
+        let metrics: Vec<RouteMetric> = mtu.into_iter().chain(window).collect();
+        if !metrics.is_empty() {
+            attributes.push(RouteAttribute::Metrics(metrics));
+        }
         message
     }
 
@@ -125,6 +131,7 @@ impl Route {
             source: None,
             metric: None,
             mtu: None,
+            initial_window: None,
             on_link: false,
             kind: kind(header.kind),
         };
@@ -138,10 +145,15 @@ impl Route {
                 RouteAttribute::PrefSource(address) => route.source = ip(address),
                 RouteAttribute::Priority(metric) => route.metric = Some(*metric),
                 RouteAttribute::Metrics(metrics) => {
-                    route.mtu = metrics.iter().find_map(|metric| match metric {
-                        RouteMetric::Mtu(mtu) => Some(*mtu),
-                        _ => None,
-                    });
+                    for metric in metrics {
+                        match metric {
+                            RouteMetric::Mtu(mtu) => route.mtu = Some(*mtu),
+                            RouteMetric::InitCwnd(segments) => {
+                                route.initial_window = Some(*segments);
+                            }
+                            _ => {}
+                        }
+                    }
                 }
                 RouteAttribute::MultiPath(hops) => {
                     let first = hops.first()?;

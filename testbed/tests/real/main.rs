@@ -5,6 +5,7 @@ mod agent;
 mod cases;
 mod closed;
 mod enforcement;
+mod jumbo;
 mod lab;
 mod pod;
 mod scenarios;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         pod::TESTS,
         agent::TESTS,
         enforcement::TESTS,
+        jumbo::TESTS,
         closed::TESTS,
         cases::TESTS,
         scenarios::TESTS,
