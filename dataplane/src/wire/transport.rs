@@ -235,8 +235,9 @@ impl Segment<'_> {
         let end = at.checked_add(4).filter(|end| *end <= self.length)?;
         let (mut word, mut start) = ([0; 4], 0);
         for buffer in std::iter::once(&self.bytes).chain(self.rest) {
-            for place in at.max(start)..end.min(start + buffer.len()) {
-                word[place - at] = buffer[place - start];
+            let (from, to) = (at.max(start), end.min(start + buffer.len()));
+            if from < to {
+                word[from - at..to - at].copy_from_slice(&buffer[from - start..to - start]);
             }
             start += buffer.len();
         }

@@ -7,6 +7,7 @@ use dataplane::{DropReason, wire};
 use etherparse::{NetSlice, SlicedPacket, TcpOptionElement, TransportSlice};
 
 use super::checks::error;
+use super::cut::cut;
 use super::packets::{self, ACK, Flags, SYN, SYN_ACK, Spec, Transport, tcp, udp};
 use super::policies::ingress;
 use super::world::{Place, Sent, UPLINK, WINDOW, World, pod_address};
@@ -198,6 +199,33 @@ fn assert_too_big(sent: &Sent, bytes: &[u8], v4: bool, mtu: u16) {
         panic!("{packet:?}")
     };
     assert_eq!(error.mtu, Some(u32::from(mtu)));
+}
+
+/// A later fragment of several buffers follows its first; one that would have to wait for it costs
+/// the datagram, since what is held is one buffer.
+#[test]
+fn fragments_of_several_buffers_follow_and_do_not_wait() {
+    let mut world = jumbo();
+    for (id, v4) in [(7, true), (8, false)] {
+        let whole = with_length(world.spec(A, B, v4, udp(4000, 53)), 20_000);
+        let mut parts = cut(&whole, id, 8000);
+        for (start, part) in &parts {
+            let sent = world.send_bytes(A.port(), part);
+            assert_eq!(sent.forwarded_to(), Some(B.port()), "{start} {v4}");
+            assert_eq!(sent.bytes.len(), part.len());
+        }
+        parts = cut(&whole, id + 10, 8000);
+        parts.swap(0, 1);
+        for (at, (start, part)) in parts.iter().enumerate() {
+            let sent = world.send_bytes(A.port(), part);
+            let expected = match at {
+                0 => DropReason::MultiBuffer,
+                _ => DropReason::DatagramDropped,
+            };
+            assert_eq!(sent.dropped(), Some(expected), "{start} {v4}");
+        }
+    }
+    world.assert_balanced();
 }
 
 fn mss(sent: &Sent) -> u16 {
