@@ -93,7 +93,7 @@ fn field(text: &str, name: &str) -> Result<u64, BenchError> {
 }
 
 /// Nanoseconds for which a process's threads have run.
-fn running_ns(pid: u32) -> Result<u64, BenchError> {
+pub fn running_ns(pid: u32) -> Result<u64, BenchError> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).map_err(setup)?;
     let of = |task: fs::DirEntry| {
         let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();

@@ -15,6 +15,7 @@ use super::search::throughput;
 use super::setup;
 use super::tcp::{self, Placement};
 use super::traffic::{Flows, Outcome, Traffic, Trial, histogram, pinned};
+use super::wake::Wakes;
 use super::{Plan, topology::Topology, weir};
 use crate::error::BenchError;
 use crate::statistics::Summary;
@@ -87,6 +88,25 @@ pub struct LatencyRow {
     pub loss: f64,
     /// Percentiles and the maximum.
     pub percentiles: Percentiles,
+}
+
+/// Single packets, each so long after the one before.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WakeRow {
+    /// Who.
+    pub name: String,
+    /// From one packet to the next, microseconds.
+    pub gap_us: u64,
+    /// Packets that arrived.
+    pub packets: u64,
+    /// The share that did not.
+    pub loss: f64,
+    /// Percentiles and the maximum, from the time that a packet was due.
+    pub percentiles: Percentiles,
+    /// Share of one core that the forwarder used, percent; none if it is no process of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub core_percent: Option<Summary>,
 }
 
 /// Of a histogram, microseconds.
@@ -177,6 +197,8 @@ pub struct Results {
     pub latencies: Vec<LatencyRow>,
     /// TCP.
     pub tcp: Vec<TcpRow>,
+    /// Single packets.
+    pub wakes: Vec<WakeRow>,
     /// What policy and conntrack add.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub added: Option<Added>,
@@ -221,6 +243,7 @@ impl Measurement {
                 ratios: BTreeMap::new(),
                 latencies: Vec::new(),
                 tcp: Vec::new(),
+                wakes: Vec::new(),
                 added: None,
                 idle: None,
             },
@@ -509,6 +532,36 @@ impl Measurement {
                 request_p99_us: summary(&p99)?,
                 connections: summary(&connections)?,
             });
+        }
+        Ok(())
+    }
+
+    /// Single packets, each so long after the one before: whether the forwarder is awake for them.
+    pub fn wakes(&mut self, forwarders: &mut Forwarders) -> Result<(), BenchError> {
+        let mut all = Vec::new();
+        for _ in forwarders.iter() {
+            all.push(Wakes::none()?);
+        }
+        self.rounds(forwarders, self.plan.rounds, |this, at, forwarder| {
+            let processes = forwarder.processes();
+            let (flows, duration) = (this.plan.flows, this.plan.long());
+            this.on_generator(forwarder.topology(), |traffic| {
+                for wakes in &mut all[at] {
+                    wakes.add(traffic, &processes, flows, duration)?;
+                }
+                Ok(())
+            })
+        })?;
+        for (forwarder, rows) in forwarders.iter().zip(all) {
+            let rows = rows.into_iter().filter(|wakes| wakes.received > 0);
+            self.results.wakes.extend(rows.map(|wakes| WakeRow {
+                name: forwarder.name().to_owned(),
+                gap_us: wakes.gap.as_micros() as u64,
+                packets: wakes.received,
+                loss: 1.0 - wakes.received as f64 / wakes.sent.max(1) as f64,
+                percentiles: Percentiles::of(&wakes.latency),
+                core_percent: Summary::of(&wakes.core_percent),
+            }));
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ mod search;
 mod tcp;
 mod topology;
 mod traffic;
+mod wake;
 mod weir;
 
 use std::path::PathBuf;
@@ -115,16 +116,19 @@ pub enum Part {
     Pairs,
     /// A stream, requests and responses, connections.
     Tcp,
+    /// Latencies of single packets, each so long after the one before.
+    Wake,
     /// A node with many pods at rest.
     Idle,
 }
 
 impl Part {
-    const ALL: [Part; 5] = [
+    const ALL: [Part; 6] = [
         Part::Packets,
         Part::Latency,
         Part::Pairs,
         Part::Tcp,
+        Part::Wake,
         Part::Idle,
     ];
 }
@@ -199,6 +203,9 @@ pub fn run(arguments: &Arguments) -> Result<Report, BenchError> {
     }
     if wants(Part::Tcp) {
         measurement.tcp(&mut forwarders)?;
+    }
+    if wants(Part::Wake) {
+        measurement.wakes(&mut forwarders)?;
     }
     drop(forwarders);
     if wants(Part::Idle) {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::measure::{PacketRow, Percentiles, Results, TcpRow};
+use super::measure::{PacketRow, Percentiles, Results, TcpRow, WakeRow};
 use super::plot::{Bar, Chart, Group};
 use super::{Arguments, Plan, setup};
 use crate::error::BenchError;
@@ -92,6 +92,17 @@ pub fn report(
         ],
         results.tcp.iter().map(tcp).collect(),
     );
+    section(
+        &[
+            "single packets, µs",
+            "one every",
+            "p50",
+            "p99",
+            "p99.9",
+            "of a core, %",
+        ],
+        results.wakes.iter().map(wake).collect(),
+    );
     notes.insert(0, conditions(arguments, plan, results));
     notes.extend(added(results));
     notes.extend(idle(results));
@@ -135,6 +146,15 @@ fn tcp(row: &TcpRow) -> Vec<String> {
         format!("{:.1}", row.request_p99_us.median),
         format!("{:.0}", row.connections.median),
     ]
+}
+
+fn wake(row: &WakeRow) -> Vec<String> {
+    let Percentiles { p50, p99, p999, .. } = row.percentiles;
+    let mut cells = vec![row.name.clone(), row.gap_us.to_string()];
+    cells.extend([p50, p99, p999].map(|value| format!("{value:.1}")));
+    let share = row.core_percent;
+    cells.push(share.map_or(String::new(), |share| format!("{:.1}", share.median)));
+    cells
 }
 
 fn conditions(arguments: &Arguments, plan: &Plan, results: &Results) -> String {

@@ -103,6 +103,7 @@ fn every_part_of_the_system_benchmark_runs_and_leaves_nothing_behind() {
     // How much is forwarded is the machine's affair, which may be busy with other tests: nothing that
     // is sustained is a result, and whoever sustains nothing has no latencies.
     let positive = |value: &Value| value["median"].as_f64().is_some_and(|median| median > 0.0);
+    let is_weir = |row: &Value| row["name"] == names[0];
     for row in rows {
         assert!(positive(&row["forwarded"]), "{row}");
     }
@@ -120,6 +121,14 @@ fn every_part_of_the_system_benchmark_runs_and_leaves_nothing_behind() {
             row["connections"]["median"].as_f64().unwrap() > 0.0,
             "{row}"
         );
+    }
+    let wakes = results["wakes"].as_array().unwrap();
+    for gap in [20, 10_000] {
+        assert!(wakes.iter().any(|row| row["gapUs"] == gap), "{wakes:?}");
+    }
+    for row in wakes {
+        assert!(row["percentiles"]["p50"].as_f64().unwrap() > 0.0, "{row}");
+        assert_eq!(row["corePercent"].is_null(), !is_weir(row), "{row}");
     }
     assert_eq!(results["idle"]["pods"], 3);
     assert!(results["added"]["pairs"].as_u64().unwrap() > 0);
