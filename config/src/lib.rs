@@ -9,7 +9,7 @@ mod settings;
 
 pub use settings::{
     Addresses, Config, Conntrack, ConntrackTimeouts, Enforcement, ExistingConnections, HostPort,
-    Limits, Log, LogFormat, NodeEgress, SelfCheck, Umem, Uplink,
+    Limits, Log, LogFormat, NodeEgress, Polling, SelfCheck, Umem, Uplink,
 };
 
 /// Why a configuration was refused.

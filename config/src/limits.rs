@@ -35,6 +35,11 @@ pub const TIMEOUT_RANGE_S: RangeInclusive<u32> = 1..=7 * 24 * 3600;
 pub const PORTS: u32 = 512;
 /// Range of `max_ports`.
 pub const PORTS_RANGE: RangeInclusive<u32> = 8..=4096;
+/// Microseconds for which a worker polls on behind its last packet, at most: about twice what waking
+/// it takes on a virtual machine.
+pub const POLL_WINDOW_US: u32 = 200;
+/// Range of `polling.window_max_us`.
+pub const POLL_WINDOW_RANGE_US: RangeInclusive<u32> = 0..=1_000_000;
 /// Workers, each on a core of its own.
 pub const WORKERS_RANGE: RangeInclusive<usize> = 1..=32;
 

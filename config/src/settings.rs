@@ -29,6 +29,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Cores of the workers, one worker each.
     pub workers: Vec<u32>,
+    /// When workers without packets sleep.
+    pub polling: Polling,
     /// Endpoints, uplinks and host ports together.
     pub max_ports: u32,
     /// Packet memory.
@@ -55,6 +57,18 @@ pub struct Config {
     pub self_check: SelfCheck,
     /// Bounds of the control socket, the store, fragments and counters.
     pub limits: Limits,
+}
+
+/// When workers without packets sleep.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Polling {
+    /// Never: each worker keeps its core busy, and no packet waits for one to wake up. For cores
+    /// that nobody else is meant to have.
+    pub busy_poll: bool,
+    /// Microseconds for which a worker polls on behind its last packet, at most. How long it does
+    /// follows the gaps between packets; on a core that others want it is 10. 0 is not at all.
+    pub window_max_us: u32,
 }
 
 /// Packet memory.
@@ -265,6 +279,7 @@ impl Default for Config {
             runtime_dir: "/run/weir".into(),
             state_dir: "/var/lib/weir".into(),
             workers: vec![0],
+            polling: Polling::default(),
             max_ports: limits::PORTS,
             umem: Umem::default(),
             conntrack: Conntrack::default(),
@@ -305,6 +320,15 @@ impl Addresses {
     pub fn iter(&self) -> impl Iterator<Item = IpAddr> {
         let v4 = self.v4.map(IpAddr::from);
         v4.into_iter().chain(self.v6.map(IpAddr::from))
+    }
+}
+
+impl Default for Polling {
+    fn default() -> Self {
+        Polling {
+            busy_poll: false,
+            window_max_us: limits::POLL_WINDOW_US,
+        }
     }
 }
 
@@ -437,6 +461,11 @@ impl Config {
         }
         range("umem.chunks", self.umem.chunks, limits::UMEM_CHUNKS_RANGE)?;
         range("max_ports", self.max_ports, limits::PORTS_RANGE)?;
+        range(
+            "polling.window_max_us",
+            self.polling.window_max_us,
+            limits::POLL_WINDOW_RANGE_US,
+        )?;
         self.check_conntrack()?;
         range(
             "log.file_bytes",

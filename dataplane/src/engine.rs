@@ -27,6 +27,7 @@ use crate::conntrack::Timeouts;
 use crate::counters::{CounterId, Counters, RuleHits, Totals};
 use crate::events::{Event, EventQueue};
 use crate::fragments;
+use crate::polling::Polling;
 use crate::snapshot::{
     Generation, Incarnation, NotAcknowledged, PortId, Retired, Role, Snapshot, SnapshotCell,
 };
@@ -58,6 +59,8 @@ pub struct Options {
     pub rule_counters: u32,
     /// Events that one worker can have waiting.
     pub events_max: usize,
+    /// When workers without packets sleep.
+    pub polling: Polling,
     /// How long [`Engine::publish`] waits for the workers.
     pub publish_patience: Duration,
 }
@@ -238,6 +241,7 @@ impl Engine {
             events,
             umem,
             ports_max: options.ports_max,
+            polling: options.polling,
         });
         let cell = Arc::new(SnapshotCell::new(Arc::new(Snapshot::default()), workers));
         let mut engine = Engine {

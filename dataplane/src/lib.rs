@@ -12,7 +12,8 @@
 //! * [`route`]: longest-prefix routes and next hops.
 //! * [`snapshot`]: everything the control thread tells the workers, immutable, numbered.
 //! * [`pipeline`]: the pure function from a burst to what becomes of each packet.
-//! * [`worker`]: the thread that drives the pipeline; [`engine`]: the workers together.
+//! * [`worker`]: the thread that drives the pipeline; [`polling`]: when it sleeps; [`engine`]: the
+//!   workers together.
 //!
 //! This crate knows no Kubernetes, no async, no files and no command line. Time is an argument.
 
@@ -29,6 +30,7 @@ pub mod flow;
 pub mod fragments;
 pub mod pipeline;
 pub mod policy;
+pub mod polling;
 pub mod route;
 pub mod shm;
 pub mod snapshot;

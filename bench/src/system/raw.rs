@@ -7,24 +7,30 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use dataplane::Time;
+use dataplane::polling::{Next, PollWindow, Polling};
 use dataplane::snapshot::Role;
 use dataplane::xdp::Programs;
 use dataplane::xsk::{
     Burst, Frame, Kick, Magazine, PortOptions, PortSocket, Rejected, TxChecksum, Umem,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::thread::sched_yield;
 
 use super::forwarder::Forwarder;
 use super::setup;
 use super::topology::{Topology, pins};
-use super::traffic::pin;
+use super::traffic::{now, pin};
 use crate::error::BenchError;
 
 /// Chunks of packet memory, as Weir has in these measurements.
 const CHUNKS: u32 = 16384;
-/// Rounds without a packet before it sleeps, as a worker's.
-const IDLE_ROUNDS: u32 = 64;
+/// How it polls on and sleeps, as a worker does unless told otherwise.
+const POLLING: Polling = Polling::Adaptive {
+    longest: Duration::from_micros(config::limits::POLL_WINDOW_US as u64),
+};
 /// The longest sleep, as a worker's.
 const SLEEP_MAX: Timespec = Timespec {
     tv_sec: 0,
@@ -119,12 +125,12 @@ impl Drop for Raw {
 
 fn forward(ports: &mut [Port], umem: &Umem, magazine: &mut Magazine, stop: &AtomicBool) {
     let mut burst = Burst::new();
-    let mut idle = 0;
+    let mut window = PollWindow::new(POLLING, Time(now()));
     for port in ports.iter_mut() {
         port.socket.refill(magazine);
     }
     while !stop.load(Ordering::Relaxed) {
-        let mut busy = false;
+        let (mut busy, time) = (false, Time(now()));
         for at in 0..ports.len() {
             let Ok([one, two]) = ports.get_disjoint_mut([at, 1 - at]) else {
                 return;
@@ -145,14 +151,17 @@ fn forward(ports: &mut [Port], umem: &Umem, magazine: &mut Magazine, stop: &Atom
             port.dirty = port.socket.kick() == Kick::Pending;
             busy |= port.dirty;
         }
-        idle = if busy { 0 } else { idle + 1 };
-        if idle > IDLE_ROUNDS {
-            idle = 0;
-            let mut sockets: Vec<PollFd<'_>> = ports
-                .iter()
-                .map(|port| PollFd::new(&port.socket, PollFlags::IN))
-                .collect();
-            let _ = poll(&mut sockets, Some(&SLEEP_MAX));
+        match window.looked(busy, time) {
+            Next::Poll => {}
+            Next::Yield => sched_yield(),
+            Next::Sleep => {
+                let mut sockets: Vec<PollFd<'_>> = ports
+                    .iter()
+                    .map(|port| PollFd::new(&port.socket, PollFlags::IN))
+                    .collect();
+                let ready = poll(&mut sockets, Some(&SLEEP_MAX));
+                window.woke(ready.is_ok_and(|ready| ready > 0), Time(now()));
+            }
         }
     }
 }

@@ -35,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use config::{Config, limits};
 use dataplane::engine::{ConntrackOptions, Engine, Options};
+use dataplane::polling::Polling;
 use rustix::mount::MountFlags;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing::{info, warn};
@@ -233,6 +234,7 @@ fn options(config: &Config) -> Result<Options, DaemonError> {
         fragments: fragment_bounds(&config.limits),
         rule_counters: config.limits.rule_counters + config.limits.compound_counters,
         events_max: EVENTS,
+        polling: polling(&config.polling),
         publish_patience: Duration::from_millis(limits::PUBLISH_WAIT_MS),
     })
 }
@@ -244,6 +246,15 @@ fn fragment_bounds(limits: &config::Limits) -> dataplane::fragments::Bounds {
         port_percent: limits.fragment_port_percent,
         pieces: limits.fragment_pieces,
         timeout_ms: limits.fragment_timeout_ms,
+    }
+}
+
+fn polling(polling: &config::Polling) -> Polling {
+    if polling.busy_poll {
+        return Polling::Always;
+    }
+    Polling::Adaptive {
+        longest: Duration::from_micros(polling.window_max_us.into()),
     }
 }
 

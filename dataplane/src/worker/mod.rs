@@ -6,7 +6,8 @@
 //! ahead of their datagram's first stay with it for longer ([`Held`]).
 //!
 //! Ports that have work are polled; the others are watched by epoll, since looking at 250 empty
-//! rings costs more than the packets do. A worker without work sleeps ([`sleep`]).
+//! rings costs more than the packets do. A worker without work polls on for a while
+//! ([`crate::polling`]), then sleeps ([`sleep`]).
 
 mod chain;
 mod ports;
@@ -18,7 +19,7 @@ use std::thread::{self, JoinHandle};
 
 use arrayvec::ArrayVec;
 use rustix::event::Timespec;
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_setaffinity, sched_yield};
 use rustix::time::{ClockId, clock_gettime};
 
 use self::ports::Ports;
@@ -30,12 +31,11 @@ use crate::counters::{Counter, Counters};
 use crate::events::EventQueue;
 use crate::fragments::{self, Held, Released, Ticket};
 use crate::pipeline::{self, BURST_MAX, Lanes, Limiters, Outcome, Tables};
+use crate::polling::{Next, PollWindow, Polling};
 use crate::snapshot::{PortId, SnapshotReader};
 use crate::xsk::{Burst, Frame, Magazine, Received, Umem};
 use crate::{DropReason, Time};
 
-/// Rounds without work before the worker goes to sleep: some tens of microseconds.
-const IDLE_ROUNDS_BEFORE_SLEEP: u32 = 64;
 /// Rounds between two looks at the ports that are not polled.
 const ROUNDS_BETWEEN_LOOKS: u32 = 16;
 /// Rounds between two collections of what others have sent by our ports.
@@ -83,6 +83,7 @@ pub(crate) struct Shared<S> {
     pub events: Box<[EventQueue]>,
     pub umem: Arc<Umem>,
     pub ports_max: u16,
+    pub polling: Polling,
 }
 
 /// Control's side of a worker.
@@ -218,7 +219,8 @@ impl<S: Storage> Worker<S> {
     }
 
     fn run(mut self) {
-        let (mut round, mut idle_rounds) = (0u32, 0u32);
+        let mut round = 0u32;
+        let mut window = PollWindow::new(self.shared.polling, now());
         let mut ready = ArrayVec::new();
         while self.obey() {
             // Nothing decided under the old snapshot is left: a round ends with every packet of
@@ -233,19 +235,20 @@ impl<S: Storage> Worker<S> {
                 self.ports.activate(&ready);
             }
             round = round.wrapping_add(1);
-            let packets = self.visit_ports();
+            let time = now();
+            let packets = self.visit_ports(time);
             let under_way = self.ports.kick();
             self.ports.settle();
-            idle_rounds = if packets > 0 || under_way {
-                0
-            } else {
-                idle_rounds + 1
-            };
-            if idle_rounds > IDLE_ROUNDS_BEFORE_SLEEP {
-                if !self.rest(&mut ready) {
-                    return;
+            match window.looked(packets > 0 || under_way, time) {
+                Next::Poll => {}
+                Next::Yield => sched_yield(),
+                Next::Sleep => {
+                    if !self.rest(&mut ready) {
+                        return;
+                    }
+                    window.woke(!ready.is_empty(), now());
+                    round = 0;
                 }
-                (round, idle_rounds) = (0, 0);
             }
         }
     }
@@ -310,10 +313,9 @@ impl<S: Storage> Worker<S> {
     }
 
     /// One burst from every port that is polled; how many packets there were.
-    fn visit_ports(&mut self) -> usize {
+    fn visit_ports(&mut self, time: Time) -> usize {
         let (mut packets, mut position) = (0, 0);
         let mut received = Burst::new();
-        let time = now();
         while let Some(place) = self.ports.polled(position) {
             position += 1;
             let magazine = &mut self.magazine;

@@ -16,6 +16,7 @@ use dataplane::events::{Event, EventKind};
 use dataplane::fragments::Bounds;
 use dataplane::policy::ir::{Block, Chain, EndpointPolicy, Peers, PortRange, Ports, Rule};
 use dataplane::policy::{EndpointSlot, PolicyTable, ir};
+use dataplane::polling::Polling;
 use dataplane::route::{NextHop, Route, RouteTable, RouteTarget};
 use dataplane::snapshot::{
     Endpoint, Epoch, Generation, Incarnation, Neighbour, Parts, Port, PortId, Role, Snapshot,
@@ -375,6 +376,9 @@ fn options(cores: Vec<usize>, pin_dir: PathBuf) -> Options {
         },
         rule_counters: 1024,
         events_max: 1024,
+        polling: Polling::Adaptive {
+            longest: Duration::from_micros(200),
+        },
         publish_patience: Duration::from_secs(2),
     }
 }
