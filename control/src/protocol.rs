@@ -652,6 +652,27 @@ pub struct PortStatus {
     /// What is wrong with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// Where its rings ran full or empty, since it was added.
+    #[serde(default)]
+    pub rings: RingStatus,
+}
+
+/// The kernel's counters of a port's AF_XDP sockets (`struct xdp_statistics`), summed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RingStatus {
+    /// Packets that found the RX ring full.
+    pub rx_ring_full: u64,
+    /// Packets that found the fill ring empty.
+    pub rx_fill_ring_empty: u64,
+    /// Packets that were dropped: no frame to receive into, or larger than one.
+    pub rx_dropped: u64,
+    /// Descriptors in the fill ring that the kernel refused.
+    pub rx_invalid_descriptors: u64,
+    /// Descriptors in the TX rings that the kernel refused.
+    pub tx_invalid_descriptors: u64,
+    /// Times that the kernel looked for something to transmit and found nothing.
+    pub tx_ring_empty: u64,
 }
 
 /// The connection table.

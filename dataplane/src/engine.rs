@@ -34,7 +34,7 @@ use crate::snapshot::{
 use crate::wire::ETHERNET_BYTES;
 use crate::worker::{self, Command, Shared, WorkerHandle};
 use crate::xdp::{Programs, XdpError};
-use crate::xsk::{PACKET_OFFSET, PARTS_MAX, Umem, XskError, takes_multi_buffer};
+use crate::xsk::{PACKET_OFFSET, PARTS_MAX, Statistics, Umem, XskError, takes_multi_buffer};
 
 /// How an [`Engine`] is started.
 #[derive(Debug)]
@@ -400,6 +400,11 @@ impl Engine {
     /// Datagrams that are coming in fragments.
     pub fn fragments(&self) -> &fragments::Table {
         &self.shared.fragments
+    }
+
+    /// The kernel's counters of a port's sockets, summed; none if there is no such port.
+    pub fn port_statistics(&self, port: PortId) -> Option<Statistics> {
+        self.ports.statistics(port)
     }
 
     /// The packet memory, for its census.

@@ -8,6 +8,7 @@ use std::fmt::{Display, Write};
 
 use config::limits::METRIC_POLICIES;
 use dataplane::counters::Counter;
+use dataplane::xsk::Statistics;
 use dataplane::{Direction, DropReason, Generation, PolicyId, Tier};
 
 use super::plane::Plane;
@@ -88,6 +89,42 @@ fn escaped(text: &str) -> String {
         .replace('"', "\\\"")
         .replace('\n', "\\n")
 }
+
+type RingFamily = (&'static str, &'static str, fn(&Statistics) -> u64);
+
+/// The kernel's counters of AF_XDP sockets, in its words.
+const RING_FAMILIES: [RingFamily; 6] = [
+    (
+        "weir_port_xsk_rx_ring_full_packets_total",
+        "Packets from a port that found the RX ring full.",
+        |counted| counted.rx_ring_full,
+    ),
+    (
+        "weir_port_xsk_rx_fill_ring_empty_packets_total",
+        "Packets from a port that found the fill ring empty.",
+        |counted| counted.rx_fill_ring_empty,
+    ),
+    (
+        "weir_port_xsk_rx_dropped_packets_total",
+        "Packets from a port that found no frame, or were larger than one.",
+        |counted| counted.rx_dropped,
+    ),
+    (
+        "weir_port_xsk_rx_invalid_descriptors_total",
+        "Descriptors in a port's fill ring that the kernel refused.",
+        |counted| counted.rx_invalid_descriptors,
+    ),
+    (
+        "weir_port_xsk_tx_invalid_descriptors_total",
+        "Descriptors in a port's TX rings that the kernel refused.",
+        |counted| counted.tx_invalid_descriptors,
+    ),
+    (
+        "weir_port_xsk_tx_ring_empty_total",
+        "Times that the kernel looked for something to send to a port and found nothing.",
+        |counted| counted.tx_ring_empty,
+    ),
+];
 
 impl<P: Plane> Daemon<P> {
     /// Answers `metrics`.
@@ -261,6 +298,26 @@ impl<P: Plane> Daemon<P> {
                     ("pod", pod),
                 ];
                 family.sample(&labels, read(&totals.port(*port)));
+            }
+        }
+        let rings: Vec<_> = ports
+            .iter()
+            .map(|(interface, port, pod)| {
+                let labels = [
+                    ("interface", interface.name.as_str()),
+                    ("role", role_name(interface.role)),
+                    ("pod", pod.as_str()),
+                ];
+                (
+                    labels,
+                    self.plane.port_statistics(*port).unwrap_or_default(),
+                )
+            })
+            .collect();
+        for (name, help, read) in RING_FAMILIES {
+            let mut family = out.family(name, Kind::Counter, help);
+            for (labels, counted) in &rings {
+                family.sample(labels, read(counted));
             }
         }
     }

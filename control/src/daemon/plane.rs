@@ -12,6 +12,7 @@ use dataplane::counters::{RuleHits, Totals};
 use dataplane::engine::{Acknowledged, Engine, EngineError, PortSpec};
 use dataplane::events::Event;
 use dataplane::snapshot::{Generation, Incarnation, PortId, Role};
+use dataplane::xsk::Statistics;
 use dataplane::{Address, CounterId, Snapshot, Time};
 use ipnet::IpNet;
 
@@ -112,6 +113,9 @@ pub trait Plane {
 
     /// The worker that owns a port.
     fn owner(&self, port: PortId) -> Option<usize>;
+
+    /// The kernel's counters of a port's sockets.
+    fn port_statistics(&self, port: PortId) -> Option<Statistics>;
 
     /// The connection table's counters.
     fn conntrack(&self) -> dataplane::conntrack::Counters;
@@ -268,6 +272,10 @@ impl Plane for KernelPlane {
 
     fn owner(&self, port: PortId) -> Option<usize> {
         self.engine.owner(port)
+    }
+
+    fn port_statistics(&self, port: PortId) -> Option<Statistics> {
+        self.engine.port_statistics(port)
     }
 
     fn conntrack(&self) -> dataplane::conntrack::Counters {

@@ -20,8 +20,8 @@ use crate::lower::{self, LocalEndpoint};
 use crate::objects::Object;
 use crate::protocol::{
     ConntrackEntry, ConntrackListParams, ConntrackListReply, ConntrackStatus, CountersReply,
-    ErrorObject, Explained, LogStatus, MatrixParams, PortStatus, Reason, Status, TraceParams,
-    WorkerStatus,
+    ErrorObject, Explained, LogStatus, MatrixParams, PortStatus, Reason, RingStatus, Status,
+    TraceParams, WorkerStatus,
 };
 use crate::trace::{EndName, TraceError, View};
 
@@ -93,6 +93,7 @@ impl<P: Plane> Daemon<P> {
             role: role_name(interface.role).to_owned(),
             worker: self.plane.owner(port).unwrap_or_default() as u32,
             ready: true,
+            rings: self.rings(port),
             ..PortStatus::default()
         };
         let infrastructure = self
@@ -109,6 +110,18 @@ impl<P: Plane> Daemon<P> {
         let mut statuses: Vec<PortStatus> = infrastructure.chain(pods).collect();
         statuses.sort_by_key(|status| status.port);
         statuses
+    }
+
+    fn rings(&self, port: PortId) -> RingStatus {
+        let counted = self.plane.port_statistics(port).unwrap_or_default();
+        RingStatus {
+            rx_ring_full: counted.rx_ring_full,
+            rx_fill_ring_empty: counted.rx_fill_ring_empty,
+            rx_dropped: counted.rx_dropped,
+            rx_invalid_descriptors: counted.rx_invalid_descriptors,
+            tx_invalid_descriptors: counted.tx_invalid_descriptors,
+            tx_ring_empty: counted.tx_ring_empty,
+        }
     }
 
     fn conntrack_status(&self) -> ConntrackStatus {

@@ -22,6 +22,7 @@ use dataplane::counters::{RuleHits, Totals};
 use dataplane::engine::{Acknowledged, EngineError};
 use dataplane::events::{Event, EventKind};
 use dataplane::snapshot::{EndpointSlot, Generation, Incarnation, PortId, Role};
+use dataplane::xsk::Statistics;
 use dataplane::{Address, CounterId, Direction, FlowKey, Mac, Protocol, Snapshot, Time, Verdict};
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -125,6 +126,13 @@ impl Plane for Fake {
 
     fn owner(&self, _port: PortId) -> Option<usize> {
         None
+    }
+
+    fn port_statistics(&self, port: PortId) -> Option<Statistics> {
+        Some(Statistics {
+            rx_ring_full: u64::from(port.0),
+            ..Statistics::default()
+        })
     }
 
     fn conntrack(&self) -> dataplane::conntrack::Counters {

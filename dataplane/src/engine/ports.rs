@@ -1,6 +1,6 @@
 //! Which ports there are, and how one is added and removed.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::{EngineError, PortSpec};
 use crate::snapshot::{PortId, Role};
 use crate::worker::{Command, PortEnds, SharedEnd, WorkerHandle};
 use crate::xdp::{Attachment, Programs};
-use crate::xsk::{Pool, PortOptions, PortSocket, TransmitSocket, Umem};
+use crate::xsk::{self, Pool, PortOptions, PortSocket, Statistics, TransmitSocket, Umem};
 
 /// How long a worker may take to give back a port's sockets: it does so between two rounds.
 const GIVE_BACK_PATIENCE: Duration = Duration::from_secs(2);
@@ -18,6 +18,19 @@ const GIVE_BACK_PATIENCE: Duration = Duration::from_secs(2);
 struct Entry {
     role: Role,
     attachment: Attachment,
+    /// Second descriptors of all its sockets, by which the kernel's counters are read: the first ones
+    /// are the workers'.
+    sockets: Vec<OwnedFd>,
+}
+
+/// A port's sockets.
+struct Bound {
+    /// For each worker.
+    ends: Vec<PortEnds>,
+    /// The worker of each queue.
+    owners: Vec<usize>,
+    /// As [`Entry::sockets`].
+    sockets: Vec<OwnedFd>,
 }
 
 /// Ports by number.
@@ -47,6 +60,16 @@ impl PortRegister {
         let index = usize::from(port.0);
         self.entries.get(index)?.as_ref()?;
         self.owners.get(index)?.first().copied()
+    }
+
+    /// The kernel's counters of a port's sockets, summed.
+    pub fn statistics(&self, port: PortId) -> Option<Statistics> {
+        let entry = self.entries.get(usize::from(port.0))?.as_ref()?;
+        let mut sum = Statistics::default();
+        for socket in &entry.sockets {
+            sum += xsk::statistics(socket.as_fd()).ok()?;
+        }
+        Some(sum)
     }
 
     /// The role's own number; else the number asked for, or the lowest that is free.
@@ -92,7 +115,11 @@ impl PortRegister {
         // The program goes first: until a socket stands behind it, it drops.
         let attachment = programs.attach(spec.role, spec.ifindex)?;
         match self.bind(spec, programs, workers, umem) {
-            Ok((ends, owners)) => {
+            Ok(Bound {
+                ends,
+                owners,
+                sockets,
+            }) => {
                 for (worker, ends) in workers.iter().zip(ends) {
                     worker.send(Command::AddPort(port, Box::new(ends)));
                 }
@@ -103,6 +130,7 @@ impl PortRegister {
                 self.entries[usize::from(port.0)] = Some(Entry {
                     role: spec.role,
                     attachment,
+                    sockets,
                 });
                 Ok(port)
             }
@@ -122,10 +150,10 @@ impl PortRegister {
         programs: &mut Programs,
         workers: &[WorkerHandle],
         umem: &Arc<Umem>,
-    ) -> Result<(Vec<PortEnds>, Vec<usize>), EngineError> {
+    ) -> Result<Bound, EngineError> {
         let mut ends: Vec<PortEnds> = workers.iter().map(|_| PortEnds::default()).collect();
         let mut load = self.load.clone();
-        let mut owners = Vec::new();
+        let (mut owners, mut sockets) = (Vec::new(), Vec::new());
         let mut pools: Vec<(usize, Arc<Pool>)> = Vec::new();
         for queue in 0..u32::from(spec.queues) {
             let owner = (0..workers.len())
@@ -140,6 +168,7 @@ impl PortRegister {
             let socket = PortSocket::open(umem, &options)?;
             programs.set_socket(spec.ifindex, queue, socket.as_fd())?;
             pools.push((owner, Arc::clone(socket.pool())));
+            sockets.push(second(&socket)?);
             ends[owner].owned.push(socket);
             owners.push(owner);
             load[owner] += 1;
@@ -148,11 +177,16 @@ impl PortRegister {
             if end.owned.is_empty() {
                 let (owner, pool) = &pools[index % pools.len()];
                 let socket = TransmitSocket::open(pool)?;
+                sockets.push(second(&socket)?);
                 let owner = Arc::clone(&workers[*owner].wake);
                 end.shared = Some(SharedEnd { socket, owner });
             }
         }
-        Ok((ends, owners))
+        Ok(Bound {
+            ends,
+            owners,
+            sockets,
+        })
     }
 
     /// See [`Engine::remove_port`](super::Engine::remove_port).
@@ -164,7 +198,11 @@ impl PortRegister {
     ) -> Result<(), EngineError> {
         let index = usize::from(port.0);
         let entry = self.entries.get_mut(index).and_then(Option::take);
-        let entry = entry.ok_or(EngineError::UnknownPort(port))?;
+        let Entry {
+            role,
+            attachment,
+            sockets,
+        } = entry.ok_or(EngineError::UnknownPort(port))?;
         let mut gone = None;
         let mut shared = Vec::new();
         let mut owned = Vec::new();
@@ -182,11 +220,21 @@ impl PortRegister {
         for owner in self.owners[index].drain(..) {
             self.load[owner] -= 1;
         }
+        drop(sockets);
         drop(shared);
         drop(owned);
-        leave(entry.role, entry.attachment, programs)?;
+        leave(role, attachment, programs)?;
         gone.map_or(Ok(()), Err)
     }
+}
+
+/// A second descriptor of a socket.
+fn second(socket: &impl AsFd) -> Result<OwnedFd, EngineError> {
+    let second = socket.as_fd().try_clone_to_owned();
+    second.map_err(|source| EngineError::System {
+        what: "duplicate a socket's descriptor".into(),
+        source,
+    })
 }
 
 /// Gives an interface up. An uplink is the node's own again. A pod may still be running behind its
@@ -231,6 +279,7 @@ mod tests {
             register.entries[index] = Some(Entry {
                 role: Role::Pod,
                 attachment: Attachment { ifindex: 9 },
+                sockets: Vec::new(),
             });
         }
         assert_eq!(number(&register, Role::HostNode, None), None);

@@ -49,7 +49,7 @@ pub use port::{
 };
 pub use ring::{Consumer, Descriptor, Entry, EntryWord, Index, Producer, RingMemory};
 pub use socket::{PortOptions, PortSocket, TransmitSocket};
-pub use system::{MappedRing, Statistics, takes_multi_buffer};
+pub use system::{MappedRing, Statistics, statistics, takes_multi_buffer};
 pub use umem::{Census, Frame, Owner, PACKET_OFFSET, POOLS_MAX, TX_METADATA_BYTES, Umem};
 
 /// What can go wrong in setting up packet memory and sockets.

@@ -547,6 +547,10 @@ impl<M: RingMemory> Transmitter<M> {
         self.counters.transmitted += 1;
     }
 
+    pub(super) fn tx_memory(&self) -> &M {
+        self.tx.memory()
+    }
+
     /// Shows the kernel what was put on the ring and, where it asks for it, makes it transmit with
     /// `wake` (one `sendto`). In copy mode a call sends a bounded number of packets and stops at
     /// any that is dropped, so it is repeated while it makes headway and something is left.

@@ -371,6 +371,13 @@ impl TransmitSocket {
     }
 }
 
+impl AsFd for TransmitSocket {
+    /// For the kernel's counters.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.transmitter.tx_memory().as_fd()
+    }
+}
+
 fn kick(transmitter: &mut Transmitter<MappedRing>) -> Kick {
     transmitter.kick(|ring| system::wake_transmit(ring.as_fd()))
 }

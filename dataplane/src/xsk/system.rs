@@ -45,6 +45,17 @@ pub struct Statistics {
     pub tx_ring_empty: u64,
 }
 
+impl std::ops::AddAssign for Statistics {
+    fn add_assign(&mut self, other: Statistics) {
+        self.rx_dropped += other.rx_dropped;
+        self.rx_invalid_descriptors += other.rx_invalid_descriptors;
+        self.tx_invalid_descriptors += other.tx_invalid_descriptors;
+        self.rx_ring_full += other.rx_ring_full;
+        self.rx_fill_ring_empty += other.rx_fill_ring_empty;
+        self.tx_ring_empty += other.tx_ring_empty;
+    }
+}
+
 pub(super) fn socket() -> io::Result<OwnedFd> {
     // SAFETY: the call touches no memory.
     let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
@@ -238,7 +249,12 @@ pub(super) fn wake_receive(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-pub(super) fn statistics(fd: BorrowedFd<'_>) -> io::Result<Statistics> {
+/// Reads a socket's counters: a system call that waits for one that transmits by the same socket, so
+/// it is not for workers.
+///
+/// # Errors
+/// If the descriptor is no AF_XDP socket.
+pub fn statistics(fd: BorrowedFd<'_>) -> io::Result<Statistics> {
     let empty = libc::xdp_statistics {
         rx_dropped: 0,
         rx_invalid_descs: 0,
