@@ -57,6 +57,8 @@ counters! {
     FlowsAccepted = "flows_accepted";
     /// New flows that policy denied.
     FlowsDenied = "flows_denied";
+    /// New flows that policy was asked about, those that found no room in the table too.
+    FlowDecisions = "flow_decisions";
     /// Packets that passed without an entry, because no tier may deny anything at either end (D15).
     Untracked = "untracked_packets";
     /// Entries decided again under newer policy.
@@ -87,6 +89,8 @@ counters! {
     Bursts = "bursts";
     /// Times the worker went to sleep.
     Sleeps = "sleeps";
+    /// Turns that queues with many new flows gave up for others.
+    TurnsGivenUp = "turns_given_up";
 }
 
 /// What is counted per port.
@@ -186,6 +190,11 @@ impl CounterShard {
     #[inline]
     pub fn add(&self, counter: Counter, amount: u64) {
         bump(&self.counters[counter as usize], amount);
+    }
+
+    /// A counter's value. What the shard's worker reads is exact.
+    pub fn count(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize].load(Ordering::Relaxed)
     }
 
     /// Counts a packet received from `port`.

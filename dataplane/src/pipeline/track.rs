@@ -256,6 +256,7 @@ impl<S: Storage> Stage<'_, '_, S> {
         if !opens && !self.tables.conntrack.adopts(&view.facts, self.now) {
             return Some(self.pass_untracked(view, &flow, DropReason::ConntrackInvalid));
         }
+        self.tables.counters.add(Counter::FlowDecisions, 1);
         let decided = ahead.copied();
         let decided = decided.unwrap_or_else(|| flow.decide(self.snapshot));
         debug_assert_eq!(decided, flow.decide(self.snapshot));

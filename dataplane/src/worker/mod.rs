@@ -12,6 +12,7 @@
 mod chain;
 mod ports;
 mod sleep;
+mod turns;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
@@ -26,6 +27,7 @@ use self::ports::Ports;
 pub(crate) use self::ports::{PortEnds, SharedEnd};
 pub(crate) use self::sleep::Wake;
 use self::sleep::{READY_MAX, Sleeper};
+use self::turns::Round;
 use crate::conntrack::{Storage, Table};
 use crate::counters::{Counter, Counters};
 use crate::events::EventQueue;
@@ -194,6 +196,7 @@ struct Worker<S> {
     /// Fragments ahead of their first.
     held: Held<Frame>,
     lanes: Box<Lanes>,
+    turns: Round,
 }
 
 impl<S: Storage> Worker<S> {
@@ -215,6 +218,7 @@ impl<S: Storage> Worker<S> {
             sleeper,
             commands,
             ports: Ports::default(),
+            turns: Round::default(),
         }
     }
 
@@ -312,12 +316,21 @@ impl<S: Storage> Worker<S> {
         command.is_none_or(|command| self.carry_out(command))
     }
 
-    /// One burst from every port that is polled; how many packets there were.
+    /// One burst from every port that is polled and whose turn it is ([`turns`]); how many packets
+    /// there were, and queues that have some still.
     fn visit_ports(&mut self, time: Time) -> usize {
         let (mut packets, mut position) = (0, 0);
         let mut received = Burst::new();
         while let Some(place) = self.ports.polled(position) {
             position += 1;
+            if self.ports.gives_up_turn(place, &self.turns) {
+                self.turns.has_packets();
+                packets += 1;
+                if let Some(counters) = self.shared.counters.shard(self.index) {
+                    counters.add(Counter::TurnsGivenUp, 1);
+                }
+                continue;
+            }
             let magazine = &mut self.magazine;
             let Some((ingress, refused)) = self.ports.receive(place, magazine, &mut received)
             else {
@@ -334,11 +347,20 @@ impl<S: Storage> Worker<S> {
             }
             if !received.is_empty() {
                 packets += received.len();
+                self.turns.has_packets();
+                let before = self.flow_decisions();
                 self.process(&Origin::Port(ingress), &mut received, time);
+                self.ports.opened(place, self.flow_decisions() - before);
             }
         }
+        self.turns.end();
         self.release(time);
         packets
+    }
+
+    fn flow_decisions(&self) -> u64 {
+        let counters = self.shared.counters.shard(self.index);
+        counters.map_or(0, |counters| counters.count(Counter::FlowDecisions))
     }
 
     /// Takes up the held fragments that can be decided, or have waited for too long.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::sleep::{Sleeper, Wake};
+use super::turns::{Debt, Round};
 use crate::DropReason;
 use crate::pipeline::Transmission;
 use crate::snapshot::PortId;
@@ -38,6 +39,8 @@ struct Owned {
     socket: PortSocket,
     quiet_rounds: u32,
     polled: bool,
+    /// Of its new flows, turns that it owes to others.
+    debt: Debt,
 }
 
 /// What one attempt to send goes by.
@@ -126,6 +129,7 @@ impl Ports {
                 socket,
                 quiet_rounds,
                 polled,
+                debt: Debt::default(),
             });
             self.poll(place);
         }
@@ -185,6 +189,19 @@ impl Ports {
     /// The queue that is polled at `position`, if there are as many.
     pub fn polled(&self, position: usize) -> Option<usize> {
         self.polled.get(position).copied()
+    }
+
+    /// Whether the queue at `place` gives up its turn in this round.
+    pub fn gives_up_turn(&mut self, place: usize, round: &Round) -> bool {
+        let owned = self.owned.get_mut(place).and_then(Option::as_mut);
+        owned.is_some_and(|owned| owned.debt.gives_up(round))
+    }
+
+    /// After a burst from the queue at `place` that opened so many flows.
+    pub fn opened(&mut self, place: usize, new_flows: u64) {
+        if let Some(Some(owned)) = self.owned.get_mut(place) {
+            owned.debt.incur(new_flows);
+        }
     }
 
     /// Receives a burst from the queue at `place`, after seeing to its other rings. The port, and
