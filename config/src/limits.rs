@@ -40,6 +40,9 @@ pub const PORTS_RANGE: RangeInclusive<u32> = 8..=4096;
 pub const POLL_WINDOW_US: u32 = 200;
 /// Range of `polling.window_max_us`.
 pub const POLL_WINDOW_RANGE_US: RangeInclusive<u32> = 0..=1_000_000;
+/// Receive queues of one interface that are driven at most; what comes for pods by further ones is
+/// dropped. Range of `uplinks.queues`.
+pub const UPLINK_QUEUES_RANGE: RangeInclusive<u32> = 1..=64;
 /// Workers, each on a core of its own.
 pub const WORKERS_RANGE: RangeInclusive<usize> = 1..=32;
 

@@ -136,6 +136,11 @@ pub struct Uplink {
     /// Zero-copy binding, only for queues that are ours alone.
     #[serde(default)]
     pub zero_copy: bool,
+    /// Receive queues to drive at most, the first ones; by default all that are in use, 64 at most.
+    /// What comes for pods by a queue that is not driven is dropped, so a smaller number is for NICs
+    /// that steer pods' traffic to the first queues.
+    #[serde(default)]
+    pub queues: Option<u32>,
 }
 
 /// The way to the node's own stack.
@@ -560,6 +565,9 @@ impl Config {
             if uplink.interface.is_empty() || uplink.interface.len() > 15 {
                 return wrong("uplinks.interface", "must be 1 to 15 bytes");
             }
+            if let Some(queues) = uplink.queues {
+                range("uplinks.queues", queues, limits::UPLINK_QUEUES_RANGE)?;
+            }
             if self.uplinks[..index]
                 .iter()
                 .any(|u| u.interface == uplink.interface)
@@ -712,6 +720,10 @@ mod tests {
             (
                 "[limits]\nfragment_pieces = 129",
                 "limits.fragment_pieces: is 129; must be between 2 and 128, inclusive",
+            ),
+            (
+                "[[uplinks]]\ninterface = 'a'\nqueues = 65",
+                "uplinks.queues: is 65; must be between 1 and 64, inclusive",
             ),
             ("workers = []", "workers: must list between 1 and 32 cores"),
             (

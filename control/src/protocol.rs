@@ -636,8 +636,8 @@ pub struct PortStatus {
     pub interface: String,
     /// `pod`, `uplink`, `host-node`, `host-transit`.
     pub role: String,
-    /// Index of the worker that owns it.
-    pub worker: u32,
+    /// Index of the worker that owns each of its receive queues.
+    pub workers: Vec<u32>,
     /// The pod, `NS/POD`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
@@ -761,6 +761,27 @@ pub struct CountersReply {
     pub counters: std::collections::BTreeMap<String, u64>,
     /// Packets dropped, by [`dataplane::DropReason`] name, those that are not 0.
     pub drops: std::collections::BTreeMap<String, u64>,
+}
+
+/// `audit`'s reply: where every chunk of packet memory is. Workers stop meanwhile, for some tens of
+/// microseconds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditReply {
+    /// Chunks there are.
+    pub chunks: u32,
+    /// Free.
+    pub free: u32,
+    /// In workers' hands.
+    pub held: u32,
+    /// Lent to the kernel to receive into.
+    pub fill: u32,
+    /// On their way out.
+    pub transmit: u32,
+    /// Of ports that are gone, on their way back.
+    pub closing: u32,
+    /// Chunks that are in two places, or in none, and the like; none if all is well.
+    pub problems: Vec<String>,
 }
 
 /// `conntrack.list`.

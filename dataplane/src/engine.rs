@@ -11,6 +11,7 @@
 //! [`Engine::maintain`] wants to be called about ten times a second: it expires connections and
 //! takes back the frames of removed ports.
 
+mod audit;
 mod memory;
 mod ports;
 
@@ -24,7 +25,7 @@ use ipnet::IpNet;
 pub use self::memory::{ConnectionTable, TableMemory};
 use self::ports::PortRegister;
 use crate::conntrack::Timeouts;
-use crate::counters::{CounterId, Counters, RuleHits, Totals};
+use crate::counters::{Counter, CounterId, Counters, RuleHits, Totals};
 use crate::events::{Event, EventQueue};
 use crate::fragments;
 use crate::polling::Polling;
@@ -68,6 +69,9 @@ pub struct Options {
 /// Most workers an engine can have.
 pub const WORKERS_MAX: usize = 32;
 
+/// Most queues of one port: each costs 128 bytes of kernel memory per UMEM chunk.
+pub const QUEUES_MAX: u16 = 64;
+
 /// The connection table's memory and bounds.
 #[derive(Debug)]
 pub struct ConntrackOptions {
@@ -96,8 +100,11 @@ pub struct PortSpec {
     pub ifindex: u32,
     /// What stands behind it.
     pub role: Role,
-    /// Receive queues to drive, from 0.
+    /// Receive queues to drive, from 0; at most [`QUEUES_MAX`]. What comes by others is dropped.
     pub queues: u16,
+    /// Transmit queues that the interface has: nothing is sent by a driven queue whose number is
+    /// not below it.
+    pub transmit_queues: u16,
     /// Whether to bind zero-copy: only for queues that are ours alone.
     pub zero_copy: bool,
     /// The number that the port had under a former daemon, if control remembers it: connections
@@ -166,6 +173,9 @@ pub enum EngineError {
     /// The snapshot is published, but not every worker has adopted it in time.
     #[error(transparent)]
     NotAcknowledged(#[from] NotAcknowledged),
+    /// A worker was kept from running while frames were to be counted.
+    #[error("the workers did not stop in time to count their frames: try again")]
+    AuditLate,
     /// A worker has ended, which it does only by panicking. Packets of its ports are dropped.
     #[error("worker {0} has ended: restart the daemon")]
     WorkerGone(usize),
@@ -222,7 +232,7 @@ impl Engine {
         let umem = Umem::in_memory(options.umem_chunks, options.umem_chunk_bytes)?;
         let multi_buffer =
             takes_multi_buffer().map_err(XskError::system("open an AF_XDP socket"))?;
-        let slots_max = u32::from(options.ports_max) * QUEUES_PER_PORT_MEAN;
+        let slots_max = u32::from(options.ports_max) * QUEUES_PER_PORT_MEAN + QUEUES_BESIDE;
         let programs = Programs::load(&options.pin_dir, slots_max)?;
         let events = (0..workers)
             .map(|_| EventQueue::new(options.events_max))
@@ -285,6 +295,25 @@ impl Engine {
             ..
         } = self;
         ports.add(spec, programs, workers, &shared.umem)
+    }
+
+    /// To be called after a port's interface has got more queues: drives `queues` of them from now
+    /// on, or as many as before if that is more, and gives the program to all of them. Others' packets go on meanwhile, and so do the port's.
+    /// Returns how many there are. Fewer there never are: the kernel keeps those that are bound
+    /// (`net/ethtool/channels.c`).
+    ///
+    /// # Errors
+    /// If there is no such port, or the system refuses: what comes by the new queues is dropped then.
+    pub fn add_queues(&mut self, port: PortId, queues: u16) -> Result<u16, EngineError> {
+        self.check_workers()?;
+        let Engine {
+            ports,
+            programs,
+            workers,
+            shared,
+            ..
+        } = self;
+        ports.add_queues(port, queues, programs, workers, &shared.umem)
     }
 
     /// Takes a port back: closes its sockets, and detaches an uplink's program. A pod's interface
@@ -507,6 +536,17 @@ impl Engine {
         self.ports.owner(port)
     }
 
+    /// The worker that owns each queue of a port; none if there is no such port.
+    pub fn owners(&self, port: PortId) -> &[usize] {
+        self.ports.owners(port)
+    }
+
+    /// One worker's share of a counter; 0 beyond the workers there are.
+    pub fn counter_of(&self, worker: usize, counter: Counter) -> u64 {
+        let shard = self.shared.counters.shard(worker);
+        shard.map_or(0, |shard| shard.count(counter))
+    }
+
     /// Stops the workers and closes every socket. Programs stay attached and pinned, so that
     /// nothing passes until a successor takes over (D11).
     pub fn stop(self) {}
@@ -522,6 +562,8 @@ fn mtu_max(chunk_bytes: u32, multi_buffer: bool) -> u32 {
 
 /// Socket slots are shared by all ports; most have one queue.
 const QUEUES_PER_PORT_MEAN: u32 = 2;
+/// And a few uplinks may have very many.
+const QUEUES_BESIDE: u32 = 4 * QUEUES_MAX as u32;
 
 impl Drop for Engine {
     fn drop(&mut self) {

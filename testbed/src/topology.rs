@@ -166,13 +166,15 @@ impl Topology {
         })
     }
 
-    /// Makes a pod's namespace and its interface. `number` is unique within the lab's life.
+    /// Makes a pod's namespace and its interface, of so many queues each way. `number` is unique
+    /// within the lab's life.
     pub fn add_pod(
         &self,
         namespace: &str,
         pod: &str,
         number: u32,
         addresses: &[IpAddr],
+        queues: u32,
     ) -> Result<PodNetwork, TopologyError> {
         let mut name = pod_name(&self.lab, namespace, pod);
         // `a-b/c` and `a/b-c` want the same name; so does a pod that is going.
@@ -193,7 +195,8 @@ impl Topology {
         ];
         network.run(settle_addresses)?;
         let made = (|| -> Result<(), NetlinkError> {
-            self.node.run(|| make_pair(&interface, &network, mac))??;
+            self.node
+                .run(|| make_pair(&interface, &network, mac, queues))??;
             network.run(|| make_pod(addresses))?
         })();
         if let Err(error) = made {
@@ -325,14 +328,21 @@ fn make_external() -> Result<(), NetlinkError> {
     Ok(())
 }
 
-fn make_pair(interface: &str, pod: &Namespace, mac: [u8; 6]) -> Result<(), NetlinkError> {
+fn make_pair(
+    interface: &str,
+    pod: &Namespace,
+    mac: [u8; 6],
+    queues: u32,
+) -> Result<(), NetlinkError> {
     use std::os::fd::AsFd;
     let mut netlink = Netlink::connect()?;
     let mut far = VethEnd::new("eth0");
     far.mac = Some(mac);
     far.mtu = Some(POD_MTU);
     far.namespace = Some(pod.as_fd());
+    far.queues = queues;
     let mut near = VethEnd::new(interface);
+    near.queues = queues;
     near.mtu = Some(POD_MTU);
     netlink.create_veth(&near, &far)?;
     let link = netlink.link(interface)?.ok_or_else(|| NetlinkError {

@@ -29,7 +29,7 @@ pub struct Serving<'a, P> {
 
 /// Index of the signals' descriptor among the server's sources.
 pub const SIGNALS: usize = 0;
-/// Index of the network monitor's.
+/// Index of the network monitor's; behind it are others of the kernel's.
 pub const MONITOR: usize = 1;
 
 impl<P: Plane> Service for Serving<'_, P> {
@@ -129,6 +129,7 @@ impl<P: Plane> Daemon<P> {
             "matrix" => give(self.matrix(&take(params)?)?),
             "status" => give(self.status()),
             "counters" => give(self.counters()),
+            "audit" => give(self.audit()?),
             "conntrack.list" => give(self.list_connections(&take(params)?)),
             other => Err(rpc_error(-32601, format!("there is no method {other:?}"))),
         }

@@ -138,7 +138,8 @@ impl Endpoints {
 
     /// The port number that an uplink is to have: what it had, else one that nobody had.
     pub fn uplink_number(&self, name: &str) -> Option<PortId> {
-        let known = self.former_uplinks.get(name).copied();
+        let known = self.uplinks.get(name).or(self.former_uplinks.get(name));
+        let known = known.copied();
         let taken = |number: &u16| {
             self.former_ports.contains(number) || self.uplinks.values().any(|own| own == number)
         };
@@ -205,6 +206,11 @@ impl Endpoints {
     /// The endpoint with that UID, to change.
     pub fn get_mut(&mut self, uid: &str) -> Option<&mut Endpoint> {
         self.live.get_mut(uid)
+    }
+
+    /// All of them, to change.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Endpoint> {
+        self.live.values_mut()
     }
 
     /// Rises whenever an endpoint comes or goes: what was made from their records is still true

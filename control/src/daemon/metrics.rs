@@ -205,6 +205,14 @@ impl<P: Plane> Daemon<P> {
         for (index, worker) in workers.iter().enumerate() {
             generation.sample(&[("worker", &index.to_string())], worker.generation.0);
         }
+        let mut received = out.family(
+            "weir_worker_received_packets_total",
+            Kind::Counter,
+            "Packets that a worker has taken from its receive rings.",
+        );
+        for (index, worker) in workers.iter().enumerate() {
+            received.sample(&[("worker", &index.to_string())], worker.received);
+        }
         out.single(
             "weir_clients",
             Kind::Gauge,

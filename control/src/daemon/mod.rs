@@ -14,6 +14,7 @@ mod metrics;
 pub mod network;
 mod objects;
 mod observe;
+mod outside;
 pub mod plane;
 mod pods;
 pub mod preview;
@@ -27,7 +28,7 @@ mod verify;
 pub mod watches;
 
 use std::fs;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -115,7 +116,7 @@ pub fn run(config_path: Option<&Path>) -> Result<(), DaemonError> {
         warn!("interfaces may have an MTU of at most {mtu_max} bytes: {why}");
     }
     let plane = KernelPlane::new(engine, &config)?;
-    let monitor = plane.monitor_fd();
+    let monitors: Vec<RawFd> = plane.monitor_fds().collect();
     let mut daemon = Daemon::start(config, plane, journal, records, log)?;
 
     let config = &daemon.config;
@@ -123,7 +124,8 @@ pub fn run(config_path: Option<&Path>) -> Result<(), DaemonError> {
         user: config.socket_user,
         group: config.socket_group,
     };
-    let sources = [signals.as_raw_fd(), monitor];
+    let mut sources = vec![signals.as_raw_fd()];
+    sources.extend(monitors);
     let mut server = Server::bind(&config.socket, access, bounds(config), &sources)
         .map_err(system(format!("listen at {}", config.socket.display())))?;
     info!(

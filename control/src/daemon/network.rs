@@ -10,17 +10,19 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use config::Config;
+use dataplane::engine::QUEUES_MAX;
 use dataplane::route::{NextHop, Route as PlaneRoute, RouteTarget};
 use dataplane::snapshot::{Neighbour as PlaneNeighbour, Port, PortId, Role};
 use dataplane::{Address, Mac};
 use ipnet::IpNet;
 
 use crate::netlink::{
-    InterfaceAddress, Link, MAIN_TABLE, Neighbour, NeighbourState, Netlink, NetlinkError, Route,
-    RouteKind, Rule, VethEnd,
+    Channels, Ethtool, InterfaceAddress, Link, MAIN_TABLE, Neighbour, NeighbourState, Netlink,
+    NetlinkError, Route, RouteKind, Rule, VethEnd,
 };
 
 /// Kernel ends of the host port's pairs.
@@ -45,8 +47,8 @@ pub struct Interface {
     pub mac: Mac,
     /// Its MTU.
     pub mtu: u16,
-    /// Its receive queues.
-    pub queues: u16,
+    /// Its queues.
+    pub queues: Queues,
     /// What stands behind it.
     pub role: Role,
     /// For the host roles the MAC of the kernel's end.
@@ -57,6 +59,50 @@ pub struct Interface {
     pub is_virtual: bool,
 }
 
+/// Queues of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queues {
+    /// Receive queues that are driven. What the program takes from others is dropped.
+    pub driven: u16,
+    /// Receive queues in use.
+    pub receive: u16,
+    /// Transmit queues in use.
+    pub transmit: u16,
+}
+
+impl Queues {
+    /// One in each direction.
+    pub const ONE: Queues = Queues {
+        driven: 1,
+        receive: 1,
+        transmit: 1,
+    };
+
+    /// As many as the interface has in use, but for what the dataplane can drive and `most` allows.
+    pub fn of(receive: u32, transmit: u32, most: Option<u32>) -> Queues {
+        let narrow = |count: u32| u16::try_from(count).unwrap_or(u16::MAX).max(1);
+        let most = most.unwrap_or(u32::MAX).min(QUEUES_MAX.into());
+        Queues {
+            driven: narrow(receive.min(most)),
+            receive: narrow(receive),
+            transmit: narrow(transmit),
+        }
+    }
+
+    /// What is wrong with them, if anything is.
+    pub fn problem(&self) -> Option<String> {
+        let Queues {
+            driven, receive, ..
+        } = self;
+        (driven < receive).then(|| {
+            format!(
+                "{driven} of {receive} receive queues are driven, what comes for pods by the others \
+                 is dropped: lower them (ethtool -L) or raise uplinks.queues"
+            )
+        })
+    }
+}
+
 impl Interface {
     fn new(link: &Link, role: Role) -> Interface {
         Interface {
@@ -64,7 +110,7 @@ impl Interface {
             name: link.name.clone(),
             mac: Mac(link.mac),
             mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
-            queues: u16::try_from(link.rx_queues).unwrap_or(u16::MAX),
+            queues: Queues::ONE,
             role,
             peer_mac: None,
             zero_copy: false,
@@ -105,6 +151,8 @@ pub struct Facts {
 #[derive(Debug)]
 pub struct Network {
     netlink: Netlink,
+    /// None where the kernel has no such interface.
+    ethtool: Option<Ethtool>,
     pod_ranges: Vec<IpNet>,
     /// Next hops the kernel was asked for, and when.
     managed: BTreeMap<(u32, IpAddr), Instant>,
@@ -115,6 +163,7 @@ impl Network {
     pub fn connect(config: &Config) -> Result<Network, NetlinkError> {
         Ok(Network {
             netlink: Netlink::connect()?,
+            ethtool: Ethtool::connect().ok(),
             pod_ranges: config.pod_ranges.clone(),
             managed: BTreeMap::new(),
         })
@@ -178,7 +227,6 @@ impl Network {
         self.netlink.set_up(kernel_end.index)?;
         Ok(Interface {
             peer_mac: Some(Mac(kernel_end.mac)),
-            queues: 1,
             ..Interface::new(&our_end, role)
         })
     }
@@ -213,12 +261,47 @@ impl Network {
     /// The uplink of that name.
     pub fn uplink(&mut self, uplink: &config::Uplink) -> Result<Interface, NetlinkError> {
         let link = self.find(&uplink.interface)?;
-        let interface = Interface::new(&link, Role::Uplink);
         Ok(Interface {
             zero_copy: uplink.zero_copy,
-            queues: active_queues(&link).unwrap_or(interface.queues),
-            ..interface
+            queues: self.queues(&link, uplink.queues)?,
+            ..Interface::new(&link, Role::Uplink)
         })
+    }
+
+    /// A link's queues in use, at most `most` of them to be driven.
+    fn queues(&mut self, link: &Link, most: Option<u32>) -> Result<Queues, NetlinkError> {
+        let told = match &mut self.ethtool {
+            Some(ethtool) => ethtool.channels(link.index)?,
+            None => None,
+        };
+        let told = told.map(|channels| (channels.receive, channels.transmit));
+        let (receive, transmit) = told
+            .or_else(|| listed_queues(link))
+            .unwrap_or((link.rx_queues, 1));
+        Ok(Queues::of(receive, transmit, most))
+    }
+
+    /// What has changed of these interfaces' channels since the last call.
+    pub fn changed_channels(&mut self, known: &BTreeMap<u32, (PortId, Role)>) -> Vec<Channels> {
+        let Some(ethtool) = &mut self.ethtool else {
+            return Vec::new();
+        };
+        match ethtool.changes() {
+            Ok(mut changed) => {
+                changed.retain(|channels| known.contains_key(&channels.interface));
+                changed
+            }
+            // What was lost is asked for.
+            Err(_) => {
+                let told = known.keys().map(|index| ethtool.channels(*index));
+                told.filter_map(Result::ok).flatten().collect()
+            }
+        }
+    }
+
+    /// Descriptor that tells of such changes.
+    pub fn channels_fd(&self) -> Option<RawFd> {
+        self.ethtool.as_ref().map(AsRawFd::as_raw_fd)
     }
 
     /// Makes the host side of a pod's veth ready: no address of any family, a queue that tells when
@@ -239,10 +322,9 @@ impl Network {
         self.strip(&link)?;
         self.netlink.set_pfifo(link.index)?;
         self.netlink.set_up(link.index)?;
-        // A veth that nobody gave a number has as many queues as cores, one of them in use. Were
-        // more in use, the program would drop what comes by them.
+        // A veth that nobody gave a number has as many queues as cores, one of them in use.
         Ok(Interface {
-            queues: 1,
+            queues: self.queues(&link, None)?,
             ..Interface::new(&link, Role::Pod)
         })
     }
@@ -274,13 +356,9 @@ impl Network {
         Ok(())
     }
 
-    /// Every link's name by number.
-    pub fn link_names(&mut self) -> Result<BTreeMap<u32, String>, NetlinkError> {
-        let links = self.netlink.links()?;
-        Ok(links
-            .into_iter()
-            .map(|link| (link.index, link.name))
-            .collect())
+    /// Every link.
+    pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        self.netlink.links()
     }
 
     /// Asks the kernel for the MAC of a next hop and to keep it alive.
@@ -350,9 +428,9 @@ impl Network {
     }
 }
 
-/// Receive queues in use, which rtnetlink does not tell (it tells those allocated); none where
-/// `/sys` shows another network namespace than ours.
-fn active_queues(link: &Link) -> Option<u16> {
+/// Queues in use for receiving and transmitting as `/sys` lists them, for drivers that do not tell
+/// their channels; none where it shows another network namespace than ours.
+fn listed_queues(link: &Link) -> Option<(u32, u32)> {
     let folder = std::path::Path::new("/sys/class/net").join(&link.name);
     let read = |file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
     if read("ifindex").trim() != link.index.to_string()
@@ -360,11 +438,15 @@ fn active_queues(link: &Link) -> Option<u16> {
     {
         return None;
     }
-    let queues = fs::read_dir(folder.join("queues")).ok()?.flatten();
-    let receive = queues.filter(|queue| queue.file_name().as_encoded_bytes().starts_with(b"rx-"));
-    u16::try_from(receive.count())
-        .ok()
-        .filter(|count| *count > 0)
+    let names = fs::read_dir(folder.join("queues")).ok()?.flatten();
+    let names: Vec<_> = names.map(|queue| queue.file_name()).collect();
+    let count = |kind: &[u8]| {
+        let of_kind = names
+            .iter()
+            .filter(|name| name.as_encoded_bytes().starts_with(kind));
+        of_kind.count() as u32
+    };
+    Some((count(b"rx-"), count(b"tx-"))).filter(|(receive, _)| *receive > 0)
 }
 
 fn unless_exists(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
@@ -510,6 +592,16 @@ mod tests {
             .iter()
             .find(|route| route.prefix == prefix)
             .map(|route| route.target)
+    }
+
+    #[test]
+    fn queues_that_are_not_driven_are_complained_of() {
+        let all = Queues::of(4, 2, None);
+        assert_eq!((all.driven, all.transmit, all.problem()), (4, 2, None));
+        let some = Queues::of(4, 4, Some(3)).problem().unwrap();
+        assert!(some.starts_with("3 of 4 receive queues"), "{some}");
+        assert_eq!(Queues::of(1000, 1, None).driven, QUEUES_MAX);
+        assert_eq!(Queues::of(0, 0, None), Queues::ONE);
     }
 
     #[test]

@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use config::Config;
 use dataplane::conntrack::Entry;
-use dataplane::counters::{RuleHits, Totals};
+use dataplane::counters::{Counter, RuleHits, Totals};
 use dataplane::engine::{Acknowledged, Engine, EngineError, PortSpec};
 use dataplane::events::Event;
 use dataplane::snapshot::{Generation, Incarnation, PortId, Role};
-use dataplane::xsk::Statistics;
+use dataplane::xsk::{Audit, Statistics};
 use dataplane::{Address, CounterId, Snapshot, Time};
 use ipnet::IpNet;
 
 use super::network::{Facts, Interface, Network};
 use crate::lower::OutOfSlots;
-use crate::netlink::{Change, Monitor, NetlinkError};
+use crate::netlink::{Change, Channels, Link, Monitor, NetlinkError};
 
 /// Why the dataplane could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,10 @@ pub enum PlaneError {
 pub struct Outside {
     /// Interfaces of ports that are gone.
     pub gone: Vec<u32>,
+    /// Interfaces of ports that have changed, and such as may become an uplink, as they are now.
+    pub links: Vec<Link>,
+    /// Queues in use of ports' interfaces that have changed, as they are now.
+    pub channels: Vec<Channels>,
     /// Whether [`Plane::facts`] may differ from what they were.
     pub facts: bool,
 }
@@ -63,6 +67,8 @@ pub struct WorkerState {
     pub generation: Generation,
     /// Whether its thread runs.
     pub alive: bool,
+    /// Packets it has received.
+    pub received: u64,
 }
 
 /// One connection.
@@ -85,6 +91,9 @@ pub trait Plane {
     /// Makes the host port and finds the uplinks.
     fn set_up(&mut self, config: &Config) -> Result<Vec<Interface>, PlaneError>;
 
+    /// An uplink's interface.
+    fn uplink(&mut self, uplink: &config::Uplink) -> Result<Interface, PlaneError>;
+
     /// Makes the host side of a pod's veth ready.
     fn pod_interface(&mut self, name: &str) -> Result<Interface, PlaneError>;
 
@@ -95,6 +104,9 @@ pub trait Plane {
         interface: &Interface,
         number: Option<PortId>,
     ) -> Result<PortId, PlaneError>;
+
+    /// Drives so many queues of a port, if it was fewer.
+    fn add_queues(&mut self, port: PortId, queues: u16) -> Result<(), PlaneError>;
 
     /// Removes a port that no snapshot has any more.
     fn remove_port(&mut self, port: PortId) -> Result<(), PlaneError>;
@@ -111,8 +123,8 @@ pub trait Plane {
     /// The workers, by number.
     fn workers(&self) -> Vec<WorkerState>;
 
-    /// The worker that owns a port.
-    fn owner(&self, port: PortId) -> Option<usize>;
+    /// The worker that owns each of a port's queues.
+    fn owners(&self, port: PortId) -> Vec<usize>;
 
     /// The kernel's counters of a port's sockets.
     fn port_statistics(&self, port: PortId) -> Option<Statistics>;
@@ -131,6 +143,9 @@ pub trait Plane {
 
     /// Removes what daemons before this one left of ports that are none any more.
     fn sweep(&mut self) -> Result<(), PlaneError>;
+
+    /// Where every frame is; the workers stop meanwhile.
+    fn audit(&mut self) -> Result<Audit, PlaneError>;
 
     /// Events that did not reach [`Plane::take_events`].
     fn events_lost(&self) -> u64;
@@ -172,6 +187,8 @@ pub struct KernelPlane {
     network: Network,
     monitor: Monitor,
     ports: BTreeMap<u32, (PortId, Role)>,
+    /// What uplinks are called.
+    uplinks: Vec<String>,
 }
 
 impl KernelPlane {
@@ -183,12 +200,14 @@ impl KernelPlane {
             monitor: Monitor::connect()?,
             network: Network::connect(config)?,
             ports: BTreeMap::new(),
+            uplinks: config.uplinks.iter().map(|u| u.interface.clone()).collect(),
         })
     }
 
-    /// Descriptor that tells of changes outside.
-    pub fn monitor_fd(&self) -> RawFd {
-        self.monitor.as_raw_fd()
+    /// Descriptors that tell of changes outside.
+    pub fn monitor_fds(&self) -> impl Iterator<Item = RawFd> {
+        let channels = self.network.channels_fd();
+        std::iter::once(self.monitor.as_raw_fd()).chain(channels)
     }
 
     /// Whether the connection table went on from an earlier daemon's.
@@ -211,6 +230,10 @@ impl Plane for KernelPlane {
         Ok(interfaces)
     }
 
+    fn uplink(&mut self, uplink: &config::Uplink) -> Result<Interface, PlaneError> {
+        Ok(self.network.uplink(uplink)?)
+    }
+
     fn pod_interface(&mut self, name: &str) -> Result<Interface, PlaneError> {
         Ok(self.network.pod_interface(name)?)
     }
@@ -231,7 +254,8 @@ impl Plane for KernelPlane {
         let mut spec = PortSpec {
             ifindex: interface.index,
             role: interface.role,
-            queues: interface.queues,
+            queues: interface.queues.driven,
+            transmit_queues: interface.queues.transmit,
             zero_copy: interface.zero_copy,
             number,
         };
@@ -243,6 +267,11 @@ impl Plane for KernelPlane {
         let port = added?;
         self.ports.insert(interface.index, (port, interface.role));
         Ok(port)
+    }
+
+    fn add_queues(&mut self, port: PortId, queues: u16) -> Result<(), PlaneError> {
+        self.engine.add_queues(port, queues)?;
+        Ok(())
     }
 
     fn remove_port(&mut self, port: PortId) -> Result<(), PlaneError> {
@@ -264,14 +293,18 @@ impl Plane for KernelPlane {
 
     fn workers(&self) -> Vec<WorkerState> {
         let adopted = self.engine.adopted().into_iter();
-        let workers = adopted.zip(self.engine.workers_alive());
+        let workers = adopted.zip(self.engine.workers_alive()).enumerate();
         workers
-            .map(|(generation, alive)| WorkerState { generation, alive })
+            .map(|(index, (generation, alive))| WorkerState {
+                generation,
+                alive,
+                received: self.engine.counter_of(index, Counter::Received),
+            })
             .collect()
     }
 
-    fn owner(&self, port: PortId) -> Option<usize> {
-        self.engine.owner(port)
+    fn owners(&self, port: PortId) -> Vec<usize> {
+        self.engine.owners(port).to_vec()
     }
 
     fn port_statistics(&self, port: PortId) -> Option<Statistics> {
@@ -306,6 +339,10 @@ impl Plane for KernelPlane {
     fn sweep(&mut self) -> Result<(), PlaneError> {
         self.engine.sweep_pins()?;
         Ok(())
+    }
+
+    fn audit(&mut self) -> Result<Audit, PlaneError> {
+        Ok(self.engine.audit()?)
     }
 
     fn events_lost(&self) -> u64 {
@@ -343,7 +380,10 @@ impl Plane for KernelPlane {
     }
 
     fn outside(&mut self) -> Outside {
-        let mut outside = Outside::default();
+        let mut outside = Outside {
+            channels: self.network.changed_channels(&self.ports),
+            ..Outside::default()
+        };
         let mut stale_pins = false;
         for change in self.monitor.read() {
             match change {
@@ -353,10 +393,12 @@ impl Plane for KernelPlane {
                         outside.gone.push(index);
                     }
                 }
-                Change::Link(_) => {}
+                Change::Link(link) => outside.links.extend(self.of_interest(link)),
+                // The node's own neighbours elsewhere are none of ours.
+                Change::Neighbour(neighbour) if !self.ports.contains_key(&neighbour.interface) => {}
                 Change::Overrun => {
                     outside.facts = true;
-                    outside.gone.extend(self.missing_links());
+                    self.look_at_links(&mut outside);
                 }
                 _ => outside.facts = true,
             }
@@ -383,12 +425,22 @@ impl Plane for KernelPlane {
 }
 
 impl KernelPlane {
-    /// Ports whose interface is no longer there: after an overrun nobody tells of them.
-    fn missing_links(&mut self) -> Vec<u32> {
-        let Ok(names) = self.network.link_names() else {
-            return Vec::new();
+    /// A link that is a port's interface, or could be an uplink's.
+    fn of_interest(&self, link: Link) -> Option<Link> {
+        let wanted = self.ports.contains_key(&link.index) || self.uplinks.contains(&link.name);
+        wanted.then_some(link)
+    }
+
+    /// Looks at all links: after an overrun nobody tells of those that have come or gone.
+    fn look_at_links(&mut self, outside: &mut Outside) {
+        let Ok(links) = self.network.links() else {
+            return;
         };
-        let ports = self.ports.keys().copied();
-        ports.filter(|index| !names.contains_key(index)).collect()
+        let is_gone = |index: &&u32| links.iter().all(|link| link.index != **index);
+        outside.gone.extend(self.ports.keys().filter(is_gone));
+        let present = links.into_iter();
+        outside
+            .links
+            .extend(present.filter_map(|link| self.of_interest(link)));
     }
 }

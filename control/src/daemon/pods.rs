@@ -209,38 +209,6 @@ impl<P: Plane> Daemon<P> {
             request_micros: live.request_micros,
         })
     }
-
-    /// An interface is gone: its port and its endpoint go too.
-    pub(super) fn lose_interface(&mut self, index: u32) {
-        let lost = self
-            .endpoints
-            .iter()
-            .find(|endpoint| endpoint.interface.index == index);
-        if let Some(uid) = lost.map(|endpoint| endpoint.record.uid.clone()) {
-            if let Err(error) = self.remove_endpoint(&EndpointRemoveParams { uid }) {
-                warn!("an endpoint whose interface is gone: {}", error.message);
-            }
-            return;
-        }
-        let lost = self
-            .infrastructure
-            .iter()
-            .position(|(known, _)| known.index == index);
-        if let Some(at) = lost {
-            let (interface, port) = self.infrastructure.remove(at);
-            warn!(
-                "interface {} is gone: restart the daemon when it is back",
-                interface.name
-            );
-            let published = self.refresh();
-            if let Err(error) = self.remove_port(port) {
-                warn!("port {} is left behind: {error}", port.0);
-            }
-            if let Err(error) = published {
-                warn!("its end is not live: {}", error.message);
-            }
-        }
-    }
 }
 
 fn parse_mac(text: &str) -> Result<[u8; 6], ErrorObject> {

@@ -19,9 +19,9 @@ use super::state::Daemon;
 use crate::lower::{self, LocalEndpoint};
 use crate::objects::Object;
 use crate::protocol::{
-    ConntrackEntry, ConntrackListParams, ConntrackListReply, ConntrackStatus, CountersReply,
-    ErrorObject, Explained, LogStatus, MatrixParams, PortStatus, Reason, RingStatus, Status,
-    TraceParams, WorkerStatus,
+    AuditReply, ConntrackEntry, ConntrackListParams, ConntrackListReply, ConntrackStatus,
+    CountersReply, ErrorObject, Explained, LogStatus, MatrixParams, PortStatus, Reason, RingStatus,
+    Status, TraceParams, WorkerStatus,
 };
 use crate::trace::{EndName, TraceError, View};
 
@@ -91,9 +91,15 @@ impl<P: Plane> Daemon<P> {
             port: port.0,
             interface: interface.name.clone(),
             role: role_name(interface.role).to_owned(),
-            worker: self.plane.owner(port).unwrap_or_default() as u32,
+            workers: self
+                .plane
+                .owners(port)
+                .into_iter()
+                .map(|w| w as u32)
+                .collect(),
             ready: true,
             rings: self.rings(port),
+            problem: interface.queues.problem(),
             ..PortStatus::default()
         };
         let infrastructure = self
@@ -222,6 +228,23 @@ impl<P: Plane> Daemon<P> {
                 })
                 .collect(),
         }
+    }
+
+    /// Where every frame is.
+    pub(super) fn audit(&mut self) -> Result<AuditReply, ErrorObject> {
+        let audit = self
+            .plane
+            .audit()
+            .map_err(|error| refused(Reason::ServiceUnavailable, error.to_string()))?;
+        Ok(AuditReply {
+            chunks: audit.chunks,
+            free: audit.free,
+            held: audit.held,
+            fill: audit.fill,
+            transmit: audit.transmit,
+            closing: audit.closing,
+            problems: audit.problems,
+        })
     }
 
     /// The workers' counters by name.

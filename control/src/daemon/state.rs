@@ -13,7 +13,7 @@ use dataplane::Snapshot;
 use dataplane::engine::EngineError;
 use dataplane::policy::PolicyTable;
 use dataplane::route::RouteTable;
-use dataplane::snapshot::{EndpointSlot, Epoch, Generation, PortId, Role};
+use dataplane::snapshot::{EndpointSlot, Epoch, Generation, PortId};
 use serde_json::Value;
 use tracing::{error, warn};
 
@@ -23,7 +23,7 @@ use super::endpoints::Endpoints;
 use super::hits::Tallies;
 use super::network::{Facts, Interface};
 use super::observe::RecentFlows;
-use super::plane::{Outside, Plane, PlaneError};
+use super::plane::{Plane, PlaneError};
 use super::readings::Hits;
 use super::server::refused;
 use super::verify::Verifier;
@@ -188,31 +188,6 @@ impl<P: Plane> Daemon<P> {
         Ok(daemon)
     }
 
-    fn take_up_infrastructure(&mut self) -> Result<(), DaemonError> {
-        for interface in self.plane.set_up(&self.config)? {
-            let is_uplink = interface.role == Role::Uplink;
-            let number = if is_uplink {
-                self.endpoints.uplink_number(&interface.name)
-            } else {
-                None
-            };
-            let port = self.plane.add_port(&interface, number)?;
-            if is_uplink {
-                self.endpoints.remember_uplink(&interface.name, port);
-            }
-            self.infrastructure.push((interface, port));
-        }
-        self.plane.set_local_prefixes(&self.config.pod_ranges)?;
-        let facts = self.plane.facts()?;
-        self.take_facts(facts);
-        Ok(())
-    }
-
-    fn take_facts(&mut self, facts: Facts) {
-        self.routes = Arc::new(RouteTable::new(&facts.routes));
-        self.facts = facts;
-    }
-
     /// Makes a changed cluster the live one.
     pub(super) fn commit(
         &mut self,
@@ -328,31 +303,6 @@ impl<P: Plane> Daemon<P> {
             self.leaving.push(port);
         }
         removed
-    }
-
-    /// Follows changes of the kernel's network.
-    pub(super) fn follow_outside(&mut self) {
-        let Outside { gone, facts } = self.plane.outside();
-        for index in gone {
-            self.lose_interface(index);
-        }
-        if facts {
-            self.refresh_facts();
-        }
-    }
-
-    /// Reads the kernel's network anew and publishes what has changed.
-    pub(super) fn refresh_facts(&mut self) {
-        match self.plane.facts() {
-            Ok(facts) if facts == self.facts => {}
-            Ok(facts) => {
-                self.take_facts(facts);
-                if let Err(error) = self.refresh() {
-                    error!("the network's change is not live: {}", error.message);
-                }
-            }
-            Err(error) => error!("the network cannot be read: {error}"),
-        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! the kernel's answer. [`Namespace`] makes and enters namespaces, [`Monitor`] tells of changes.
 
 mod address;
+mod ethtool;
 mod link;
 mod monitor;
 mod namespace;
@@ -22,6 +23,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 pub use address::InterfaceAddress;
+pub use ethtool::{Channels, Ethtool};
 pub use link::{Link, VethEnd};
 pub use monitor::{Change, Monitor};
 pub use namespace::Namespace;

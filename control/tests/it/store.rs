@@ -1,7 +1,7 @@
 //! The daemon's own logic over a dataplane that only remembers: transactions, watches, the journal.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -11,18 +11,19 @@ use std::time::{Duration, Instant};
 
 use config::Config;
 use control::daemon::calls::Serving;
-use control::daemon::network::{Facts, Interface};
+use control::daemon::network::{Facts, Interface, Queues};
 use control::daemon::plane::{Connection, Outside, Plane, PlaneError, WorkerState};
 use control::daemon::server::{ClientId, Service};
 use control::daemon::state::Daemon;
 use control::denial_log::{self, DenialLog};
 use control::journal::Journal;
+use control::netlink::{Channels, Link};
 use control::protocol::{ErrorObject, Reason};
 use dataplane::counters::{RuleHits, Totals};
 use dataplane::engine::{Acknowledged, EngineError};
 use dataplane::events::{Event, EventKind};
 use dataplane::snapshot::{EndpointSlot, Generation, Incarnation, PortId, Role};
-use dataplane::xsk::Statistics;
+use dataplane::xsk::{Audit, Statistics};
 use dataplane::{Address, CounterId, Direction, FlowKey, Mac, Protocol, Snapshot, Time, Verdict};
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -35,6 +36,10 @@ pub struct Memory {
     /// Ports there can be.
     room: u16,
     gone: Vec<u32>,
+    links: Vec<Link>,
+    channels: Vec<Channels>,
+    /// Queues by port, since they have changed.
+    queues: BTreeMap<u16, u16>,
     forgotten: Vec<u32>,
     resolved: Vec<Address>,
     pub events: Vec<Event>,
@@ -60,8 +65,17 @@ impl Plane for Fake {
         Ok(made)
     }
 
+    fn uplink(&mut self, uplink: &config::Uplink) -> Result<Interface, PlaneError> {
+        Ok(interface(&uplink.interface, Role::Uplink))
+    }
+
     fn pod_interface(&mut self, name: &str) -> Result<Interface, PlaneError> {
         Ok(interface(name, Role::Pod))
+    }
+
+    fn add_queues(&mut self, port: PortId, queues: u16) -> Result<(), PlaneError> {
+        self.0.borrow_mut().queues.insert(port.0, queues);
+        Ok(())
     }
 
     fn add_port(
@@ -124,8 +138,8 @@ impl Plane for Fake {
         self.0.borrow().workers.clone()
     }
 
-    fn owner(&self, _port: PortId) -> Option<usize> {
-        None
+    fn owners(&self, _port: PortId) -> Vec<usize> {
+        Vec::new()
     }
 
     fn port_statistics(&self, port: PortId) -> Option<Statistics> {
@@ -153,6 +167,10 @@ impl Plane for Fake {
 
     fn sweep(&mut self) -> Result<(), PlaneError> {
         Ok(())
+    }
+
+    fn audit(&mut self) -> Result<Audit, PlaneError> {
+        Ok(Audit::default())
     }
 
     fn events_lost(&self) -> u64 {
@@ -197,8 +215,11 @@ impl Plane for Fake {
     }
 
     fn outside(&mut self) -> Outside {
+        let mut memory = self.0.borrow_mut();
         Outside {
-            gone: std::mem::take(&mut self.0.borrow_mut().gone),
+            gone: std::mem::take(&mut memory.gone),
+            links: std::mem::take(&mut memory.links),
+            channels: std::mem::take(&mut memory.channels),
             facts: true,
         }
     }
@@ -216,7 +237,7 @@ fn interface(name: &str, role: Role) -> Interface {
         name: name.to_owned(),
         mac: Mac([2, 0, 0, 0, 0, 1]),
         mtu: 1500,
-        queues: 1,
+        queues: Queues::ONE,
         role,
         peer_mac: None,
         zero_copy: false,
@@ -729,11 +750,51 @@ fn an_address_is_of_the_pod_behind_its_interface_whatever_anothers_status_says()
 }
 
 #[test]
+fn links_and_their_queues_are_followed() {
+    let mut scene = Scene::new("links");
+    scene.add("a", "u1", "10.0.0.2").unwrap();
+    let index = {
+        let status = scene.must("status", json!({}));
+        let name = status["ports"][1]["interface"].as_str().unwrap().to_owned();
+        interface(&name, Role::Pod).index
+    };
+    scene.memory.borrow_mut().links = vec![Link {
+        index,
+        name: "x".into(),
+        mac: [2, 0, 0, 0, 0, 9],
+        mtu: 1400,
+        up: true,
+        rx_queues: 1,
+        kind: "veth".into(),
+        peer: None,
+    }];
+    let before = scene.snapshot().generation();
+    scene.tick();
+    let snapshot = scene.snapshot();
+    assert!(snapshot.generation() > before);
+    let port = snapshot.port(PortId(2)).unwrap();
+    assert_eq!((port.mac, port.mtu), (Mac([2, 0, 0, 0, 0, 9]), 1400));
+    let channels = |receive| Channels {
+        interface: index,
+        receive,
+        transmit: receive,
+    };
+    scene.memory.borrow_mut().channels = vec![channels(3)];
+    scene.tick();
+    assert_eq!(scene.memory.borrow().queues.get(&2), Some(&3));
+    // What was driven stays so.
+    scene.memory.borrow_mut().channels = vec![channels(1)];
+    scene.tick();
+    assert_eq!(scene.memory.borrow().queues.get(&2), Some(&3));
+}
+
+#[test]
 fn a_daemon_does_not_go_on_without_one_of_its_workers() {
     let mut scene = Scene::new("worker");
     let worker = |alive| WorkerState {
         generation: Generation(1),
         alive,
+        received: 0,
     };
     scene.memory.borrow_mut().workers = vec![worker(true), worker(true)];
     assert!(scene.tick());

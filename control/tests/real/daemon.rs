@@ -21,12 +21,12 @@ const SILENCE: Duration = Duration::from_millis(1500);
 pub struct Pod {
     name: &'static str,
     pub namespace: Namespace,
-    addresses: Vec<IpAddr>,
+    pub addresses: Vec<IpAddr>,
     mac: String,
 }
 
 pub struct Node {
-    tag: String,
+    pub tag: String,
     pub folder: PathBuf,
     pub namespace: Namespace,
     daemon: Option<Child>,
@@ -40,15 +40,21 @@ impl Node {
 
     /// A node with more in its configuration.
     pub fn with(name: &str, more: &str) -> Node {
+        Node::prepared(name, more, |_| {})
+    }
+
+    /// And with more in its network namespace before its daemon starts; `prepare` gets its name.
+    pub fn prepared(name: &str, more: &str, prepare: impl FnOnce(&str)) -> Node {
         let tag = format!("weir-daemon-{}-{name}", std::process::id());
         let folder = PathBuf::from("/run").join(&tag);
         fs::create_dir_all(&folder).unwrap();
         let namespace = Namespace::create(&tag).unwrap();
         up(&namespace, "lo");
+        prepare(&tag);
         let text = format!(
             "instance = '{tag}'\nnode_name = 'n1'\nsocket = '{0}/weir.sock'\nruntime_dir = '{0}'\n\
              state_dir = '{0}/state'\nworkers = [0, 1]\npod_ranges = ['10.77.0.0/24', 'fd77::/64']\n\
-             [umem]\nchunks = 4096\n[host_port]\naddresses = ['10.254.0.1', 'fd54::1']\n\
+             [host_port]\naddresses = ['10.254.0.1', 'fd54::1']\n\
              [log]\npath = '{0}/network-policy.log'\n{more}",
             folder.display()
         );
@@ -89,6 +95,10 @@ impl Node {
         }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.daemon.as_ref().unwrap().id()
+    }
+
     fn output(&self) -> String {
         fs::read_to_string(self.folder.join("out")).unwrap_or_default()
     }
@@ -116,6 +126,11 @@ impl Node {
 
     /// A pod's object, its veth pair, and its endpoint unless `add` says not.
     pub fn pod(&mut self, name: &'static str, number: u8, add: bool) {
+        self.wide_pod(name, number, 1, add);
+    }
+
+    /// As [`Node::pod`], with so many queues each way.
+    pub fn wide_pod(&mut self, name: &'static str, number: u8, queues: u32, add: bool) {
         let namespace = Namespace::create(&format!("{}-{name}", self.tag)).unwrap();
         up(&namespace, "lo");
         let mut netlink = self.namespace.run(Netlink::connect).unwrap().unwrap();
@@ -124,11 +139,14 @@ impl Node {
         let peer = VethEnd {
             mac: Some(mac),
             namespace: Some(namespace.as_fd()),
+            queues,
             ..VethEnd::new("eth0")
         };
-        netlink
-            .create_veth(&VethEnd::new(&interface), &peer)
-            .unwrap();
+        let own = VethEnd {
+            queues,
+            ..VethEnd::new(&interface)
+        };
+        netlink.create_veth(&own, &peer).unwrap();
         let mut netlink = namespace.run(Netlink::connect).unwrap().unwrap();
         let eth0 = netlink.link("eth0").unwrap().unwrap().index;
         netlink.set_up(eth0).unwrap();
@@ -171,7 +189,7 @@ impl Node {
         self.pods.iter().find(|pod| pod.name == name).unwrap()
     }
 
-    fn uid(&self, name: &str) -> String {
+    pub fn uid(&self, name: &str) -> String {
         let params = json!({"resource": "pods", "name": name});
         let found: Value = self.client().call("get", params).unwrap();
         found["items"][0]["metadata"]["uid"]
@@ -180,7 +198,7 @@ impl Node {
             .to_owned()
     }
 
-    fn add_endpoint(&self, name: &str) -> EndpointAdded {
+    pub fn add_endpoint(&self, name: &str) -> EndpointAdded {
         let pod = self.find(name);
         let params = json!({
             "namespace": "default", "name": name, "uid": self.uid(name),
@@ -221,13 +239,15 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(mut client) = Client::connect(self.folder.join("weir.sock"))
+        {
+            let counters = client.call::<Value>("counters", json!({}));
+            eprintln!("{}\n{counters:#?}", self.output());
+        }
         if let Some(mut daemon) = self.daemon.take() {
             let _ = daemon.kill();
             let _ = daemon.wait();
-        }
-        if std::thread::panicking() {
-            let counters = self.client().call::<Value>("counters", json!({}));
-            eprintln!("{}\n{counters:#?}", self.output());
         }
         for pod in &self.pods {
             let _ = Namespace::delete(&format!("{}-{}", self.tag, pod.name));

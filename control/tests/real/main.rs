@@ -3,9 +3,11 @@
 //! Not under libtest, because libtest cannot say "skipped": each test is listed as `ok`, `FAILED`
 //! or `skipped: REASON`, and the last line counts them. Arguments pick tests by part of the name.
 
+mod churn;
 mod daemon;
 mod netlink;
 mod told;
+mod uplink;
 
 type Test = (&'static str, fn());
 
@@ -45,6 +47,34 @@ const TESTS: &[Test] = &[
     (
         "told::a_policy_in_audit_mode_reports_and_decides_nothing",
         told::a_policy_in_audit_mode_reports_and_decides_nothing,
+    ),
+    (
+        "uplink::channels_are_told_of_each_namespace",
+        uplink::channels_are_told_of_each_namespace,
+    ),
+    (
+        "uplink::every_queue_of_an_uplink_and_of_a_hot_pod_carries_packets",
+        uplink::every_queue_of_an_uplink_and_of_a_hot_pod_carries_packets,
+    ),
+    (
+        "uplink::an_uplink_that_gets_more_queues_is_followed",
+        uplink::an_uplink_that_gets_more_queues_is_followed,
+    ),
+    (
+        "uplink::a_queue_that_is_not_driven_drops",
+        uplink::a_queue_that_is_not_driven_drops,
+    ),
+    (
+        "uplink::next_hops_are_followed_while_packets_flow",
+        uplink::next_hops_are_followed_while_packets_flow,
+    ),
+    (
+        "churn::a_flow_loses_nothing_while_other_pods_come_and_go",
+        churn::a_flow_loses_nothing_while_other_pods_come_and_go,
+    ),
+    (
+        "churn::two_hundred_and_fifty_pods_cost_little",
+        churn::two_hundred_and_fifty_pods_cost_little,
     ),
 ];
 

@@ -17,6 +17,7 @@ mod turns;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use rustix::event::Timespec;
@@ -35,7 +36,7 @@ use crate::fragments::{self, Held, Released, Ticket};
 use crate::pipeline::{self, BURST_MAX, Lanes, Limiters, Outcome, Tables};
 use crate::polling::{Next, PollWindow, Polling};
 use crate::snapshot::{PortId, SnapshotReader};
-use crate::xsk::{Burst, Frame, Magazine, Received, Umem};
+use crate::xsk::{Burst, Frame, Holdings, Magazine, Received, Umem};
 use crate::{DropReason, Time};
 
 /// Rounds between two looks at the ports that are not polled.
@@ -72,9 +73,27 @@ pub(crate) enum Command {
     AddPort(PortId, Box<PortEnds>),
     /// Gives back the sockets of a port, so that control closes them.
     RemovePort(PortId, SyncSender<PortEnds>),
+    /// Waits until all workers wait, then says what it has and waits for the end of the audit.
+    Audit(AuditTurn),
     /// Ends.
     Stop,
 }
+
+/// A worker's part in an audit.
+#[derive(Debug)]
+pub(crate) struct AuditTurn {
+    /// Says that the worker moves no frame from now on.
+    pub waits: SyncSender<()>,
+    /// Ends when every worker waits.
+    pub all_wait: Receiver<()>,
+    /// Takes what the worker has.
+    pub told: SyncSender<Holdings>,
+    /// Ends with the audit.
+    pub done: Receiver<()>,
+}
+
+/// The longest that a worker lets packets wait for each half of an audit.
+pub(crate) const AUDIT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What all workers share.
 pub(crate) struct Shared<S> {
@@ -283,6 +302,7 @@ impl<S: Storage> Worker<S> {
                 // If control does not wait any more, the sockets close here.
                 let _ = reply.send(self.ports.remove(port, &self.sleeper));
             }
+            Command::Audit(turn) => self.take_part(&turn),
             Command::Stop => {
                 let Worker {
                     held,
@@ -295,6 +315,20 @@ impl<S: Storage> Worker<S> {
             }
         }
         true
+    }
+
+    /// Tells what it has while no worker moves a frame. Others' transmissions count with the queue's
+    /// owner, so that nobody tells before all wait.
+    fn take_part(&mut self, turn: &AuditTurn) {
+        // Whoever does not hear of it has given up waiting, and so do we.
+        let _ = turn.waits.send(());
+        let _ = turn.all_wait.recv_timeout(AUDIT_PAUSE);
+        let _ = turn.told.send(Holdings {
+            free: self.magazine.chunks().collect(),
+            held: self.held.len() as u32,
+            queues: self.ports.queue_holdings().collect(),
+        });
+        let _ = turn.done.recv_timeout(AUDIT_PAUSE);
     }
 
     /// Sleeps until a port, control or another worker has something for us; false if control asks

@@ -7,7 +7,9 @@ use super::turns::{Debt, Round};
 use crate::DropReason;
 use crate::pipeline::Transmission;
 use crate::snapshot::PortId;
-use crate::xsk::{self, Burst, Frame, Kick, Magazine, Parts, PortSocket, Refused, TransmitSocket};
+use crate::xsk::{
+    self, Burst, Frame, Kick, Magazine, Parts, PoolId, PortSocket, Refused, TransmitSocket,
+};
 
 /// Rounds without a packet after which a port is no longer polled but watched.
 const QUIET_ROUNDS: u32 = 64;
@@ -242,6 +244,14 @@ impl Ports {
             queue.socket.complete(magazine);
             queue.socket.refill(magazine);
         }
+    }
+
+    /// What each owned queue has, as [`Holdings::queues`](crate::xsk::Holdings::queues).
+    pub fn queue_holdings(&self) -> impl Iterator<Item = (PoolId, u32, u32)> {
+        self.owned.iter().flatten().map(|queue| {
+            let pool = queue.socket.pool();
+            (pool.id(), queue.socket.parked(), pool.in_flight())
+        })
     }
 
     /// Puts a frame on a port's TX ring; the frame back if it is not taken.

@@ -109,17 +109,33 @@ impl Programs {
         if role == Role::Pod {
             self.shut_egress(ifindex)?;
         }
-        let program = match role {
-            Role::Pod => "weir_pod",
-            Role::Uplink => "weir_uplink",
-            Role::HostNode | Role::HostTransit => "weir_host",
-        };
-        self.attach_xdp(program, ifindex)?;
+        self.attach_xdp(program_of(role), ifindex)?;
         if !self.attached.contains(&ifindex) {
             self.attached.push(ifindex);
         }
         self.left.retain(|left| *left != ifindex);
         Ok(Attachment { ifindex })
+    }
+
+    /// Gives an attached interface's program to the queues that it has got since: a veth gives it to
+    /// those alone that it had when it was attached, and takes the others' packets past it
+    /// (`veth_set_channels` in `drivers/net/veth.c`). An update to the same program changes nothing,
+    /// so there is another one for a moment; on an uplink the node's own packets are dropped in it.
+    pub fn renew(&mut self, role: Role, ifindex: u32) -> Result<(), XdpError> {
+        let other = match role {
+            Role::HostNode | Role::HostTransit => Role::Pod,
+            Role::Pod | Role::Uplink => Role::HostNode,
+        };
+        for role in [other, role] {
+            let pin = self.pins.xdp(ifindex);
+            let xdp = xdp(&mut self.ebpf, program_of(role))?;
+            let pinned = PinnedLink::from_pin(&pin).map_err(|error| XdpError::Attach {
+                interface: shown(ifindex),
+                message: chain(&error),
+            })?;
+            update(xdp, pinned, ifindex)?;
+        }
+        Ok(())
     }
 
     /// Takes an interface's sockets away and leaves its programs there, so that nothing passes, by
@@ -259,16 +275,7 @@ impl Programs {
                 // Something is attached: a link of ours that is pinned, one that a dying process
                 // still holds, or a stranger's.
                 Err(error) => match PinnedLink::from_pin(&pin) {
-                    Ok(pinned) => {
-                        let link = FdLink::from(pinned)
-                            .try_into()
-                            .map_err(|_| wrong_link(ifindex))?;
-                        // The pin stays where it is: there is no moment in which dying would
-                        // detach the program.
-                        let id = xdp.attach_to_link(link).map_err(|e| refused(ifindex, &e))?;
-                        drop(xdp.take_link(id).map_err(|e| refused(ifindex, &e))?);
-                        return Ok(());
-                    }
+                    Ok(pinned) => return update(xdp, pinned, ifindex),
                     Err(_) if tries < ATTACH_TRIES => {
                         tries += 1;
                         sleep(ATTACH_PAUSE);
@@ -341,6 +348,25 @@ impl Programs {
             Err(error) => return Err(failed(chain(&error))),
         }
         Ok(())
+    }
+}
+
+/// Puts a program in the place of a pinned link's. The pin stays where it is: there is no moment in
+/// which dying would detach the program.
+fn update(xdp: &mut Xdp, pinned: PinnedLink, ifindex: u32) -> Result<(), XdpError> {
+    let link = FdLink::from(pinned)
+        .try_into()
+        .map_err(|_| wrong_link(ifindex))?;
+    let id = xdp.attach_to_link(link).map_err(|e| refused(ifindex, &e))?;
+    drop(xdp.take_link(id).map_err(|e| refused(ifindex, &e))?);
+    Ok(())
+}
+
+fn program_of(role: Role) -> &'static str {
+    match role {
+        Role::Pod => "weir_pod",
+        Role::Uplink => "weir_uplink",
+        Role::HostNode | Role::HostTransit => "weir_host",
     }
 }
 

@@ -38,6 +38,10 @@ impl Batch {
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
+
+    pub(super) fn chunks(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().copied()
+    }
 }
 
 /// Free frames of one worker: at most two batches.
@@ -79,6 +83,11 @@ impl Magazine {
     /// The packet memory.
     pub fn umem(&self) -> &Arc<Umem> {
         &self.umem
+    }
+
+    /// The numbers of the free chunks in it.
+    pub fn chunks(&self) -> impl Iterator<Item = u32> {
+        self.near.chunks().chain(self.far.chunks())
     }
 
     /// A free chunk, its owner word still `Free`.

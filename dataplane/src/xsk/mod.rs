@@ -23,6 +23,7 @@
 //! together take at most half of the chunks this way ([`PortOptions::fill_idle`]). Completions of
 //! packets that a link that is down keeps are late.
 
+mod audit;
 #[cfg(test)]
 mod chain_tests;
 mod magazine;
@@ -41,6 +42,7 @@ mod umem;
 
 use std::io;
 
+pub use audit::{Audit, Holdings, audit};
 pub use magazine::{Batch, Magazine};
 pub use pool::{Pool, PoolId, PoolOptions, ZERO_COPY_GRACE};
 pub use port::{

@@ -94,6 +94,7 @@ impl Pool {
         });
         table.live.retain(|live| live.strong_count() > 0);
         table.live.push(Arc::downgrade(&pool));
+        umem.ports.fetch_add(1, Ordering::Relaxed);
         Ok(pool)
     }
 
@@ -142,6 +143,7 @@ impl Drop for Pool {
     fn drop(&mut self) {
         // The rings are unmapped and every TX-only socket is closed by now; this closes the last.
         self.fd = None;
+        self.umem.ports.fetch_sub(1, Ordering::Relaxed);
         let mut table = self
             .umem
             .pools

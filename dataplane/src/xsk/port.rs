@@ -111,7 +111,8 @@ pub struct Counters {
 /// How many frames a port lends the kernel to receive into.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FillOptions {
-    /// While idle.
+    /// While idle; fewer, down to 8, where there are so many ports that idle ones would have more
+    /// than half of the chunks.
     pub idle: u32,
     /// Under load; also bounded by the fill ring and by what all ports share.
     pub max: u32,
@@ -167,6 +168,8 @@ impl<M: RingMemory> Receiver<M> {
     pub fn refill(&mut self, magazine: &mut Magazine) -> u32 {
         let umem = self.pool.umem();
         debug_assert!(Arc::ptr_eq(umem, magazine.umem()));
+        self.depth
+            .follow(umem.fill_share(), |frames| umem.take_fill_spare(frames));
         let returned = self.depth.settle();
         if returned > 0 {
             umem.return_fill_spare(returned);
@@ -229,7 +232,9 @@ impl<M: RingMemory> Receiver<M> {
             self.counters.received += u64::from(taken);
             self.depth.parked = self.depth.parked.saturating_sub(taken);
             let umem = self.pool.umem();
-            self.depth.adapt(|frames| umem.take_fill_spare(frames));
+            self.depth.adapt(umem.is_fill_spare_scarce(), |frames| {
+                umem.take_fill_spare(frames)
+            });
         }
         burst.len() - before
     }
@@ -366,6 +371,9 @@ impl<M> Drop for Receiver<M> {
 /// the worker is elsewhere: a TCP stream in packets of sixteen frames sends dozens at once.
 #[derive(Debug)]
 struct FillDepth {
+    /// The depth while idle, at most.
+    idle_max: u32,
+    /// And with as many ports as there are.
     idle: u32,
     max: u32,
     target: u32,
@@ -379,12 +387,18 @@ struct FillDepth {
     peak: u32,
 }
 
-/// Visits with packets but without need after which the depth is halved.
-const CALM_VISITS: u32 = 1024;
+/// The least that an idle port has waiting, unless it was given less.
+const IDLE_MIN: u32 = 8;
+/// Visits with packets but without need after which the depth is halved: once a worker was kept from
+/// its core for some milliseconds it will be again, and with few frames it loses packets each time.
+const CALM_VISITS: u32 = 1 << 16;
+/// The same while other ports may want the frames.
+const CALM_VISITS_SCARCE: u32 = 1 << 10;
 
 impl FillDepth {
     fn new(idle: u32, max: u32) -> Self {
         FillDepth {
+            idle_max: idle,
             idle,
             max,
             target: idle,
@@ -399,13 +413,40 @@ impl FillDepth {
         self.target.saturating_sub(self.parked)
     }
 
-    /// After a visit with packets.
-    fn adapt(&mut self, take_spare: impl Fn(u32) -> bool) {
+    /// Takes `share` as the depth while idle, but for its bounds.
+    fn follow(&mut self, share: u32, take_spare: impl Fn(u32) -> bool) {
+        let idle = share.max(IDLE_MIN).min(self.idle_max);
+        if idle == self.idle {
+            return;
+        }
+        let was_idle = self.target <= self.idle;
+        self.idle = idle;
+        let borrowed = if was_idle {
+            0
+        } else {
+            self.target.saturating_sub(idle)
+        };
+        let more = borrowed.saturating_sub(self.borrowed);
+        if more == 0 || take_spare(more) {
+            self.borrowed += more;
+            self.target = idle + borrowed;
+        } else {
+            self.target = idle + self.borrowed;
+        }
+    }
+
+    /// After a visit with packets. `scarce` says that little is left to share.
+    fn adapt(&mut self, scarce: bool, take_spare: impl Fn(u32) -> bool) {
         let used = self.target.saturating_sub(self.parked);
         if used <= self.target / 4 {
             self.calm_visits += 1;
             self.peak = self.peak.max(used);
-            if self.calm_visits >= CALM_VISITS {
+            let enough = if scarce {
+                CALM_VISITS_SCARCE
+            } else {
+                CALM_VISITS
+            };
+            if self.calm_visits >= enough {
                 if self.peak <= self.target / 8 {
                     self.target = (self.target / 2).max(self.idle);
                 }

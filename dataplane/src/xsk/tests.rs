@@ -519,6 +519,47 @@ fn a_removed_ports_frames_come_back_and_its_number_is_used_again() {
 }
 
 #[test]
+fn the_more_ports_there_are_the_fewer_frames_idle_ones_have_waiting() {
+    let umem = umem(512);
+    let mut magazine = umem.magazine();
+    let options = FillOptions { idle: 16, max: 16 };
+    let mut ports: Vec<_> = (0..16).map(|_| queue(&umem, 1, options, 16)).collect();
+    for (port, _) in &mut ports {
+        port.receiver.refill(&mut magazine);
+        assert_eq!(
+            port.receiver.parked(),
+            16,
+            "sixteen have half of the chunks"
+        );
+    }
+    ports.extend((0..16).map(|_| queue(&umem, 1, options, 16)));
+    for (port, _) in &mut ports[16..] {
+        port.receiver.refill(&mut magazine);
+        assert_eq!(
+            port.receiver.parked(),
+            8,
+            "thirty-two have half of them together"
+        );
+    }
+    // Those that were there before get down to it with their packets.
+    let mut burst = Burst::new();
+    let (port, kernel) = &mut ports[0];
+    for _ in 0..16 {
+        assert!(kernel.deliver(60, 0));
+        port.receiver.receive(&mut burst, &mut magazine);
+        burst.drain(..).for_each(|r| magazine.give(r.frame));
+        port.receiver.refill(&mut magazine);
+    }
+    assert_eq!(port.receiver.parked(), 8);
+    ports.truncate(4);
+    umem.reclaim();
+    for (port, _) in &mut ports {
+        port.receiver.refill(&mut magazine);
+        assert_eq!(port.receiver.parked(), 16, "and back");
+    }
+}
+
+#[test]
 fn the_fill_depth_follows_the_load_and_all_ports_share_half_of_the_chunks() {
     let umem = umem(64);
     let mut magazine = umem.magazine();
@@ -547,10 +588,20 @@ fn the_fill_depth_follows_the_load_and_all_ports_share_half_of_the_chunks() {
         visit(&mut port, &mut kernel, &mut magazine, 1);
     }
     assert!(
-        port.receiver.parked() <= 4,
-        "and calm halved it: {}",
+        port.receiver.parked() >= 14,
+        "it stays for a while, for nobody else wants the frames: {}",
         port.receiver.parked()
     );
+    assert!(umem.take_fill_spare(16));
+    for _ in 0..4000 {
+        visit(&mut port, &mut kernel, &mut magazine, 1);
+    }
+    assert!(
+        port.receiver.parked() <= 4,
+        "calm halves it once others may: {}",
+        port.receiver.parked()
+    );
+    umem.return_fill_spare(16);
 
     // 64 chunks: ports may borrow 32 beyond their idle depth, 12 each here.
     let mut ports: Vec<_> = (0..3).map(|_| queue(&umem, 1, options, 16)).collect();

@@ -111,6 +111,8 @@ pub struct Umem {
     chunks: u32,
     id: u16,
     returned: ArrayQueue<Batch>,
+    /// Pools that are live.
+    pub(super) ports: AtomicU32,
     /// Chunks that fill rings may still take beyond each port's idle depth.
     fill_spare: AtomicU32,
     /// Frames that found no room in the return queue. Cannot happen with up to
@@ -171,6 +173,7 @@ impl Umem {
             chunks,
             id,
             returned: ArrayQueue::new(chunks as usize / Batch::CAPACITY + 1 + PARTIAL_BATCHES),
+            ports: AtomicU32::new(0),
             fill_spare: AtomicU32::new(chunks / 2),
             lost: AtomicU64::new(0),
             pools: Mutex::default(),
@@ -339,6 +342,15 @@ impl Umem {
         }
     }
 
+    /// What an idle pool may have waiting: its share of half of the chunks, or all of them where
+    /// there is no other.
+    pub(super) fn fill_share(&self) -> u32 {
+        match self.ports.load(Ordering::Relaxed) {
+            0 | 1 => self.chunks,
+            ports => self.chunks / 2 / ports,
+        }
+    }
+
     /// Takes `frames` of the chunks that fill rings share beyond their idle depth.
     pub(super) fn take_fill_spare(&self, frames: u32) -> bool {
         self.fill_spare
@@ -348,9 +360,34 @@ impl Umem {
             .is_ok()
     }
 
+    /// Whether less than half of that is left.
+    pub(super) fn is_fill_spare_scarce(&self) -> bool {
+        self.fill_spare.load(Ordering::Relaxed) < self.chunks / 4
+    }
+
     /// Gives them back.
     pub(super) fn return_fill_spare(&self, frames: u32) {
         self.fill_spare.fetch_add(frames, Ordering::Relaxed);
+    }
+
+    /// The numbers of the chunks in the return queue, which is as before afterwards. While workers
+    /// run, some may be missing that they have taken out and put back meanwhile.
+    pub(super) fn returned_chunks(&self) -> Vec<u32> {
+        let mut chunks = Vec::new();
+        for _ in 0..self.returned.len() {
+            let Some(batch) = self.returned.pop() else {
+                break;
+            };
+            chunks.extend(batch.chunks());
+            self.give_back(batch);
+        }
+        chunks
+    }
+
+    /// Whether the pool's sockets are closed and its frames on their way back.
+    pub(super) fn is_closed(&self, pool: PoolId) -> bool {
+        let table = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        table.closed.iter().any(|(closed, _)| *closed == pool)
     }
 
     /// Frames lost because the return queue was full; 0 unless something is wrong.

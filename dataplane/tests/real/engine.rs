@@ -227,6 +227,7 @@ impl Lab {
             ifindex,
             role,
             queues: 1,
+            transmit_queues: 1,
             zero_copy: false,
             number: None,
         };
@@ -712,6 +713,9 @@ pub fn ports_come_and_go() {
         lab.publish();
         assert!(pings(&a, to));
     }
+    let audit = lab.engine().audit().unwrap();
+    assert_eq!(audit.problems, [""; 0]);
+    assert!(audit.fill > 0 && audit.free > audit.chunks / 2, "{audit:?}");
     assert!(matches!(
         lab.engine().remove_port(PortId(15)),
         Err(EngineError::UnknownPort(_))

@@ -58,6 +58,7 @@ pub fn configuration(lab: &Lab, file: &LabFile) -> Config {
         uplinks: vec![Uplink {
             interface: topology::UPLINK.to_owned(),
             zero_copy: false,
+            queues: None,
         }],
         pod_ranges: vec![IpNet::V4(topology::PODS_V4), IpNet::V6(topology::PODS_V6)],
         gateways: Addresses {

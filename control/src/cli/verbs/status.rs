@@ -69,13 +69,14 @@ fn text(status: &Status, counters: &CountersReply) -> String {
         "PORT",
         "INTERFACE",
         "ROLE",
-        "WORKER",
+        "WORKERS",
         "POD",
         "ADDRESSES",
         "STATE",
     ]);
     for port in &status.ports {
         let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
+        let workers: Vec<String> = port.workers.iter().map(ToString::to_string).collect();
         let state = match (&port.problem, port.ready) {
             (Some(problem), _) => problem.clone(),
             (None, true) => "ready".to_owned(),
@@ -85,7 +86,7 @@ fn text(status: &Status, counters: &CountersReply) -> String {
             port.port.to_string(),
             port.interface.clone(),
             port.role.clone(),
-            port.worker.to_string(),
+            workers.join(","),
             port.pod.clone().unwrap_or_else(|| "-".to_owned()),
             if addresses.is_empty() {
                 "-".to_owned()

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -29,6 +30,8 @@ const LONGEST_BACK_OFF: Duration = Duration::from_secs(300);
 const LISTEN_GRACE: Duration = Duration::from_secs(1);
 /// Between two looks at the ports.
 const LISTEN_LOOK: Duration = Duration::from_millis(100);
+/// Queues that a pod may ask for: each costs kernel memory for every chunk of packet memory.
+const QUEUES: RangeInclusive<u32> = 1..=16;
 /// Bytes that a pod may write outside its volumes.
 const WRITABLE_BYTES: u64 = 512 << 20;
 /// Added to a process's number: the responder for ports that its program does not serve.
@@ -130,12 +133,13 @@ impl Worker<'_> {
         let addresses = self.agent.take_addresses(&given)?;
         lock(&self.pod.state).addresses = addresses.clone();
         self.read_containers()?;
+        let queues = wanted_queues(self.object)?;
         let number = self.agent.interface_number();
         let (namespace, name) = (&self.pod.namespace, &self.pod.name);
         let network = self
             .agent
             .topology
-            .add_pod(namespace, name, number, &addresses);
+            .add_pod(namespace, name, number, &addresses, queues);
         let network = self
             .network
             .insert(network.map_err(|error| error.to_string())?);
@@ -664,6 +668,19 @@ impl Worker<'_> {
     }
 }
 
+/// Queues of the pod's interface each way: what its annotation `weir.dev/queues` asks for, else one.
+fn wanted_queues(object: &Value) -> Result<u32, String> {
+    let annotations = object.pointer("/metadata/annotations");
+    let Some(text) = annotations.and_then(|all| all["weir.dev/queues"].as_str()) else {
+        return Ok(1);
+    };
+    let queues = text.parse().ok().filter(|count| QUEUES.contains(count));
+    queues.ok_or_else(|| {
+        let (first, last) = QUEUES.into_inner();
+        format!("annotation weir.dev/queues is {text:?}: a pod has {first} to {last} queues")
+    })
+}
+
 /// Addresses that the pod's manifest gives, in its status.
 fn given_addresses(object: &Value) -> Vec<IpAddr> {
     let listed = object.pointer("/status/podIPs").and_then(Value::as_array);
@@ -684,4 +701,19 @@ fn given_addresses(object: &Value) -> Vec<IpAddr> {
         new
     });
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_has_one_queue_unless_it_asks_for_more() {
+        let pod = |queues: &str| json!({"metadata": {"annotations": {"weir.dev/queues": queues}}});
+        assert_eq!(wanted_queues(&json!({"metadata": {}})), Ok(1));
+        assert_eq!(wanted_queues(&pod("4")), Ok(4));
+        for wrong in ["0", "17", "many", ""] {
+            assert!(wanted_queues(&pod(wrong)).is_err(), "{wrong}");
+        }
+    }
 }
