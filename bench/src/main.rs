@@ -10,6 +10,7 @@ mod machine;
 mod micro;
 mod output;
 mod policy;
+mod soak;
 mod statistics;
 mod system;
 
@@ -54,6 +55,10 @@ enum Benchmark {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
         runs: u16,
     },
+    /// Minutes of mixed load with policies and pods coming and going; fails if a frame is lost, the
+    /// daemon grows, or policy is not what the self-check says. Needs root; works in network
+    /// namespaces of its own.
+    Soak(soak::Arguments),
     /// Real packets from pod to pod, end to end: throughput, latencies, TCP, CPU time and a node at
     /// rest, beside the kernel's filters, raw AF_XDP forwarding, XDP redirect and DPDK's testpmd.
     /// Needs root; works in network namespaces of its own.
@@ -62,18 +67,29 @@ enum Benchmark {
 
 fn main() -> ExitCode {
     let command_line = CommandLine::parse();
+    let mut failures = Vec::new();
     let report = match &command_line.benchmark {
         Benchmark::Acl { runs } => acl::run((*runs).into()),
         Benchmark::Micro(arguments) => micro::run(arguments),
         Benchmark::Change(arguments) => change::run(arguments),
         Benchmark::Compile(arguments) => compile::run(arguments),
+        Benchmark::Soak(arguments) => soak::run(arguments).map(|(report, wrong)| {
+            failures = wrong;
+            report
+        }),
         Benchmark::System(arguments) => system::run(arguments),
         Benchmark::Policy { runs } => Ok(policy::run((*runs).into())),
     };
     match report {
         Ok(report) => {
             report.print(command_line.output);
-            ExitCode::SUCCESS
+            for failure in &failures {
+                eprintln!("FAILED: {failure}");
+            }
+            match failures.as_slice() {
+                [] => ExitCode::SUCCESS,
+                _ => ExitCode::FAILURE,
+            }
         }
         Err(error) => {
             eprintln!("error: {error}");
@@ -139,6 +155,8 @@ mod tests {
             "change --local 1",
             "change --changes 0",
             "micro -o yaml",
+            "soak --minutes 0",
+            "soak --seconds 4",
             "system --rounds 0",
             "system --measure everything",
             "system --nice 20",

@@ -32,12 +32,13 @@ use crate::error::BenchError;
 use crate::output::Report;
 use dpdk::Dpdk;
 use forwarder::Forwarder;
-use interrupt::Interrupt;
+pub use interrupt::Interrupt;
 use kernel::{Filter, Kernel, Spread};
 use measure::Measurement;
 use priority::Priority;
 use raw::Raw;
 use redirect::Redirect;
+pub use topology::{GATEWAY, PREFIX, pins, sweep};
 use weir::{Link, Weir};
 
 fn setup(error: impl std::fmt::Display) -> BenchError {

@@ -2,4 +2,5 @@
 
 #[path = "../../../dataplane/tests/it/bpf_object.rs"]
 mod bpf_object;
+mod soak;
 mod system;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-const BENCH: &str = env!("CARGO_BIN_EXE_weir-bench");
+pub const BENCH: &str = env!("CARGO_BIN_EXE_weir-bench");
 /// So short that no number means anything.
 const SHORT: [&str; 12] = [
     "system",
@@ -23,11 +23,11 @@ const SHORT: [&str; 12] = [
     "--output",
     "json",
 ];
-/// Both tests want both cores.
-static MACHINE: Mutex<()> = Mutex::new(());
+/// Every test wants both cores.
+pub static MACHINE: Mutex<()> = Mutex::new(());
 
 /// Why this machine cannot run it.
-fn lacks() -> Option<&'static str> {
+pub fn lacks() -> Option<&'static str> {
     let owner =
         std::fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -53,7 +53,7 @@ fn start(arguments: &[&str]) -> Child {
 }
 
 /// Names of namespaces, folders and pins of a run.
-fn left_by(pid: u32) -> Vec<String> {
+pub fn left_by(pid: u32) -> Vec<String> {
     let prefix = format!("weir-bench-{pid}-");
     let entries = ["/run/netns", "/run", "/sys/fs/bpf/weir"]
         .into_iter()
@@ -64,7 +64,7 @@ fn left_by(pid: u32) -> Vec<String> {
     names.filter(|name| name.starts_with(&prefix)).collect()
 }
 
-fn output(child: Child) -> (u32, Output) {
+pub fn output(child: Child) -> (u32, Output) {
     let pid = child.id();
     (pid, child.wait_with_output().unwrap())
 }
