@@ -63,6 +63,28 @@ pub const fn optional(long: &'static str, default: &'static str, help: &'static 
     }
 }
 
+/// Two lists of flags as one, of their lengths together.
+///
+/// # Panics
+/// If `N` is another length; at compile time where the list is a constant.
+pub const fn joined<const N: usize>(first: &[Flag], second: &[Flag]) -> [Flag; N] {
+    assert!(
+        N == first.len() + second.len(),
+        "not their lengths together"
+    );
+    let mut flags = [first[0]; N];
+    let mut at = 0;
+    while at < N {
+        flags[at] = if at < first.len() {
+            first[at]
+        } else {
+            second[at - first.len()]
+        };
+        at += 1;
+    }
+    flags
+}
+
 /// Flags that every verb accepts.
 pub const GLOBAL: &[Flag] = &[
     value("namespace", Some('n'), "Namespace of the request"),

@@ -66,7 +66,8 @@ const VERBS: &[Verb] = &[
         about: "List objects",
         usage: "get (TYPE[,TYPE…] [NAME…] | TYPE/NAME…)",
         examples: "weir get pods -A -o wide\nweir get netpol\n\
-                   weir get pod web -o jsonpath='{.status.podIP}'",
+                   weir get pod web -o jsonpath='{.status.podIP}'\n\
+                   weir get conntrack -A --to-pod shop/web --protocol tcp -o wide",
         flags: get::FLAGS,
         run: get::run,
     },
@@ -82,7 +83,8 @@ const VERBS: &[Verb] = &[
         name: "delete",
         about: "Delete objects",
         usage: "delete (-f FILE… | TYPE NAME… | TYPE/NAME… | TYPE -l SELECTOR | TYPE --all)",
-        examples: "weir delete -f policy.yaml\nweir delete netpol default-deny -n stars",
+        examples: "weir delete -f policy.yaml\nweir delete netpol default-deny -n stars\n\
+                   weir delete conntrack -n shop -l app=web --dry-run=server",
         flags: delete::FLAGS,
         run: delete::run,
     },

@@ -130,7 +130,8 @@ impl<P: Plane> Daemon<P> {
             "status" => give(self.status()),
             "counters" => give(self.counters()),
             "audit" => give(self.audit()?),
-            "conntrack.list" => give(self.list_connections(&take(params)?)),
+            "conntrack.list" => give(self.list_connections(&take(params)?)?),
+            "conntrack.flush" => give(self.flush_connections(&take(params)?)?),
             other => Err(rpc_error(-32601, format!("there is no method {other:?}"))),
         }
     }

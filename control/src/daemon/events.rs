@@ -66,11 +66,7 @@ impl<P: Plane> Daemon<P> {
         }
     }
 
-    /// The policy that a verdict names, `NS/NAME`, or `NAME` if it has no namespace.
-    pub(super) fn policy_name(&self, verdict: Verdict) -> Option<String> {
-        Some(self.flow_policy(verdict)?.full_name())
-    }
-
+    /// The policy that a verdict names.
     pub(super) fn flow_policy(&self, verdict: Verdict) -> Option<FlowPolicy> {
         let by = verdict.provenance;
         let ids = self.policies.ids();
@@ -126,7 +122,7 @@ impl<P: Plane> Daemon<P> {
     }
 
     /// An end: the local endpoint, or another node's pod with that address.
-    fn end(
+    pub(super) fn end(
         &self,
         incarnation: Incarnation,
         address: Address,

@@ -7,6 +7,7 @@
 mod addresses;
 pub mod calls;
 pub mod connection;
+mod connections;
 pub mod endpoints;
 mod events;
 mod hits;

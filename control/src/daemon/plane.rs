@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,11 @@ pub struct Connection {
     pub idle: Duration,
 }
 
+fn connection(entry: Entry, now: Time) -> Connection {
+    let idle = Duration::from_nanos(now.since(entry.last_seen));
+    Connection { entry, idle }
+}
+
 /// The clock that the workers go by.
 pub(super) fn monotonic() -> Time {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
@@ -137,6 +143,15 @@ pub trait Plane {
 
     /// Connections, as many as the limit.
     fn list_connections(&self, limit: usize) -> Vec<Connection>;
+
+    /// Slots of the connection table that have been in use.
+    fn connection_slots(&self) -> u32;
+
+    /// Connections in these slots of the table.
+    fn connections_in(&self, slots: Range<u32>) -> Vec<Connection>;
+
+    /// Removes a connection, if it is still the one that was listed; whether it was.
+    fn remove_connection(&mut self, connection: &Connection) -> bool;
 
     /// The highest identity of a pod that has a connection in the table.
     fn last_incarnation(&self) -> Incarnation;
@@ -322,12 +337,21 @@ impl Plane for KernelPlane {
     fn list_connections(&self, limit: usize) -> Vec<Connection> {
         let now = monotonic();
         let entries = self.engine.conntrack().entries(now).take(limit);
-        entries
-            .map(|entry| Connection {
-                idle: Duration::from_nanos(now.since(entry.last_seen)),
-                entry,
-            })
-            .collect()
+        entries.map(|entry| connection(entry, now)).collect()
+    }
+
+    fn connection_slots(&self) -> u32 {
+        self.engine.conntrack().high_water()
+    }
+
+    fn connections_in(&self, slots: Range<u32>) -> Vec<Connection> {
+        let now = monotonic();
+        let entries = self.engine.conntrack().entries_in(slots, now);
+        entries.map(|entry| connection(entry, now)).collect()
+    }
+
+    fn remove_connection(&mut self, connection: &Connection) -> bool {
+        self.engine.conntrack().remove(&connection.entry)
     }
 
     fn last_incarnation(&self) -> Incarnation {

@@ -13,20 +13,16 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::network::Interface;
-use super::plane::{Connection, Plane};
+use super::plane::Plane;
 use super::server::refused;
 use super::state::Daemon;
 use crate::lower::{self, LocalEndpoint};
 use crate::objects::Object;
 use crate::protocol::{
-    AuditReply, ConntrackEntry, ConntrackListParams, ConntrackListReply, ConntrackStatus,
-    CountersReply, ErrorObject, Explained, LogStatus, MatrixParams, PortStatus, Reason, RingStatus,
-    Status, TraceParams, WorkerStatus,
+    AuditReply, ConntrackStatus, CountersReply, ErrorObject, Explained, LogStatus, MatrixParams,
+    PortStatus, Reason, RingStatus, Status, TraceParams, WorkerStatus,
 };
 use crate::trace::{EndName, TraceError, View};
-
-/// Connections listed unless more are asked for.
-const CONNECTIONS: u32 = 1000;
 
 impl<P: Plane> Daemon<P> {
     /// How the daemon is.
@@ -202,31 +198,6 @@ impl<P: Plane> Daemon<P> {
             locals,
             slots,
             table: Arc::new(table),
-        }
-    }
-
-    /// Connections, as their initiators see them.
-    pub(super) fn list_connections(&self, params: &ConntrackListParams) -> ConntrackListReply {
-        let limit = params.limit.unwrap_or(CONNECTIONS) as usize;
-        let entries = self.plane.list_connections(limit).into_iter();
-        ConntrackListReply {
-            total: self.plane.conntrack().entries,
-            entries: entries
-                .map(|Connection { entry, idle }| ConntrackEntry {
-                    protocol: entry.key.protocol.0,
-                    source: entry.key.source.to_ip(),
-                    source_port: entry.key.source_port,
-                    destination: entry.key.destination.to_ip(),
-                    destination_port: entry.key.destination_port,
-                    state: if entry.verdict.accept {
-                        entry.state.name().to_owned()
-                    } else {
-                        "DENIED".to_owned()
-                    },
-                    policy: self.policy_name(entry.verdict),
-                    idle_seconds: idle.as_secs(),
-                })
-                .collect(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -19,6 +20,7 @@ use control::denial_log::{self, DenialLog};
 use control::journal::Journal;
 use control::netlink::{Channels, Link};
 use control::protocol::{ErrorObject, Reason};
+use dataplane::conntrack::{AtomicU64, Table};
 use dataplane::counters::{RuleHits, Totals};
 use dataplane::engine::{Acknowledged, EngineError};
 use dataplane::events::{Event, EventKind};
@@ -51,6 +53,19 @@ pub struct Memory {
     workers: Vec<WorkerState>,
     /// An address of the node besides its own.
     node_address: Option<Address>,
+    pub conntrack: Option<Connections>,
+}
+
+/// When the fake's connections were made, and when they are looked at.
+pub const CONNTRACK_NOW: Time = Time(1_000_000_000_000);
+
+/// A connection table without packets.
+pub struct Connections(pub Table<Box<[AtomicU64]>>);
+
+impl std::fmt::Debug for Connections {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Connections").finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -149,16 +164,39 @@ impl Plane for Fake {
         })
     }
 
-    fn conntrack(&self) -> dataplane::conntrack::Counters {
-        dataplane::conntrack::Counters::default()
-    }
-
     fn fragments(&self) -> dataplane::fragments::Counts {
         dataplane::fragments::Counts::default()
     }
 
-    fn list_connections(&self, _limit: usize) -> Vec<Connection> {
-        Vec::new()
+    fn conntrack(&self) -> dataplane::conntrack::Counters {
+        let memory = self.0.borrow();
+        let table = memory.conntrack.as_ref();
+        table.map(|table| table.0.counters()).unwrap_or_default()
+    }
+
+    fn list_connections(&self, limit: usize) -> Vec<Connection> {
+        let slots = 0..self.connection_slots();
+        self.connections_in(slots).into_iter().take(limit).collect()
+    }
+
+    fn connection_slots(&self) -> u32 {
+        let memory = self.0.borrow();
+        let table = memory.conntrack.as_ref();
+        table.map_or(0, |table| table.0.high_water())
+    }
+
+    fn connections_in(&self, slots: Range<u32>) -> Vec<Connection> {
+        let memory = self.0.borrow();
+        let table = memory.conntrack.iter();
+        let entries = table.flat_map(|table| table.0.entries_in(slots.clone(), CONNTRACK_NOW));
+        let idle = Duration::from_secs(1);
+        entries.map(|entry| Connection { entry, idle }).collect()
+    }
+
+    fn remove_connection(&mut self, connection: &Connection) -> bool {
+        let memory = self.0.borrow();
+        let table = memory.conntrack.as_ref();
+        table.is_some_and(|table| table.0.remove(&connection.entry))
     }
 
     fn last_incarnation(&self) -> Incarnation {

@@ -13,6 +13,10 @@ type Test = (&'static str, fn());
 
 const TESTS: &[Test] = &[
     (
+        "told::connections_are_listed_and_deleted_by_what_they_are",
+        told::connections_are_listed_and_deleted_by_what_they_are,
+    ),
+    (
         "netlink::a_veth_pair_across_namespaces",
         netlink::a_veth_pair_across_namespaces,
     ),

@@ -311,3 +311,76 @@ pub fn a_policy_in_audit_mode_reports_and_decides_nothing() {
     });
     assert_eq!(metric(&node, "weir_policy_mismatch_total"), 0.0);
 }
+
+pub fn connections_are_listed_and_deleted_by_what_they_are() {
+    let mut node = Node::with("conntrack", "");
+    node.pod("a", 2, true);
+    node.pod("b", 3, true);
+    serve(node.find("b"));
+    let a = &node.find("a").namespace;
+    assert!(node.connects(a, "b", false));
+    let socket = a.run(|| std::net::UdpSocket::bind("10.77.0.2:4000"));
+    let socket = socket.unwrap().unwrap();
+    let send = || socket.send_to(b"x", "10.77.0.3:9999").unwrap();
+    let udp = ["get", "conntrack", "--protocol", "udp", "--no-headers"];
+    send();
+    wait_until("the datagram's entry", || {
+        printed(&node, &udp).contains("default/a:4000")
+    });
+    let wide = printed(&node, &["get", "conntrack", "-A", "-o", "wide"]);
+    assert!(wide.starts_with("PROTOCOL   SOURCE"), "{wide}");
+    let row = wide.lines().find(|line| line.starts_with("UDP")).unwrap();
+    for part in ["default/b:9999", "UNREPLIED", "10.77.0.2", "<none>"] {
+        assert!(row.contains(part), "{row}");
+    }
+    assert!(wide.contains("default/b:8080"), "{wide}");
+    let elsewhere = weir(&node, &["get", "conntrack", "-n", "elsewhere"]);
+    let elsewhere = { elsewhere }.output().unwrap();
+    let said = String::from_utf8_lossy(&elsewhere.stderr);
+    assert_eq!(said, "No resources found in elsewhere namespace.\n");
+
+    let name = printed(&node, &["get", "ct", "--to-port", "9999", "-o", "name"]);
+    assert_eq!(name, "conntrack/udp_10.77.0.2_4000_10.77.0.3_9999\n");
+    let json = printed(&node, &["get", name.trim(), "-o", "json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["kind"], "Connection", "{json}");
+    assert_eq!(json["source"]["labels"]["app"], "a", "{json}");
+
+    // Nobody deletes everything by leaving something out.
+    let all = weir(&node, &["delete", "conntrack"]).output().unwrap();
+    assert_eq!(all.status.code(), Some(1));
+    let delete = ["delete", "conntrack", "-l", "app=a", "--protocol", "udp"];
+    let deleted = printed(&node, &[&delete[..], &["--dry-run=server"]].concat());
+    assert_eq!(
+        deleted,
+        "1 connection of default namespace deleted (server dry run)\n"
+    );
+    assert!(!printed(&node, &udp).is_empty());
+    let deleted = printed(&node, &delete);
+    assert_eq!(deleted, "1 connection of default namespace deleted\n");
+    assert_eq!(printed(&node, &udp), "");
+
+    // The next packet is a stranger's: policy decides it as it does a new flow's.
+    let accepted = metric(&node, "weir_flows_accepted_total");
+    send();
+    wait_until("a new entry", || printed(&node, &udp).contains("UNREPLIED"));
+    assert_eq!(metric(&node, "weir_flows_accepted_total"), accepted + 1.0);
+    let left = printed(&node, &["delete", "conntrack", "-A", "--all"]);
+    assert!(!left.starts_with("0 "), "{left}");
+    node.apply(json!([deny_b()]));
+    send();
+    wait_until("a denial", || {
+        printed(&node, &["get", "ct", "--state", "DENIED"]).contains("default/b:9999")
+    });
+
+    // The sockets' own counters are told of each port.
+    let status = printed(&node, &["status", "-o", "json"]);
+    let status: Value = serde_json::from_str(&status).unwrap();
+    for port in status["ports"].as_array().unwrap() {
+        assert_eq!(port["rings"]["rxRingFull"], 0, "{port}");
+        assert!(port["rings"]["txRingEmpty"].is_u64(), "{port}");
+    }
+    let empty =
+        "weir_port_xsk_tx_ring_empty_total{interface=\"wp-b\",role=\"pod\",pod=\"default/b\"}";
+    assert!(metric(&node, empty) >= 0.0);
+}

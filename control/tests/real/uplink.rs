@@ -231,7 +231,11 @@ pub fn every_queue_of_an_uplink_and_of_a_hot_pod_carries_packets() {
     }
     // Whatever workers the two directions came to, each connection has seen both.
     let reply: ConntrackListReply = node.client().call("conntrack.list", json!({})).unwrap();
-    let udp: Vec<_> = reply.entries.iter().filter(|e| e.protocol == 17).collect();
+    let udp: Vec<_> = reply
+        .entries
+        .iter()
+        .filter(|e| e.protocol == "UDP")
+        .collect();
     assert!(udp.len() >= 3 * FLOWS, "{}", udp.len());
     let states: BTreeSet<&str> = udp.iter().map(|entry| entry.state.as_str()).collect();
     assert_eq!(states.len(), 1, "{states:?}");
@@ -277,7 +281,7 @@ fn tcp_by_many_queues(node: &Node, outside: &Outside) {
     }
     let reply: ConntrackListReply = node.client().call("conntrack.list", json!({})).unwrap();
     let of_ours = reply.entries.iter();
-    let of_ours = of_ours.filter(|e| e.protocol == 6 && e.destination_port == 7001);
+    let of_ours = of_ours.filter(|e| e.protocol == "TCP" && e.destination.port == Some(7001));
     let states: Vec<&str> = of_ours.map(|entry| entry.state.as_str()).collect();
     assert_eq!(states.len(), FLOWS);
     assert!(states.iter().all(|state| *state == states[0]), "{states:?}");

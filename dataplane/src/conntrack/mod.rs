@@ -130,6 +130,13 @@ pub struct Handle {
     version: u16,
 }
 
+impl Handle {
+    /// The slot of the table that the entry is in.
+    pub const fn slot(self) -> u32 {
+        self.entry
+    }
+}
+
 /// What [`Table::lookup`] found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Hit {
@@ -232,7 +239,7 @@ pub struct IcmpError {
     pub mtu: Option<u32>,
 }
 
-/// An entry as `weir conntrack list` shows it.
+/// An entry as `weir get conntrack` shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry {
     /// The entry.
@@ -270,7 +277,7 @@ pub struct Counters {
     pub evicted: u64,
     /// Entries replaced by a new connection of the same tuple.
     pub replaced: u64,
-    /// Entries removed with their endpoint.
+    /// Entries removed with their endpoint, or by hand.
     pub removed: u64,
     /// Verdicts renewed.
     pub redecided: u64,

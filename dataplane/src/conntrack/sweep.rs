@@ -1,5 +1,6 @@
 //! Walks over the whole table: expiry, removal of an endpoint, listing.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::insert::Locked;
@@ -43,29 +44,48 @@ impl<S: Storage> Table<S> {
             let ends = image.ends();
             ends.source == incarnation || ends.destination == incarnation
         };
+        let slots = 0..self.high_water();
+        slots.map(|entry| self.remove_where(entry, of)).sum()
+    }
+
+    /// Removes one entry, if it is still the one that was listed; whether it was. Its next packet is
+    /// judged as one without a connection. For the control thread.
+    pub fn remove(&self, entry: &Entry) -> bool {
+        let Handle { version, .. } = entry.handle;
+        let same = |image: &Image| image.control.version() == version;
+        self.remove_where(entry.handle.entry, same) > 0
+    }
+
+    /// Empties a slot as long as it holds such an entry; how many it held.
+    fn remove_where(&self, entry: u32, such: impl Fn(&Image) -> bool + Copy) -> u32 {
         let mut removed = 0;
-        for entry in 0..self.high_water() {
-            // A locked bucket is waited for: its holder is done in a moment.
-            while let Read::Image(image) = self.read(entry) {
-                if !of(&image) {
-                    break;
-                }
-                if self.remove_if(&image, NOBODYS, of) {
-                    count(&self.counted.removed);
-                    removed += 1;
-                }
-                #[cfg(loom)]
-                loom::thread::yield_now();
-                #[cfg(not(loom))]
-                std::thread::yield_now();
+        // A locked bucket is waited for: its holder is done in a moment.
+        while let Read::Image(image) = self.read(entry) {
+            if !such(&image) {
+                break;
             }
+            if self.remove_if(&image, NOBODYS, such) {
+                count(&self.counted.removed);
+                removed += 1;
+            }
+            #[cfg(loom)]
+            loom::thread::yield_now();
+            #[cfg(not(loom))]
+            std::thread::yield_now();
         }
         removed
     }
 
     /// The live entries, in no particular order; each is consistent in itself.
     pub fn entries(&self, now: Time) -> impl Iterator<Item = Entry> + '_ {
-        (0..self.high_water()).filter_map(move |entry| match self.read(entry) {
+        self.entries_in(0..self.high_water(), now)
+    }
+
+    /// Those of [`Table::entries`] in these slots, of which [`Table::high_water`] are in use: a part
+    /// of a listing that goes on later. An entry stays in its slot.
+    pub fn entries_in(&self, slots: Range<u32>, now: Time) -> impl Iterator<Item = Entry> + '_ {
+        let slots = slots.start..slots.end.min(self.high_water());
+        slots.filter_map(move |entry| match self.read(entry) {
             Read::Image(image) if !self.is_expired(&image, now) => Some(self.describe(&image)),
             _ => None,
         })

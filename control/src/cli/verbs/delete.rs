@@ -4,16 +4,21 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::cli::flags::{Flag, optional, switch, value};
+use crate::cli::flags::{Flag, joined, optional, switch, value};
 use crate::cli::session::{Session, VerbError};
 use crate::client::{Client, ClientError};
 use crate::protocol::{DeleteParams, GetParams, GetReply, Mutation, Reason, Target};
 
 use super::mutate::{DryRun, decode, dry_run};
-use super::{ALL_NAMESPACES, FILES, Named, OUTPUT, SELECTOR, fetch, named, singular, target};
+use super::{
+    ALL_NAMESPACES, FILES, Named, OUTPUT, SELECTOR, conntrack, fetch, named, singular, target,
+};
 
 /// Flags of `delete`.
-pub const FLAGS: &[Flag] = &[
+pub const FLAGS: &[Flag] =
+    &joined::<{ OBJECTS.len() + conntrack::FILTERS.len() }>(OBJECTS, &conntrack::FILTERS);
+
+const OBJECTS: &[Flag] = &[
     FILES[0],
     FILES[1],
     FILES[2],
@@ -57,6 +62,11 @@ struct Doomed {
 
 /// Runs `delete`.
 pub fn run(session: &mut Session) -> Result<(), VerbError> {
+    let wanted = named(&session.parsed.arguments)?;
+    if conntrack::is_meant(&wanted) {
+        return conntrack::delete(session, &wanted);
+    }
+    conntrack::refuse_filters(&session.parsed)?;
     let mut client = session.connect()?;
     let mut failed = false;
     let doomed = if session.parsed.was_given("filename") || session.parsed.was_given("kustomize") {

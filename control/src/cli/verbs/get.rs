@@ -5,17 +5,22 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 use crate::cli::columns::{Layout, table};
-use crate::cli::flags::{Flag, switch, value};
+use crate::cli::flags::{Flag, joined, switch, value};
 use crate::cli::output::{Form, list};
 use crate::cli::session::{Session, VerbError};
 use crate::cli::table::Table;
 use crate::client::Client;
 use crate::protocol::{GetReply, HitsParams, Reason, WatchEventType, WatchParams};
 
-use super::{ALL_NAMESPACES, Named, OUTPUT, SELECTOR, TEMPLATE, fetch, hits, named, singular};
+use super::{
+    ALL_NAMESPACES, Named, OUTPUT, SELECTOR, TEMPLATE, conntrack, fetch, hits, named, singular,
+};
 
 /// Flags of `get`.
-pub const FLAGS: &[Flag] = &[
+pub const FLAGS: &[Flag] =
+    &joined::<{ OBJECTS.len() + conntrack::FILTERS.len() }>(OBJECTS, &conntrack::FILTERS);
+
+const OBJECTS: &[Flag] = &[
     OUTPUT,
     TEMPLATE,
     ALL_NAMESPACES,
@@ -67,6 +72,10 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
                 .into(),
         ));
     }
+    if conntrack::is_meant(&wanted) {
+        return conntrack::get(session, &form, &wanted);
+    }
+    conntrack::refuse_filters(&session.parsed)?;
     let everything = wanted.len() == 1 && wanted[0].resource == "all";
     if everything {
         let expand = |r: &&str| Named {

@@ -1,6 +1,7 @@
 //! The verbs, one file each, and what they share.
 
 pub mod check;
+mod conntrack;
 pub mod delete;
 pub mod describe;
 pub mod get;

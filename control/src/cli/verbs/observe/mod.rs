@@ -16,7 +16,7 @@ use crate::flow::Flow;
 use crate::flow::filter::Matcher;
 use crate::protocol::{FlowsLost, ObserveParams};
 
-use filters::Filters;
+pub(super) use filters::Filters;
 use print::Printer;
 
 /// Flows printed if nothing says how many, as `hubble observe` does.
