@@ -1,6 +1,6 @@
 //! A burst in stages: what most packets are, established connections' ordinary ones, side by side.
 //!
-//! A packet waits for memory: for its connection's bucket, then for the entry. So the stages take one
+//! A packet waits for memory: for its headers, for its connection's bucket, then for the entry. So the stages take one
 //! step for every packet before the next step: parse, check and hash, asking for the buckets;
 //! compare tags, asking for the entries; then, packet by packet in their order, meet the entry,
 //! advance its state and rewrite the headers.
@@ -23,6 +23,7 @@ use crate::Address;
 use crate::conntrack::{
     AIM_LAG, COLD_LEAD, Class, Elsewhere, Ends, Epochs, Facts, PackedEpochs, Probe, Storage,
 };
+use crate::shm::prefetch;
 use crate::snapshot::{EndpointSlot, Epoch, Incarnation, Local, Port, PortId, Role};
 use crate::wire::{self, Brief, Checksum, TxChecksum, Version, rewrite};
 
@@ -37,6 +38,10 @@ struct Lane {
     facts: Facts,
     way: Way,
 }
+
+/// So many packets before its turn a packet's headers are asked for: whoever received it, mostly the
+/// kernel on the sender's core, has written them into a cache that is not ours.
+const HEADER_LEAD: usize = 8;
 
 /// Room for what is known of a burst's packets while they are on the common way. Kept from burst to
 /// burst, for clearing it would take longer than filling it; nothing in it is read that the burst
@@ -131,7 +136,15 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         let conntrack = self.tables.conntrack;
         let mut elsewhere = Elsewhere::new();
         let mut ready = 0_u64;
+        let expect = |number: usize| {
+            let window = burst.get(number).map(|inbound| &*inbound.window);
+            if let Some(first) = window.and_then(<[u8]>::first) {
+                prefetch(first);
+            }
+        };
+        (0..HEADER_LEAD).for_each(expect);
         for number in 0..burst.len() + AIM_LAG {
+            expect(number + HEADER_LEAD);
             if let (Some(inbound), Some(lane)) = (burst.get(number), lanes.get_mut(number)) {
                 ready |= u64::from(self.enter(inbound, lane)) << number;
             }
