@@ -35,8 +35,9 @@ pub struct Bar {
     pub value: f64,
 }
 
-const WIDTH: f64 = 860.0;
-const NAMES: f64 = 290.0;
+const WIDTH: f64 = 930.0;
+/// As wide as the longest name of a forwarder.
+const NAMES: f64 = 360.0;
 const SERIES: f64 = 52.0;
 const VALUES: f64 = 70.0;
 const TOP: f64 = 66.0;
