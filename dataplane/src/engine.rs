@@ -298,9 +298,9 @@ impl Engine {
     }
 
     /// To be called after a port's interface has got more queues: drives `queues` of them from now
-    /// on, or as many as before if that is more, and gives the program to all of them. Others' packets go on meanwhile, and so do the port's.
-    /// Returns how many there are. Fewer there never are: the kernel keeps those that are bound
-    /// (`net/ethtool/channels.c`).
+    /// on, or as many as before if that is more, and gives the program to all of them. Others'
+    /// packets go on meanwhile, and so do the port's. Returns how many there are. Fewer there never
+    /// are: the kernel keeps those that are bound (`net/ethtool/channels.c`).
     ///
     /// # Errors
     /// If there is no such port, or the system refuses: what comes by the new queues is dropped then.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use control::client::Client;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::setup;
 use crate::error::BenchError;
-use crate::system::{GATEWAY, PREFIX};
+use crate::system::{GATEWAY, PREFIX, spawn};
 
 /// How long the daemon may take to be there, and to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -238,7 +238,6 @@ fn start_daemon(
     let mut netlink = connect(namespace)?;
     let lo = find(&mut netlink, "lo")?;
     netlink.set_up(lo).map_err(setup)?;
-    fs::create_dir_all(folder).map_err(setup)?;
     let text = format!(
         "instance = '{name}'\nnode_name = 'n1'\nsocket = '{folder}/weir.sock'\n\
          runtime_dir = '{folder}'\nstate_dir = '{folder}/state'\nworkers = {workers:?}\n\
@@ -248,19 +247,7 @@ fn start_daemon(
          [self_check]\nsample_one_in = 4\ncpu_percent = 10\n",
         folder = folder.display(),
     );
-    let config = folder.join("weir.toml");
-    fs::write(&config, text).map_err(setup)?;
-    let log = fs::File::create(folder.join("out")).map_err(setup)?;
-    let program = std::env::current_exe().map_err(setup)?;
-    let mut command = Command::new(program.with_file_name("weir"));
-    command
-        .arg("daemon")
-        .arg("--config")
-        .arg(config)
-        .stderr(log)
-        .stdout(Stdio::null());
-    let child = namespace.run(|| command.spawn()).map_err(setup)?;
-    child.map_err(|error| setup(format!("the daemon: {error}")))
+    spawn(namespace, folder, &text)
 }
 
 impl Drop for Node {

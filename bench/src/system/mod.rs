@@ -39,6 +39,7 @@ use priority::Priority;
 use raw::Raw;
 use redirect::Redirect;
 pub use topology::{GATEWAY, PREFIX, pins, sweep};
+pub use weir::spawn;
 use weir::{Link, Weir};
 
 fn setup(error: impl std::fmt::Display) -> BenchError {

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use control::client::Client;
+use control::netlink::Namespace;
 use serde_json::{Value, json};
 
 use super::forwarder::Forwarder;
@@ -175,11 +176,33 @@ impl Forwarder for Weir {
     }
 }
 
+/// Starts the `weir` beside this program as a daemon in a namespace. `folder` gets its configuration
+/// and, in `out`, what it says.
+pub fn spawn(
+    namespace: &Namespace,
+    folder: &Path,
+    configuration: &str,
+) -> Result<Child, BenchError> {
+    fs::create_dir_all(folder).map_err(setup)?;
+    let file = folder.join("weir.toml");
+    fs::write(&file, configuration).map_err(setup)?;
+    let log = fs::File::create(folder.join("out")).map_err(setup)?;
+    let program = std::env::current_exe().map_err(setup)?;
+    let mut command = Command::new(program.with_file_name("weir"));
+    command
+        .arg("daemon")
+        .arg("--config")
+        .arg(file)
+        .stderr(log)
+        .stdout(Stdio::null());
+    let child = namespace.run(|| command.spawn()).map_err(setup)?;
+    child.map_err(|error| setup(format!("the daemon: {error}")))
+}
+
 impl Daemon {
     fn start(topology: &Topology, workers: &[u16]) -> Result<Daemon, BenchError> {
         let name = topology.name.clone();
         let folder = PathBuf::from("/run").join(&name);
-        fs::create_dir_all(&folder).map_err(setup)?;
         let text = format!(
             "instance = '{name}'\nnode_name = 'n1'\nsocket = '{folder}/weir.sock'\n\
              runtime_dir = '{folder}'\nstate_dir = '{folder}/state'\nworkers = {workers:?}\n\
@@ -187,19 +210,7 @@ impl Daemon {
              [host_port]\naddresses = ['10.254.0.1']\n[log]\npath = '{folder}/network-policy.log'\n",
             folder = folder.display(),
         );
-        let config = folder.join("weir.toml");
-        fs::write(&config, text).map_err(setup)?;
-        let log = fs::File::create(folder.join("out")).map_err(setup)?;
-        let program = std::env::current_exe().map_err(setup)?;
-        let mut command = Command::new(program.with_file_name("weir"));
-        command
-            .arg("daemon")
-            .arg("--config")
-            .arg(config)
-            .stderr(log)
-            .stdout(Stdio::null());
-        let child = topology.node.run(|| command.spawn()).map_err(setup)?;
-        let child = child.map_err(|error| setup(format!("the daemon: {error}")))?;
+        let child = spawn(&topology.node, &folder, &text)?;
         let mut daemon = Daemon {
             child,
             name,
