@@ -3,8 +3,7 @@
 //! A look-up waits for memory twice: for its bucket, then for its entry. Those of different packets
 //! do not wait for each other, so a burst takes each step for all of its packets before the next:
 //! hash and ask for the buckets ([`Table::probe`]), compare tags and ask for the entries
-//! ([`Table::aim`]), read the entries ([`Table::meet`]). The steps of packets that are some way apart
-//! take turns, so that requests for memory and work go on side by side.
+//! ([`Table::aim`]), read the entries ([`Table::meet`]).
 //!
 //! The first two steps decide nothing: what they find is a hint where to read. The entry is read,
 //! and has to be the packet's, when its turn comes, after all packets before it have had their say.
@@ -25,18 +24,6 @@ use crate::{DropReason, FlowKey, Time};
 
 /// Look-ups that go through the stages together.
 pub const BATCH: usize = 32;
-
-/// Packets between a packet's first step and its second: until then its bucket should have come.
-pub(crate) const AIM_LAG: usize = 16;
-
-/// So many packets before its turn a packet's cold line is asked for.
-///
-/// A processor has few buffers for lines that are under way (some 16). To ask for all lines of a burst
-/// at once fills them, and the burst waits; so requests are spread over the work of all steps.
-pub(crate) const COLD_LEAD: usize = 12;
-
-/// Packets, by number, whose entries are perhaps in the bucket named.
-pub(crate) type Elsewhere = arrayvec::ArrayVec<(usize, u32), { 2 * BATCH }>;
 
 /// No entry's number.
 const NOWHERE: u32 = u32::MAX;
@@ -147,29 +134,11 @@ impl<S: Storage> Table<S> {
     fn lookup_lanes(&self, keys: &[(FlowKey, Ends)], now: Time, hits: &mut [Option<Hit>]) {
         let mut probes = [Probe::EMPTY; BATCH];
         let probes = &mut probes[..keys.len().min(hits.len()).min(BATCH)];
-        let mut elsewhere = Elsewhere::new();
-        for number in 0..probes.len() + AIM_LAG {
-            if let (Some(probe), Some((key, _))) = (probes.get_mut(number), keys.get(number)) {
-                self.probe(key, probe);
-            }
-            let behind = number.checked_sub(AIM_LAG);
-            if let Some((number, probe)) = behind.and_then(|n| Some((n, probes.get_mut(n)?))) {
-                self.aim_first(probe, number, &mut elsewhere);
-            }
+        for (probe, (key, _)) in probes.iter_mut().zip(keys) {
+            self.probe(key, probe);
         }
-        for (number, second) in elsewhere {
-            if let Some(probe) = probes.get_mut(number) {
-                self.aim(probe, second);
-            }
-        }
-        for probe in probes.iter().take(COLD_LEAD) {
-            self.expect_cold(probe);
-        }
-        for (number, (key, ends)) in keys.iter().enumerate().take(probes.len()) {
-            if let Some(ahead) = probes.get(number + COLD_LEAD) {
-                self.expect_cold(ahead);
-            }
-            let (probe, hit) = (&probes[number], &mut hits[number]);
+        self.aim_all(probes.iter_mut());
+        for ((probe, (key, ends)), hit) in probes.iter().zip(keys).zip(hits) {
             *hit = if probe.entry == NOWHERE {
                 None
             } else if let Some(met) = self.meet(probe, ends, now) {
@@ -194,30 +163,27 @@ impl<S: Storage> Table<S> {
         probe.entry = NOWHERE;
     }
 
-    /// The second step, in the primary bucket. An entry that lies in the other one costs a step more,
-    /// [`Table::aim`]: the packet, with that bucket, is noted in `elsewhere`.
-    #[inline(always)]
-    pub(crate) fn aim_first(&self, probe: &mut Probe, number: usize, elsewhere: &mut Elsewhere) {
-        if !self.aim(probe, probe.bucket) {
-            let second = probe.hash.second(self.seed, self.layout.buckets);
-            prefetch(self.lock_word(second));
-            // What does not fit is found when its turn comes.
-            let _ = elsewhere.try_push((number, second));
+    /// The second step for all: an entry that lies in its other bucket costs a step more.
+    #[inline]
+    pub(crate) fn aim_all<'p>(&self, probes: impl Iterator<Item = &'p mut Probe>) {
+        let mut elsewhere = arrayvec::ArrayVec::<(&mut Probe, u32), { 2 * BATCH }>::new();
+        for probe in probes {
+            if !self.aim(probe, probe.bucket) {
+                let second = probe.hash.second(self.seed, self.layout.buckets);
+                prefetch(self.lock_word(second));
+                // What does not fit is found when its turn comes.
+                let _ = elsewhere.try_push((probe, second));
+            }
         }
-    }
-
-    /// Asks for the cold line of the entry, shortly before it is met.
-    #[inline(always)]
-    pub(crate) fn expect_cold(&self, probe: &Probe) {
-        if let Some(words) = self.entry_words(probe.entry) {
-            prefetch(&words[COLD]);
+        for (probe, second) in elsewhere {
+            self.aim(probe, second);
         }
     }
 
     /// Compares the tags of a bucket, and asks for the entry of the first that is alike. False if
     /// there is none.
     #[inline(always)]
-    pub(crate) fn aim(&self, probe: &mut Probe, bucket: u32) -> bool {
+    fn aim(&self, probe: &mut Probe, bucket: u32) -> bool {
         let references = self.references(bucket);
         let Some(references) = references.first_chunk::<WAYS>() else {
             return false;
@@ -239,6 +205,7 @@ impl<S: Storage> Table<S> {
             return false;
         };
         prefetch(&words[0]);
+        prefetch(&words[COLD]);
         probe.entry = entry;
         true
     }

@@ -410,25 +410,9 @@ impl Hash {
     /// Of nothing.
     pub const EMPTY: Hash = Hash(0);
 
-    /// Folded 128-bit products, as wyhash does.
     #[inline]
     pub fn of(addresses: &[u64; 4], ports: u64, seed: [u64; 2]) -> Hash {
-        let [a, b, c, d] = *addresses;
-        let ports = ports & PORTS_MASK;
-        // The constants keep IPv4's zero halves from meeting a weak seed.
-        let mut h = fold(
-            a ^ seed[0] ^ 0xa076_1d64_78bd_642f,
-            b ^ seed[1] ^ 0x9e37_79b9_7f4a_7c15,
-        );
-        h = fold(
-            c ^ seed[1] ^ 0xe703_7ed1_a0b4_28db,
-            d ^ h ^ 0xc2b2_ae3d_27d4_eb4f,
-        );
-        h = fold(
-            h ^ seed[0] ^ 0x8ebc_6af0_9c88_c6e3,
-            ports ^ 0x1656_67b1_9e37_79f9,
-        );
-        Hash(h)
+        Hash(keyed_hash(addresses, ports & PORTS_MASK, seed))
     }
 
     /// The primary bucket.
@@ -454,6 +438,26 @@ impl Hash {
     }
 }
 
+/// A hash of two addresses and whatever else tells tuples apart, which nobody can foretell without the
+/// seed: folded 128-bit products, as wyhash does.
+#[inline]
+pub(crate) fn keyed_hash(addresses: &[u64; 4], rest: u64, seed: [u64; 2]) -> u64 {
+    let [a, b, c, d] = *addresses;
+    // The constants keep IPv4's zero halves from meeting a weak seed.
+    let mut h = fold(
+        a ^ seed[0] ^ 0xa076_1d64_78bd_642f,
+        b ^ seed[1] ^ 0x9e37_79b9_7f4a_7c15,
+    );
+    h = fold(
+        c ^ seed[1] ^ 0xe703_7ed1_a0b4_28db,
+        d ^ h ^ 0xc2b2_ae3d_27d4_eb4f,
+    );
+    fold(
+        h ^ seed[0] ^ 0x8ebc_6af0_9c88_c6e3,
+        rest ^ 0x1656_67b1_9e37_79f9,
+    )
+}
+
 impl Place {
     /// Where a tuple with this hash may lie.
     #[inline]
@@ -472,7 +476,7 @@ pub(super) const fn reference(place: &Place, entry: u32) -> u64 {
 }
 
 /// Both halves of a product, folded.
-pub(crate) fn fold(a: u64, b: u64) -> u64 {
+pub(super) fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     (product >> 64) as u64 ^ product as u64
 }

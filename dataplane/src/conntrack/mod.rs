@@ -50,9 +50,9 @@ mod tests;
 mod window;
 
 pub use batch::BATCH;
-pub(crate) use batch::{AIM_LAG, COLD_LEAD, Elsewhere, PackedEpochs, Probe};
+pub(crate) use batch::{PackedEpochs, Probe};
 pub use facts::{Facts, IcmpFacts, SctpFacts, TcpFacts, TcpFlags};
-pub(crate) use layout::fold;
+pub(crate) use layout::keyed_hash;
 pub use state::{State, Timeouts};
 pub use storage::{AtomicU64, Storage, heap};
 pub use table::Table;

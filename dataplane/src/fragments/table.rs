@@ -9,7 +9,7 @@ use crossbeam_utils::CachePadded;
 
 use super::datagram::{Datagram, First, Phase, Piece};
 use super::{Bounds, Counts, Entered, Key, Refused, Ticket};
-use crate::conntrack::fold;
+use crate::conntrack::keyed_hash;
 use crate::snapshot::{Incarnation, PortId};
 use crate::{DropReason, Time};
 
@@ -312,23 +312,10 @@ impl Table {
         let halves = |address: crate::Address| [(address.0 >> 64) as u64, address.0 as u64];
         let [a, b] = halves(key.source);
         let [c, d] = halves(key.destination);
-        let [seed, other] = self.hash_seed;
         let protocol = key.protocol.map_or(0, |protocol| u64::from(protocol.0) + 1);
         let rest =
             u64::from(key.identification) << 32 | u64::from(key.ends.ingress.0) << 16 | protocol;
-        // As the connection table's hash: the constants keep IPv4's zero halves from a weak seed.
-        let mut hash = fold(
-            a ^ seed ^ 0xa076_1d64_78bd_642f,
-            b ^ other ^ 0x9e37_79b9_7f4a_7c15,
-        );
-        hash = fold(
-            c ^ other ^ 0xe703_7ed1_a0b4_28db,
-            d ^ hash ^ 0xc2b2_ae3d_27d4_eb4f,
-        );
-        hash = fold(
-            hash ^ seed ^ 0x8ebc_6af0_9c88_c6e3,
-            rest ^ 0x1656_67b1_9e37_79f9,
-        );
+        let hash = keyed_hash(&[a, b, c, d], rest, self.hash_seed);
         ((u128::from(hash) * self.buckets.len() as u128) >> 64) as usize
     }
 

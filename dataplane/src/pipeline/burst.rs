@@ -20,9 +20,7 @@ use super::forward::{self, Next};
 use super::stage::{self, Stage};
 use super::{BURST_MAX, Inbound, Outcome, Transmission, source};
 use crate::Address;
-use crate::conntrack::{
-    AIM_LAG, COLD_LEAD, Class, Elsewhere, Ends, Epochs, Facts, PackedEpochs, Probe, Storage,
-};
+use crate::conntrack::{Class, Ends, Epochs, Facts, PackedEpochs, Probe, Storage};
 use crate::shm::prefetch;
 use crate::snapshot::{EndpointSlot, Epoch, Incarnation, Local, Port, PortId, Role};
 use crate::wire::{self, Brief, Checksum, TxChecksum, Version, rewrite};
@@ -85,9 +83,7 @@ impl Lane {
             checksum: None,
         },
     };
-}
 
-impl Lane {
     /// Whether the packet is perhaps a flow's first.
     fn seems_new(&self) -> bool {
         self.probe.is_lost() && self.facts.opens()
@@ -109,15 +105,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         let new: ArrayVec<usize, BURST_MAX> = (0..burst.len()).filter(new).collect();
         let ahead = self.decide_ahead(lanes, &new);
         let mut ahead = new.iter().zip(&ahead).peekable();
-        let conntrack = self.tables.conntrack;
-        let expect = |number: usize| {
-            if let Some(lane) = lanes.get(number).filter(|_| entered(number)) {
-                conntrack.expect_cold(&lane.probe);
-            }
-        };
-        (0..COLD_LEAD).for_each(expect);
         for (number, inbound) in burst.iter_mut().enumerate() {
-            expect(number + COLD_LEAD);
             let short = match entered(number) {
                 true => self.finish(inbound, &lanes[number]),
                 false => None,
@@ -133,8 +121,6 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
 
     /// The steps up to asking for the entries; which packets are on the common way.
     fn enter_all(&self, burst: &[Inbound<'_>], lanes: &mut [Lane]) -> u64 {
-        let conntrack = self.tables.conntrack;
-        let mut elsewhere = Elsewhere::new();
         let mut ready = 0_u64;
         let expect = |number: usize| {
             let window = burst.get(number).map(|inbound| &*inbound.window);
@@ -143,23 +129,14 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             }
         };
         (0..HEADER_LEAD).for_each(expect);
-        for number in 0..burst.len() + AIM_LAG {
+        for (number, (inbound, lane)) in burst.iter().zip(lanes.iter_mut()).enumerate() {
             expect(number + HEADER_LEAD);
-            if let (Some(inbound), Some(lane)) = (burst.get(number), lanes.get_mut(number)) {
-                ready |= u64::from(self.enter(inbound, lane)) << number;
-            }
-            let behind = number.checked_sub(AIM_LAG);
-            if let Some(number) = behind.filter(|number| ready >> number & 1 != 0)
-                && let Some(lane) = lanes.get_mut(number)
-            {
-                conntrack.aim_first(&mut lane.probe, number, &mut elsewhere);
-            }
+            ready |= u64::from(self.enter(inbound, lane)) << number;
         }
-        for (number, second) in elsewhere {
-            if let Some(lane) = lanes.get_mut(number) {
-                conntrack.aim(&mut lane.probe, second);
-            }
-        }
+        let probes = lanes.iter_mut().enumerate();
+        let probes = probes.filter(|(number, _)| ready >> number & 1 != 0);
+        let probes = probes.map(|(_, lane)| &mut lane.probe);
+        self.tables.conntrack.aim_all(probes);
         ready
     }
 

@@ -145,7 +145,7 @@ pub struct Tables<'a, S> {
 /// Decides and rewrites a burst: `outcomes[i]` is what becomes of `burst[i]`.
 ///
 /// Drops are counted here. The caller carries out the transmissions in order and tells
-/// [`Outcome::account`] of each. Of `lanes` it matters only that the same are given each time.
+/// [`Outcome::account`] of each. `lanes` are room only: what stands in them does not matter.
 pub fn process<S: Storage>(
     burst: &mut ArrayVec<Inbound<'_>, BURST_MAX>,
     lanes: &mut Lanes,
