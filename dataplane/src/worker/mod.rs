@@ -5,8 +5,8 @@
 //! every port that others own, so that it never hands a packet to another thread. Only fragments
 //! ahead of their datagram's first stay with it for longer ([`Held`]).
 //!
-//! Ports that have work are polled; the others are watched by epoll, since looking at 250 empty
-//! rings costs more than the packets do. A worker without work polls on for a while
+//! Ports that have work are polled, busy ones always; the others are watched by epoll, since looking at
+//! 250 empty rings costs more than the packets do. A worker without work polls on for a while
 //! ([`crate::polling`]), then sleeps ([`sleep`]).
 
 mod chain;
@@ -253,12 +253,13 @@ impl<S: Storage> Worker<S> {
             if round.is_multiple_of(ROUNDS_BETWEEN_REAPS) {
                 self.ports.reap(&mut self.magazine);
             }
+            let time = now();
             if round.is_multiple_of(ROUNDS_BETWEEN_LOOKS) {
                 self.sleeper.poll(&mut ready);
                 self.ports.activate(&ready);
+                self.ports.sort(&self.sleeper, time);
             }
             round = round.wrapping_add(1);
-            let time = now();
             let packets = self.visit_ports(time);
             let under_way = self.ports.kick();
             self.ports.settle();
@@ -342,10 +343,15 @@ impl<S: Storage> Worker<S> {
             true => &SLEEP_MAX,
             false => &SLEEP_HOLDING,
         };
-        self.sleeper.sleep(longest, ready, || {
-            command = self.commands.try_recv().ok();
-            command.is_none() && self.reader.is_current()
-        });
+        let Worker {
+            commands, reader, ..
+        } = self;
+        let is_idle = || {
+            command = commands.try_recv().ok();
+            command.is_none() && reader.is_current()
+        };
+        self.sleeper
+            .sleep(longest, &self.ports.busy(), ready, is_idle);
         self.ports.activate(ready);
         command.is_none_or(|command| self.carry_out(command))
     }

@@ -1,20 +1,26 @@
 //! A worker's part in the ports: what it receives from, and how it sends to each.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::sleep::{Sleeper, Wake};
+use super::sleep::{BUSY_MAX, Busy, Sleeper, Wake};
 use super::turns::{Debt, Round};
-use crate::DropReason;
 use crate::pipeline::Transmission;
 use crate::snapshot::PortId;
 use crate::xsk::{
     self, Burst, Frame, Kick, Magazine, Parts, PoolId, PortSocket, Refused, TransmitSocket,
 };
+use crate::{DropReason, Time};
 
 /// Rounds without a packet after which a port is no longer polled but watched.
 const QUIET_ROUNDS: u32 = 64;
 /// Rounds without headway after which a port that takes nothing no longer keeps us awake.
 const STALLED_ROUNDS: u32 = 256;
+/// How often queues are sorted into busy and watched ones.
+const SORTED_EVERY_NS: u64 = 100_000_000;
+/// Packets between two sortings that make a queue busy: 2,000 a second. Fewer cost less in epoll than
+/// in longer lists.
+const BUSY_PACKETS: u32 = 200;
 /// Frames under way through another worker's port at which we see to it that it collects them.
 const REAP_AT_IN_FLIGHT: u32 = 64;
 
@@ -41,6 +47,10 @@ struct Owned {
     socket: PortSocket,
     quiet_rounds: u32,
     polled: bool,
+    /// Epoll does not watch it, so that it is always polled.
+    busy: bool,
+    /// Received and sent since queues were last sorted.
+    packets: u32,
     /// Of its new flows, turns that it owes to others.
     debt: Debt,
 }
@@ -89,6 +99,7 @@ pub(super) struct Ports {
     offload: Vec<bool>,
     /// Ports with something on their TX ring.
     dirty: Vec<PortId>,
+    sorted: Time,
 }
 
 impl Ports {
@@ -125,12 +136,13 @@ impl Ports {
                     ..PortExit::default()
                 };
             }
-            let (quiet_rounds, polled) = (0, false);
             self.owned[place] = Some(Owned {
                 port,
                 socket,
-                quiet_rounds,
-                polled,
+                quiet_rounds: 0,
+                polled: false,
+                busy: false,
+                packets: 0,
                 debt: Debt::default(),
             });
             self.poll(place);
@@ -218,7 +230,9 @@ impl Ports {
         let owned = self.owned.get_mut(place)?.as_mut()?;
         owned.socket.complete(magazine);
         owned.socket.refill(magazine);
-        owned.quiet_rounds = match owned.socket.receive(received, magazine) {
+        let packets = owned.socket.receive(received, magazine);
+        owned.packets = owned.packets.saturating_add(packets as u32);
+        owned.quiet_rounds = match packets {
             0 => owned.quiet_rounds.saturating_add(1),
             _ => 0,
         };
@@ -232,9 +246,44 @@ impl Ports {
             let Some(Some(queue)) = owned.get_mut(*place) else {
                 return false;
             };
-            queue.polled = queue.quiet_rounds < QUIET_ROUNDS;
+            queue.polled = queue.busy || queue.quiet_rounds < QUIET_ROUNDS;
             queue.polled
         });
+    }
+
+    /// Now and then: leaves queues with many packets to be polled, and lets epoll watch the others.
+    pub fn sort(&mut self, sleeper: &Sleeper, time: Time) {
+        if time.0.saturating_sub(self.sorted.0) < SORTED_EVERY_NS {
+            return;
+        }
+        self.sorted = time;
+        let mut room = BUSY_MAX;
+        for place in 0..self.owned.len() {
+            let Some(queue) = self.owned[place].as_mut() else {
+                continue;
+            };
+            let busy = std::mem::take(&mut queue.packets) >= BUSY_PACKETS && room > 0;
+            room -= usize::from(busy);
+            if busy && !queue.busy {
+                sleeper.unwatch(&queue.socket);
+                queue.busy = true;
+                self.poll(place);
+            } else if queue.busy && !busy {
+                // That fails only for want of kernel memory: then it stays as it is.
+                queue.busy = sleeper.watch(&queue.socket, place as u64).is_err();
+                room = room.saturating_sub(usize::from(queue.busy));
+            }
+        }
+    }
+
+    /// The queues that epoll does not watch.
+    pub fn busy(&self) -> Busy<'_> {
+        let polled = self.polled.iter().filter_map(|place| {
+            let queue = self.owned.get(*place)?.as_ref()?;
+            let socket = queue.busy.then(|| queue.socket.as_fd())?;
+            Some((*place as u64, socket))
+        });
+        polled.take(BUSY_MAX).collect()
     }
 
     /// Collects, on every owned queue, the frames that anybody has sent by it, and lends frames to
@@ -321,6 +370,7 @@ impl Ports {
                     owned.socket.complete(magazine);
                     sent = put(Socket::Owned(&mut owned.socket));
                 }
+                owned.packets = owned.packets.saturating_add(1);
                 sent
             }
             Exit::Shared(shared) => {

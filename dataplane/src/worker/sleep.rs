@@ -4,14 +4,20 @@
 //! and other workers wake it. Writing an eventfd costs a system call, so others write it only when
 //! the worker says that it sleeps. It says so before its last look at its mailbox and rings, and
 //! the others look after they have put something there: one of the two sees the other.
+//!
+//! A socket that epoll watches calls epoll for each packet that it has sent and each burst that it
+//! takes, whether anybody sleeps or not: `sock_wfree` and `sock_def_readable` of net/core/sock.c wake
+//! whoever stands in the socket's wait queue, and epoll always does. That is a tenth of the time of a
+//! worker under load. So the few sockets that are busy are left to `poll`, which stands in their
+//! queues only while the worker sleeps, and at whose side epoll watches the many that are quiet.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use arrayvec::ArrayVec;
-use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use rustix::io::Errno;
 
 /// The part of a sleeper that others hold.
@@ -46,6 +52,12 @@ const WAKE_TOKEN: u64 = u64::MAX;
 
 /// Readiness events taken at once.
 pub(crate) const READY_MAX: usize = 64;
+
+/// Sockets that are left to `poll` at most: going to sleep takes time for each.
+pub(crate) const BUSY_MAX: usize = 16;
+
+/// Sockets that epoll does not watch, with their tokens.
+pub(crate) type Busy<'a> = ArrayVec<(u64, BorrowedFd<'a>), BUSY_MAX>;
 
 impl Sleeper {
     pub(crate) fn new() -> io::Result<Sleeper> {
@@ -92,20 +104,53 @@ impl Sleeper {
         );
     }
 
-    /// Sleeps until a socket is ready, somebody wakes us, or `limit` is over. `is_idle` is the last
-    /// look: if it finds work, there is no sleep.
+    /// Sleeps until a socket, watched or busy, is ready, somebody wakes us, or `limit` is over.
+    /// `is_idle` is the last look: if it finds work, there is no sleep.
     pub(crate) fn sleep(
         &self,
         limit: &Timespec,
+        busy: &Busy<'_>,
         ready: &mut ArrayVec<u64, READY_MAX>,
         is_idle: impl FnOnce() -> bool,
     ) {
         self.wake.asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
+        ready.clear();
         if is_idle() {
-            self.wait(Some(limit), ready);
+            if busy.is_empty() {
+                self.wait(Some(limit), ready);
+            } else {
+                self.wait_for_all(limit, busy, ready);
+            }
         }
         self.wake.asleep.store(false, Ordering::Relaxed);
+    }
+
+    fn wait_for_all(
+        &self,
+        limit: &Timespec,
+        busy: &Busy<'_>,
+        ready: &mut ArrayVec<u64, READY_MAX>,
+    ) {
+        let mut sockets: ArrayVec<PollFd<'_>, { BUSY_MAX + 1 }> = ArrayVec::new();
+        sockets.extend(
+            (busy.iter()).map(|(_, socket)| PollFd::from_borrowed_fd(*socket, PollFlags::IN)),
+        );
+        sockets.push(PollFd::new(&self.epoll, PollFlags::IN));
+        // An interrupted sleep is a short one.
+        if !poll(&mut sockets, Some(limit)).is_ok_and(|count| count > 0) {
+            return;
+        }
+        if let Some(epoll) = sockets.pop()
+            && !epoll.revents().is_empty()
+        {
+            self.poll(ready);
+        }
+        for ((token, _), socket) in busy.iter().zip(&sockets) {
+            if !socket.revents().is_empty() && ready.try_push(*token).is_err() {
+                break;
+            }
+        }
     }
 
     fn wait(&self, limit: Option<&Timespec>, ready: &mut ArrayVec<u64, READY_MAX>) {
@@ -159,13 +204,13 @@ mod tests {
                     wake.wake();
                 }
             });
-            sleeper.sleep(&LONG, &mut ready, || true);
+            sleeper.sleep(&LONG, &Busy::new(), &mut ready, || true);
             woken.store(true, Ordering::Relaxed);
         });
         assert!(ready.is_empty());
         let other = rustix::event::eventfd(1, EventfdFlags::CLOEXEC).unwrap();
         sleeper.watch(&other, 7).unwrap();
-        sleeper.sleep(&LONG, &mut ready, || true);
+        sleeper.sleep(&LONG, &Busy::new(), &mut ready, || true);
         assert!(ready.iter().all(|token| *token == 7));
         sleeper.poll(&mut ready);
         assert_eq!(ready.as_slice(), [7]);
@@ -176,10 +221,44 @@ mod tests {
     }
 
     #[test]
+    fn busy_sockets_wake_beside_watched_ones_and_others() {
+        let sleeper = Sleeper::new().unwrap();
+        let event = |count| eventfd(count, EventfdFlags::CLOEXEC).unwrap();
+        let [quiet, watched] = [event(0), event(0)];
+        sleeper.watch(&watched, 3).unwrap();
+        let mut ready = ArrayVec::new();
+        let sleep = |socket: &OwnedFd, limit: &Timespec, ready: &mut ArrayVec<u64, READY_MAX>| {
+            let busy = Busy::from_iter([(7, quiet.as_fd()), (9, socket.as_fd())]);
+            sleeper.sleep(limit, &busy, ready, || true);
+        };
+        let start = Instant::now();
+        sleep(&event(1), &LONG, &mut ready);
+        assert_eq!(ready.as_slice(), [9]);
+        rustix::io::write(&watched, &1u64.to_ne_bytes()).unwrap();
+        sleep(&event(0), &LONG, &mut ready);
+        assert_eq!(ready.as_slice(), [3]);
+        sleep(&event(1), &LONG, &mut ready);
+        assert_eq!(ready.as_slice(), [3, 9]);
+        sleeper.unwatch(&watched);
+        sleeper.wake.asleep.store(true, Ordering::Relaxed);
+        sleeper.wake().wake();
+        sleep(&event(0), &LONG, &mut ready);
+        assert!(ready.is_empty(), "woken, and by no socket");
+        assert!(start.elapsed() < Duration::from_secs(10));
+        let short = Timespec {
+            tv_sec: 0,
+            tv_nsec: 20_000_000,
+        };
+        let start = Instant::now();
+        sleep(&event(0), &short, &mut ready);
+        assert!(ready.is_empty() && start.elapsed() >= Duration::from_millis(20));
+    }
+
+    #[test]
     fn a_last_look_that_finds_work_prevents_the_sleep() {
         let sleeper = Sleeper::new().unwrap();
         let start = Instant::now();
-        sleeper.sleep(&LONG, &mut ArrayVec::new(), || false);
+        sleeper.sleep(&LONG, &Busy::new(), &mut ArrayVec::new(), || false);
         assert!(start.elapsed() < Duration::from_secs(10));
     }
 }
