@@ -53,7 +53,7 @@ impl PortOptions {
             queue,
             zero_copy: false,
             multi_buffer: false,
-            rx_entries: 1024,
+            rx_entries: 4096,
             tx_entries: 256,
             fill_idle: 32,
             in_flight_max: 256,
