@@ -286,7 +286,7 @@ fn runtime_dir(config: &Config) -> Finding {
             "runtime_dir",
             Weight::Warning,
             format!("{path} is on a disk: the connection table is written to it all the time"),
-            "name a folder on a tmpfs as runtime_dir in weir.toml, or: mount -t tmpfs tmpfs /run/weir",
+            "name a folder on a tmpfs as runtime_dir in weir.toml, or: mount -t tmpfs -o huge=within_size tmpfs /run/weir",
         ),
     }
 }

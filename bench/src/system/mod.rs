@@ -3,6 +3,7 @@
 
 mod cpu;
 mod dpdk;
+mod folder;
 mod forwarder;
 mod frame;
 mod idle;

@@ -10,6 +10,7 @@ use control::client::Client;
 use control::netlink::Namespace;
 use serde_json::{Value, json};
 
+use super::folder::MemoryFolder;
 use super::forwarder::Forwarder;
 use super::setup;
 use super::topology::{Pod, Topology, pins};
@@ -36,7 +37,7 @@ pub struct Weir {
 struct Daemon {
     child: Child,
     name: String,
-    folder: PathBuf,
+    folder: MemoryFolder,
 }
 
 /// How the pods are connected.
@@ -202,25 +203,26 @@ pub fn spawn(
 impl Daemon {
     fn start(topology: &Topology, workers: &[u16]) -> Result<Daemon, BenchError> {
         let name = topology.name.clone();
-        let folder = PathBuf::from("/run").join(&name);
+        let folder = MemoryFolder::create(PathBuf::from("/run").join(&name))?;
         let text = format!(
             "instance = '{name}'\nnode_name = 'n1'\nsocket = '{folder}/weir.sock'\n\
              runtime_dir = '{folder}'\nstate_dir = '{folder}/state'\nworkers = {workers:?}\n\
              pod_ranges = ['10.244.0.0/15']\n\
              [host_port]\naddresses = ['10.254.0.1']\n[log]\npath = '{folder}/network-policy.log'\n",
-            folder = folder.display(),
+            folder = folder.path().display(),
         );
-        let child = spawn(&topology.node, &folder, &text)?;
+        let child = spawn(&topology.node, folder.path(), &text)?;
         let mut daemon = Daemon {
             child,
             name,
             folder,
         };
         let begun = Instant::now();
-        while UnixStream::connect(daemon.folder.join("weir.sock")).is_err() {
+        while UnixStream::connect(daemon.folder.path().join("weir.sock")).is_err() {
             let ended = daemon.child.try_wait().map_err(setup)?.is_some();
             if ended || begun.elapsed() > PATIENCE {
-                let output = fs::read_to_string(daemon.folder.join("out")).unwrap_or_default();
+                let output =
+                    fs::read_to_string(daemon.folder.path().join("out")).unwrap_or_default();
                 return Err(setup(format!("the daemon does not start: {output}")));
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -229,7 +231,7 @@ impl Daemon {
     }
 
     fn client(&self) -> Result<Client, BenchError> {
-        let mut client = Client::connect(self.folder.join("weir.sock")).map_err(setup)?;
+        let mut client = Client::connect(self.folder.path().join("weir.sock")).map_err(setup)?;
         client.set_timeout(Some(PATIENCE)).map_err(setup)?;
         Ok(client)
     }
@@ -239,7 +241,6 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.folder);
         let _ = fs::remove_dir_all(pins(&self.name));
     }
 }

@@ -36,12 +36,15 @@ unsafe impl Sync for Region {}
 
 impl Region {
     /// Maps the first `bytes` of `fd`, readable, writable and shared. Pages are populated, so that
-    /// later accesses do not fault.
+    /// later accesses do not fault, and are huge ones where the file system gives them to those who
+    /// ask (a tmpfs with `huge=advise` or more; for a memfd
+    /// `/sys/kernel/mm/transparent_hugepage/shmem_enabled`).
     ///
     /// # Errors
     ///
     /// `InvalidInput` when `bytes` is 0 or no multiple of 8, or the file is shorter (touching
-    /// memory past its end would be SIGBUS); otherwise what `fstat` and `mmap` say.
+    /// memory past its end would be SIGBUS); otherwise what `fstat`, `mmap` and `madvise` say: without
+    /// memory, or on a full file system, pages cannot be populated.
     pub fn map(fd: OwnedFd, bytes: usize) -> io::Result<Region> {
         if bytes == 0 || !bytes.is_multiple_of(8) {
             return Err(io::Error::new(
@@ -62,7 +65,7 @@ impl Region {
                 std::ptr::null_mut(),
                 bytes,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_POPULATE,
+                libc::MAP_SHARED,
                 fd.as_raw_fd(),
                 0,
             )
@@ -71,7 +74,19 @@ impl Region {
             return Err(io::Error::last_os_error());
         }
         let base = NonNull::new(address.cast()).ok_or_else(io::Error::last_os_error)?;
-        Ok(Region { base, bytes, fd })
+        let region = Region { base, bytes, fd };
+        // A kernel without huge pages says no, and the others do.
+        let _ = region.advise(libc::MADV_HUGEPAGE);
+        region.advise(libc::MADV_POPULATE_WRITE)?;
+        Ok(region)
+    }
+
+    fn advise(&self, advice: libc::c_int) -> io::Result<()> {
+        // SAFETY: base and bytes are what mmap returned; neither advice changes what stands there.
+        match unsafe { libc::madvise(self.base.as_ptr().cast(), self.bytes, advice) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// The whole region as words.
@@ -158,6 +173,19 @@ mod tests {
             let fd = memfd(c"weir-test", 4096).unwrap();
             assert!(Region::map(fd, bytes).is_err());
         }
+    }
+
+    #[test]
+    fn pages_are_there_before_anybody_touches_them() {
+        let bytes = 1 << 20;
+        let region = Region::map(memfd(c"weir-test", bytes).unwrap(), bytes).unwrap();
+        let begins = format!("{:x}-", region.base().as_ptr() as usize);
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut of_region = maps.lines().skip_while(|line| !line.starts_with(&begins));
+        let resident = of_region
+            .find_map(|line| line.strip_prefix("Rss:"))
+            .unwrap();
+        assert_eq!(resident.trim(), "1024 kB");
     }
 
     #[test]
