@@ -706,7 +706,7 @@ fn tag_word(version: u16, tag: Option<u32>) -> u64 {
 
 impl State {
     #[inline]
-    fn fits_facts(self, facts: &Facts) -> bool {
+    pub(super) fn fits_facts(self, facts: &Facts) -> bool {
         match facts {
             Facts::Tcp(_) => self.fits(Protocol::TCP),
             Facts::Sctp(_) => self.fits(Protocol::SCTP),

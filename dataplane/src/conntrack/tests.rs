@@ -476,3 +476,42 @@ fn quoted_sequences_must_have_been_sent() {
         1001_u32.wrapping_sub(200_000)
     ));
 }
+
+/// The short way ([`Facts::goes_on`]) is one of the steps, and no opinion of its own: over all flags,
+/// states and directions.
+#[test]
+fn what_goes_on_steps_to_where_it_stands() {
+    let segments = (0..=u8::MAX).map(|bits| {
+        Facts::Tcp(TcpFacts {
+            flags: TcpFlags::from_bits_retain(bits),
+            ..TcpFacts::default()
+        })
+    });
+    let icmp = [O, R].map(|request| Facts::Icmp(IcmpFacts { request }));
+    let sctp = Facts::Sctp(SctpFacts {
+        chunk_type: chunk::HEARTBEAT,
+        ..SctpFacts::default()
+    });
+    let mut went_on = 0;
+    for facts in segments.chain(icmp).chain([sctp, Facts::Udp, Facts::Other]) {
+        for (state, original) in State::ALL
+            .iter()
+            .flat_map(|state| [(*state, O), (*state, R)])
+        {
+            if facts.goes_on(state, original) {
+                went_on += 1;
+                let step = facts.step(state, original);
+                assert_eq!(
+                    step,
+                    To(state),
+                    "{facts:?} in {state:?}, original: {original}"
+                );
+                assert!(state.fits_facts(&facts), "{facts:?} in {state:?}");
+            }
+        }
+    }
+    assert!(
+        went_on >= 5,
+        "ordinary packets of TCP and UDP do: {went_on}"
+    );
+}
