@@ -517,19 +517,29 @@ fn transfer(namespace: &str, to: SocketAddr, bytes: usize) {
 
 /// Whether a datagram to `to` comes back.
 fn udp_echo(from: &str, at: &str, to: IpAddr) -> bool {
+    let (client, server) = udp_pair(from, at, to);
+    comes_back(&client, &server)
+}
+
+/// A socket in `from` whose datagrams go to the one in `at`, at address `to`.
+fn udp_pair(from: &str, at: &str, to: IpAddr) -> (UdpSocket, UdpSocket) {
     let server = inside(at, || UdpSocket::bind((to, 0)).unwrap());
-    let target = server.local_addr().unwrap();
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let client = inside(from, || UdpSocket::bind(any).unwrap());
+    client.connect(server.local_addr().unwrap()).unwrap();
     server.set_read_timeout(Some(PATIENCE)).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
-    client.send_to(b"weir", target).unwrap();
+    (client, server)
+}
+
+fn comes_back(client: &UdpSocket, server: &UdpSocket) -> bool {
+    client.send(b"weir").unwrap();
     let mut buffer = [0; 16];
     let Ok((_, back)) = server.recv_from(&mut buffer) else {
         return false;
     };
     server.send_to(b"reiw", back).unwrap();
-    client.recv_from(&mut buffer).is_ok()
+    client.recv(&mut buffer).is_ok()
 }
 
 /// Ping, UDP and TCP with offloaded checksums between pods and with the node, both families.
@@ -683,6 +693,44 @@ pub fn publications_wake_sleepers_and_do_not_wait_for_the_clock() {
     let mut hits = [RuleHits::default(); 1];
     lab.engine().rule_hits(CounterId::NONE, &mut hits);
     assert!(hits[0].packets > 100, "the workers count: {hits:?}");
+    lab.finish();
+}
+
+/// Epoll watches quiet queues and not busy ones: a packet wakes a worker that sleeps, whether its queue
+/// was just busy, has been quiet for long, or has changed from one to the other.
+pub fn queues_wake_their_worker_busy_and_quiet_again() {
+    let mut lab = Lab::new("busy", 2);
+    let (client, server) = udp_pair(&lab.pod(0), &lab.pod(1), pod_address(1, true));
+    let crowd = inside(&lab.pod(0), || UdpSocket::bind("0.0.0.0:0").unwrap());
+    let wakes = |times: usize, before: usize| {
+        let mut elapsed: Vec<Duration> = (0..times)
+            .map(|_| {
+                for _ in 0..before {
+                    // Nobody is there to take them.
+                    let _ = crowd.send_to(b"crowd", (pod_address(1, true), 9));
+                }
+                // Longer than a worker takes to fall asleep.
+                thread::sleep(Duration::from_millis(10));
+                let begun = Instant::now();
+                assert!(comes_back(&client, &server));
+                begun.elapsed()
+            })
+            .collect();
+        elapsed.sort();
+        elapsed[times / 2]
+    };
+    for _ in 0..2 {
+        // Enough packets even if each wait took 100 ms, for longer than it takes to be sorted among the
+        // busy ones.
+        let busy = wakes(40, 300);
+        thread::sleep(Duration::from_millis(250));
+        let quiet = wakes(10, 0);
+        println!("  woken in {busy:?} when busy, {quiet:?} when quiet");
+        // A worker that nobody wakes sleeps for 100 ms.
+        assert!(busy.max(quiet) < Duration::from_millis(20));
+    }
+    let sleeps = lab.engine().counters().counter(Counter::Sleeps);
+    assert!(sleeps >= 100, "they slept {sleeps} times");
     lab.finish();
 }
 

@@ -73,6 +73,10 @@ const TESTS: &[Test] = &[
         engine::policy_decides_and_cuts_live_connections,
     ),
     (
+        "queues_wake_their_worker_busy_and_quiet_again",
+        engine::queues_wake_their_worker_busy_and_quiet_again,
+    ),
+    (
         "publications_wake_sleepers_and_do_not_wait_for_the_clock",
         engine::publications_wake_sleepers_and_do_not_wait_for_the_clock,
     ),
