@@ -16,6 +16,7 @@ mod priority;
 mod raw;
 mod redirect;
 mod report;
+mod results;
 mod search;
 mod tcp;
 mod topology;

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::measure::{PacketRow, Percentiles, Results, TcpRow, WakeRow};
 use super::plot::{Bar, Chart, Group};
+use super::results::{PacketRow, Percentiles, Results, TcpRow, WakeRow};
 use super::{Arguments, Plan, setup};
 use crate::error::BenchError;
 use crate::output::{self, Report};
