@@ -182,14 +182,16 @@ impl Parsed {
     }
 }
 
-fn find_long(own: &[Flag], name: &str) -> Option<Flag> {
+/// The flag of that long name.
+pub fn find_long(own: &[Flag], name: &str) -> Option<Flag> {
     own.iter()
         .chain(GLOBAL)
         .find(|flag| flag.long == name)
         .copied()
 }
 
-fn find_short(own: &[Flag], name: char) -> Option<Flag> {
+/// The flag of that short name.
+pub fn find_short(own: &[Flag], name: char) -> Option<Flag> {
     own.iter()
         .chain(GLOBAL)
         .find(|flag| flag.short == Some(name))

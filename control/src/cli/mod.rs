@@ -3,6 +3,7 @@
 //! [`VERBS`] is the only list of verbs: dispatch, `--help` and the check for unknown flags read it.
 
 pub mod columns;
+pub mod completion;
 pub mod files;
 pub mod flags;
 pub mod jsonpath;
@@ -184,6 +185,15 @@ const VERBS: &[Verb] = &[
         run: metrics::run,
     },
     Verb {
+        name: "completion",
+        about: "A script that completes commands in a shell",
+        usage: "completion SHELL",
+        examples: "source <(weir completion bash)\nsource <(weir completion zsh)\n\
+                   weir completion fish | source",
+        flags: &[],
+        run: completion::run,
+    },
+    Verb {
         name: "daemon",
         about: "Run the dataplane daemon in the foreground",
         usage: "daemon [--config FILE]",
@@ -227,6 +237,12 @@ const COMPANIONS: &[(&str, &str)] = &[
 
 /// Runs the command line and gives the exit status.
 pub fn main(arguments: Vec<String>) -> ExitCode {
+    if let [first, words @ ..] = &arguments[..]
+        && first == completion::ASKED
+    {
+        completion::answer(words);
+        return ExitCode::SUCCESS;
+    }
     let every: Vec<Flag> = VERBS.iter().flat_map(|verb| verb.flags).copied().collect();
     let (name, rest) = flags::split_verb(&every, &arguments);
     let Some(name) = name else {

@@ -2,6 +2,7 @@
 
 mod cases;
 mod chance;
+mod completion;
 mod connections;
 mod flows;
 mod hits;
