@@ -1,37 +1,39 @@
 //! The dataplane's steps, each alone and all together, in memory: no sockets, no kernel, one
 //! thread; look-ups of connections beside DPDK's `rte_hash`; and what a second thread adds.
 
-mod packets;
+pub mod packets;
 mod peer;
 mod rte_hash;
 mod scaling;
-mod world;
+pub mod workload;
+pub mod world;
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use dataplane::FlowKey;
 use dataplane::checksum::Sum;
 use dataplane::conntrack::{BATCH, Ends};
 use dataplane::pipeline::BURST_MAX;
-use dataplane::policy::{EndpointSlot, Peer, PolicyTable};
-use dataplane::snapshot::{Incarnation, PortId};
-use dataplane::wire::{self, Offload};
-use dataplane::{Direction, FlowKey, Protocol};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cluster::Numbers;
 use crate::error::BenchError;
 use crate::machine;
 use crate::output::{self, Report};
 use crate::statistics::Summary;
-use packets::{OPEN_PORT, SHUT_PORT, Segment};
-use world::{Frame, Frames, World};
+use packets::Segment;
+use workload::{Parser, Workload, established_frames, found_all};
+use world::World;
 
 /// Connections a world can tell apart.
 const FLOWS_MAX: u32 = 4_000_000;
+/// Policies in the cluster, unless something else is asked for.
+pub const POLICIES: u32 = 1_000;
+/// Octets of a packet, unless something else is asked for.
+pub const FRAME_BYTES: u16 = 60;
 
 /// What to measure.
 #[derive(Clone, PartialEq, Eq, Debug, Args, Serialize)]
@@ -56,10 +58,10 @@ pub struct Arguments {
     pub new_flows: u32,
     /// Policies in the cluster, up to 40 of which select each of the 100 local pods; 0 measures
     /// without policy.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    #[arg(long, default_value_t = POLICIES, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub policies: u32,
     /// Octets of a packet from the Ethernet header on, without frame check sequence.
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(60..=1514))]
+    #[arg(long, default_value_t = FRAME_BYTES, value_parser = clap::value_parser!(u16).range(60..=1514))]
     pub frame_bytes: u16,
     /// Packets of a run (except with new connections).
     #[arg(long, default_value_t = 1_000_000,
@@ -71,6 +73,16 @@ pub struct Arguments {
     /// Measure IPv6 in place of IPv4.
     #[arg(long)]
     pub ipv6: bool,
+}
+
+impl Arguments {
+    fn workload(&self) -> Workload {
+        Workload {
+            policy: Arc::new(world::policy_table(self.policies)),
+            ipv6: self.ipv6,
+            frame_bytes: self.frame_bytes.into(),
+        }
+    }
 }
 
 /// One measurement's results.
@@ -115,24 +127,24 @@ fn measure(
 
 /// Measures everything.
 pub fn run(arguments: &Arguments) -> Result<Report, BenchError> {
-    let policy = Arc::new(world::policy_table(arguments.policies));
+    let workload = arguments.workload();
     let mut measured = vec![
-        parse(arguments, &policy, false)?,
-        parse(arguments, &policy, true)?,
+        parse(arguments, &workload, Parser::Whole)?,
+        parse(arguments, &workload, Parser::Short)?,
         checksum(arguments)?,
-        decide(arguments, &policy)?,
+        decide(arguments, &workload)?,
     ];
     for flows in &arguments.flows {
-        measured.extend(established(arguments, &policy, *flows)?);
+        measured.extend(established(arguments, &workload, *flows)?);
     }
     for first_packet in [Segment::Syn, Segment::Datagram] {
-        measured.push(new_flows(arguments, &policy, first_packet, true)?);
+        measured.push(new_flows(arguments, &workload, first_packet, true)?);
         if arguments.policies > 0 {
-            measured.push(new_flows(arguments, &policy, first_packet, false)?);
+            measured.push(new_flows(arguments, &workload, first_packet, false)?);
         }
     }
-    let beside = peer::compare(arguments, &policy)?;
-    let scaling = scaling::compare(arguments, &policy)?;
+    let beside = peer::compare(arguments, &workload)?;
+    let scaling = scaling::compare(arguments, &workload)?;
     let mut rows: Vec<_> = measured.iter().map(row).collect();
     rows.extend(beside.rows());
     rows.extend(scaling.iter().map(scaling::Scaled::row));
@@ -171,44 +183,16 @@ fn row(of: &Measured) -> Vec<String> {
     ]
 }
 
-/// The whole parser, or its short way for ordinary packets.
 fn parse(
     arguments: &Arguments,
-    policy: &Arc<PolicyTable>,
-    short: bool,
+    workload: &Workload,
+    parser: Parser,
 ) -> Result<Measured, BenchError> {
-    let way = if short {
-        "the short way"
-    } else {
-        "the whole way"
-    };
-    let name = format!("parse, {way}, {} octets", arguments.frame_bytes);
-    let world = World::new(64, policy, arguments.ipv6, arguments.frame_bytes.into())?;
-    let frames = (0..256)
-        .map(|number| world.frame(number, OPEN_PORT, Segment::Ack, false))
-        .collect::<Result<Vec<_>, _>>()?;
-    let parses = |frame: &Frame| match short {
-        true => wire::brief(&frame.bytes, Offload::Virtual).is_some(),
-        false => wire::parse(&frame.bytes, Offload::Virtual).is_ok(),
-    };
-    if !frames.iter().all(parses) {
-        return Err(BenchError::Outcome {
-            name,
-            count: 1,
-            outcome: "refused".to_owned(),
-        });
-    }
+    let frames = workload.segments(parser)?;
+    let name = format!("parse, {parser}, {} octets", arguments.frame_bytes);
     measure(name, arguments.runs, || {
-        let start = Instant::now();
         let every = frames.iter().cycle().take(arguments.packets as usize);
-        for frame in every {
-            let bytes = black_box(&frame.bytes[..]);
-            match short {
-                true => drop(black_box(wire::brief(bytes, Offload::Virtual))),
-                false => drop(black_box(wire::parse(bytes, Offload::Virtual))),
-            }
-        }
-        Ok((arguments.packets.into(), start.elapsed()))
+        Ok((arguments.packets.into(), parser.time(every)))
     })
 }
 
@@ -223,229 +207,110 @@ fn checksum(arguments: &Arguments) -> Result<Measured, BenchError> {
     })
 }
 
-/// What a new connection between two local pods asks of policy: two addresses classified, egress
-/// of the one and ingress of the other decided.
-fn decide(arguments: &Arguments, policy: &PolicyTable) -> Result<Measured, BenchError> {
-    let mut numbers = Numbers(3);
-    let questions: Vec<_> = (0..4096)
-        .map(|_| {
-            let (source, destination) = world::ends(numbers.below(FLOWS_MAX));
-            let ends = [source, destination];
-            let to = [OPEN_PORT, SHUT_PORT][numbers.below(2) as usize];
-            (
-                ends.map(|pod| EndpointSlot(pod as u16)),
-                ends.map(|pod| world::address(pod, arguments.ipv6)),
-                Some(to),
-            )
-        })
-        .collect();
+/// What a new connection between two local pods asks of policy.
+fn decide(arguments: &Arguments, workload: &Workload) -> Result<Measured, BenchError> {
+    let questions = workload.questions();
     measure("classify + decide, both ends", arguments.runs, || {
-        let start = Instant::now();
         let every = questions.iter().cycle().take(arguments.packets as usize);
-        for (slots, addresses, to) in black_box(every) {
-            let [source, destination] = addresses.map(|address| policy.peer(address));
-            let decide = |slot, direction, peer: Peer| {
-                black_box(policy.decide(slot, direction, &peer, Protocol::TCP, *to))
-            };
-            decide(slots[0], Direction::Egress, destination);
-            decide(slots[1], Direction::Ingress, source);
-        }
-        Ok((arguments.packets.into(), start.elapsed()))
+        let elapsed = workload::time_decisions(&workload.policy, every);
+        Ok((arguments.packets.into(), elapsed))
     })
 }
 
 /// Looking connections up, hit and miss, and the whole pipeline, on a table of `flows`.
 fn established(
     arguments: &Arguments,
-    policy: &Arc<PolicyTable>,
+    workload: &Workload,
     flows: u32,
 ) -> Result<Vec<Measured>, BenchError> {
-    let mut world = populated(arguments, policy, flows)?;
+    let mut world = workload.populated(flows)?;
     let frames = established_frames(&world, flows, arguments.packets, |_| true)?;
     let mut measured = vec![
-        lookup(arguments, &world, flows, true)?,
-        lookup(arguments, &world, flows, false)?,
-        lookup_batch(arguments, &world, flows)?,
+        lookup(arguments, workload, &world, flows, true)?,
+        lookup(arguments, workload, &world, flows, false)?,
+        lookup_batch(arguments, workload, &world, flows)?,
     ];
     let name = format!("forwarding that looks at nothing, {flows} established");
     measured.push(measure(name, arguments.runs, || {
         let mut elapsed = Duration::ZERO;
-        for first in (0..frames.len()).step_by(BURST_MAX) {
+        for first in (0..frames.count()).step_by(BURST_MAX) {
             elapsed += world.forward_blindly(frames.burst(first))?;
         }
-        Ok((frames.len() as u64, elapsed))
+        Ok((frames.count() as u64, elapsed))
     })?);
     let name = format!("whole pipeline, {flows} established");
     measured.push(measure(name.clone(), arguments.runs, || {
         let mut elapsed = Duration::ZERO;
-        for first in (0..frames.len()).step_by(BURST_MAX) {
+        for first in (0..frames.count()).step_by(BURST_MAX) {
             elapsed += world.send_burst(&name, frames.burst(first), true)?;
         }
-        Ok((frames.len() as u64, elapsed))
+        Ok((frames.count() as u64, elapsed))
     })?);
     Ok(measured)
 }
 
-/// A node with so many established connections.
-fn populated(
+/// Keys to look up.
+fn keys(
     arguments: &Arguments,
-    policy: &Arc<PolicyTable>,
+    workload: &Workload,
     flows: u32,
-) -> Result<World, BenchError> {
-    // Some room, as a table in service has.
-    let capacity = (flows + flows / 4).max(1024);
-    let frame_bytes = arguments.frame_bytes.into();
-    let mut world = World::new(capacity, policy, arguments.ipv6, frame_bytes)?;
-    world.establish(flows)?;
-    Ok(world)
-}
-
-/// `count` packets of established connections in random order, both directions by turns, of the
-/// connections and directions that are `wanted`.
-fn established_frames(
-    world: &World,
-    flows: u32,
-    count: u32,
-    wanted: impl Fn((u32, bool)) -> bool,
-) -> Result<Frames, BenchError> {
-    let mut frames = Frames::default();
-    let mut numbers = Numbers(5);
-    let mut back = false;
-    while frames.len() < count as usize {
-        let number = numbers.below(flows);
-        if wanted((number, back)) {
-            frames.push(&world.frame(number, OPEN_PORT, Segment::Ack, back)?);
-        }
-        back = !back;
-    }
-    Ok(frames)
-}
-
-/// The key and the ends of a connection's packets, or of one that there is not.
-fn question(arguments: &Arguments, number: u32, present: bool) -> (FlowKey, Ends) {
-    let to = if present { OPEN_PORT } else { SHUT_PORT };
-    let (source, destination) = world::ends(number);
-    let ends = Ends {
-        source: Incarnation(1 + source),
-        destination: Incarnation(1 + destination),
-        ingress: PortId(source as u16),
-    };
-    (world::key(number, arguments.ipv6, to), ends)
-}
-
-/// Keys of connections in random order, present or not, with their ends.
-fn keys(arguments: &Arguments, flows: u32, present: bool) -> Vec<(FlowKey, Ends)> {
-    let mut numbers = Numbers(5);
-    let mut next = || question(arguments, numbers.below(flows), present);
-    let count = arguments.packets.min(1 << 19);
-    (0..count).map(|_| next()).collect()
-}
-
-/// Fails unless so many were found.
-fn found_all(name: &str, found: u64, expected: u64) -> Result<(), BenchError> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(BenchError::Outcome {
-        name: name.to_owned(),
-        count: found.abs_diff(expected),
-        outcome: if found < expected { "missed" } else { "found" }.to_owned(),
-    })
+    present: bool,
+) -> Vec<(FlowKey, Ends)> {
+    workload.keys(flows, arguments.packets.min(1 << 19), present)
 }
 
 fn lookup(
     arguments: &Arguments,
+    workload: &Workload,
     world: &World,
     flows: u32,
     present: bool,
 ) -> Result<Measured, BenchError> {
-    let packets = keys(arguments, flows, present);
+    let packets = keys(arguments, workload, flows, present);
     let kind = if present { "hit" } else { "miss" };
     let name = format!("conntrack lookup, {kind}, {flows} established");
     measure(name.clone(), arguments.runs, || {
-        let now = world.now();
-        let mut found = 0u64;
-        let start = Instant::now();
-        for (key, ends) in packets.iter().cycle().take(arguments.packets as usize) {
-            found += u64::from(
-                world
-                    .conntrack()
-                    .lookup(black_box(key), ends, now)
-                    .is_some(),
-            );
-        }
-        let elapsed = start.elapsed();
+        let every = packets.iter().cycle().take(arguments.packets as usize);
+        let (found, elapsed) = workload::time_lookups(world, every);
         let expected = if present { arguments.packets.into() } else { 0 };
         found_all(&name, found, expected)?;
         Ok((arguments.packets.into(), elapsed))
     })
 }
 
-fn lookup_batch(arguments: &Arguments, world: &World, flows: u32) -> Result<Measured, BenchError> {
-    let packets = keys(arguments, flows, true);
+fn lookup_batch(
+    arguments: &Arguments,
+    workload: &Workload,
+    world: &World,
+    flows: u32,
+) -> Result<Measured, BenchError> {
+    let packets = keys(arguments, workload, flows, true);
     let name = format!("conntrack lookup, hit, in batches, {flows} established");
     measure(name.clone(), arguments.runs, || {
-        time_batches(&name, world, &packets)
+        let (found, elapsed) = workload::time_batches(world, packets.chunks(BATCH));
+        found_all(&name, found, packets.len() as u64)?;
+        Ok((packets.len() as u64, elapsed))
     })
-}
-
-/// Looks all keys up in batches; how many, and how long it took.
-fn time_batches(
-    name: &str,
-    world: &World,
-    packets: &[(FlowKey, Ends)],
-) -> Result<(u64, Duration), BenchError> {
-    let now = world.now();
-    let mut hits = [None; BATCH];
-    let mut found = 0u64;
-    let start = Instant::now();
-    for batch in packets.chunks(BATCH) {
-        let hits = &mut hits[..batch.len()];
-        world.conntrack().lookup_batch(black_box(batch), now, hits);
-        found += hits.iter().flatten().count() as u64;
-    }
-    let elapsed = start.elapsed();
-    found_all(name, found, packets.len() as u64)?;
-    Ok((packets.len() as u64, elapsed))
 }
 
 /// Every packet opens a connection that policy accepts or denies, on a table that is empty at
 /// first and has room for all.
 fn new_flows(
     arguments: &Arguments,
-    policy: &Arc<PolicyTable>,
+    workload: &Workload,
     first_packet: Segment,
     accepted: bool,
 ) -> Result<Measured, BenchError> {
-    let (kind, to) = match accepted {
-        true => ("accepted", OPEN_PORT),
-        false => ("denied", SHUT_PORT),
-    };
-    let protocol = match first_packet {
-        Segment::Datagram => "UDP",
-        _ => "TCP",
-    };
-    let name = format!("whole pipeline, new {protocol} flows, {kind}");
-    let flows = arguments.new_flows;
-    let capacity = (flows + flows / 4).max(1024);
-    measure(name.clone(), arguments.runs, || {
-        let frame_bytes = arguments.frame_bytes.into();
-        let mut world = World::new(capacity, policy, arguments.ipv6, frame_bytes)?;
+    let begin = || workload.new_flows(arguments.new_flows, first_packet, accepted);
+    let name = format!("whole pipeline, {}", begin()?.name);
+    measure(name, arguments.runs, || {
+        let mut flows = begin()?;
         let mut elapsed = Duration::ZERO;
-        for first in (0..flows).step_by(BURST_MAX) {
-            let frames = (first..flows.min(first + BURST_MAX as u32))
-                .map(|number| world.frame(number, to, first_packet, false))
-                .collect::<Result<Vec<_>, _>>()?;
-            elapsed += world.send(&name, &frames, accepted)?;
+        while flows.left() > 0 {
+            elapsed += flows.begin(BURST_MAX as u32)?;
         }
-        match world.conntrack().counters().entries {
-            entries if entries == u64::from(flows) => Ok((flows.into(), elapsed)),
-            entries => Err(BenchError::Outcome {
-                name: name.clone(),
-                count: u64::from(flows).abs_diff(entries),
-                outcome: "without an entry in the connection table".to_owned(),
-            }),
-        }
+        flows.have_entries()?;
+        Ok((arguments.new_flows.into(), elapsed))
     })
 }
 
@@ -453,6 +318,7 @@ fn new_flows(
 mod tests {
     use std::collections::HashSet;
 
+    use super::packets::{OPEN_PORT, SHUT_PORT};
     use super::*;
 
     fn small(policies: u32, ipv6: bool) -> Arguments {

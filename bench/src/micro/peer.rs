@@ -4,15 +4,13 @@
 //! Ours says more for its cycles: the entry is read, its ends, epochs and time-out are checked, and
 //! state, verdict and counters come with it. `rte_hash` compares the key and gives a pointer.
 
-use std::sync::Arc;
-
 use dataplane::FlowKey;
-use dataplane::conntrack::Ends;
-use dataplane::policy::PolicyTable;
+use dataplane::conntrack::{BATCH, Ends};
 use serde::Serialize;
 
+use super::Arguments;
 use super::rte_hash::Program;
-use super::{Arguments, populated, time_batches};
+use super::workload::{Workload, found_all, time_batches};
 use crate::cluster::Numbers;
 use crate::error::BenchError;
 use crate::machine;
@@ -50,10 +48,10 @@ struct Theirs {
 }
 
 /// Measures both, run by run in turns.
-pub fn compare(arguments: &Arguments, policy: &Arc<PolicyTable>) -> Result<Beside, BenchError> {
+pub fn compare(arguments: &Arguments, workload: &Workload) -> Result<Beside, BenchError> {
     let flows = arguments.peer_flows;
-    let world = populated(arguments, policy, flows)?;
-    let packets = once_each(arguments, flows);
+    let world = workload.populated(flows)?;
+    let packets = once_each(workload, flows);
     let program = Program::compile()?;
     let mut peers = Vec::new();
     if let Some(program) = &program {
@@ -70,7 +68,8 @@ pub fn compare(arguments: &Arguments, policy: &Arc<PolicyTable>) -> Result<Besid
     let mut theirs = vec![Vec::new(); peers.len()];
     // One run of each first that does not count.
     for run in 0..=arguments.runs {
-        let (count, elapsed) = time_batches("look-ups beside rte_hash", &world, &packets)?;
+        let (count, elapsed) = time_batches(&world, packets.chunks(BATCH));
+        found_all("look-ups beside rte_hash", count, packets.len() as u64)?;
         let cycles = elapsed.as_nanos() as f64 / count as f64 * machine::cycles_per_ns();
         for (peer, theirs) in peers.iter_mut().zip(&mut theirs) {
             let cycles = peer.run()?;
@@ -101,13 +100,13 @@ pub fn compare(arguments: &Arguments, policy: &Arc<PolicyTable>) -> Result<Besid
 }
 
 /// The keys of all `flows` connections, each once, in random order.
-fn once_each(arguments: &Arguments, flows: u32) -> Vec<(FlowKey, Ends)> {
+fn once_each(workload: &Workload, flows: u32) -> Vec<(FlowKey, Ends)> {
     let mut order: Vec<u32> = (0..flows).collect();
     let mut numbers = Numbers(9);
     for last in (1..order.len()).rev() {
         order.swap(last, numbers.below(last as u32 + 1) as usize);
     }
-    let question = |number| super::question(arguments, number, true);
+    let question = |number| workload.key(number, true);
     order.into_iter().map(question).collect()
 }
 

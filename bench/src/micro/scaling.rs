@@ -3,16 +3,16 @@
 //! *Local*: both directions of a connection are on one worker. *Apart*: one worker has what the
 //! initiators send, the other what comes back, so that every entry is both workers'.
 
-use std::sync::{Arc, Barrier};
+use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
 use dataplane::pipeline::BURST_MAX;
-use dataplane::policy::PolicyTable;
 use serde::Serialize;
 
+use super::Arguments;
+use super::workload::{Workload, established_frames};
 use super::world::{Frames, World};
-use super::{Arguments, established_frames, populated};
 use crate::error::BenchError;
 use crate::machine;
 use crate::statistics::Summary;
@@ -48,12 +48,9 @@ impl Scaled {
 }
 
 /// Measures both ways to share connections out.
-pub fn compare(
-    arguments: &Arguments,
-    policy: &Arc<PolicyTable>,
-) -> Result<Vec<Scaled>, BenchError> {
+pub fn compare(arguments: &Arguments, workload: &Workload) -> Result<Vec<Scaled>, BenchError> {
     let flows = arguments.scaling_flows;
-    let mut first = populated(arguments, policy, flows)?;
+    let mut first = workload.populated(flows)?;
     let mut second = first.second_worker();
     let count = arguments.packets.min(1 << 18);
     let mut scaled = Vec::new();
@@ -104,10 +101,10 @@ fn work(
         start.wait();
     }
     let mut elapsed = Duration::ZERO;
-    for first in (0..frames.len()).step_by(BURST_MAX) {
+    for first in (0..frames.count()).step_by(BURST_MAX) {
         elapsed += world.send_burst(name, frames.burst(first), true)?;
     }
-    Ok(elapsed.as_nanos() as f64 / frames.len() as f64)
+    Ok(elapsed.as_nanos() as f64 / frames.count() as f64)
 }
 
 /// Nanoseconds a packet of two workers together, each on a thread of its own.
