@@ -400,3 +400,54 @@ impl Counters {
         rules as u32
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever reads meanwhile sees sums that only rise, and in the end all of it.
+    #[test]
+    fn sums_rise_while_workers_count_and_miss_nothing() {
+        const PACKETS: u64 = 20_000;
+        const WORKERS: usize = 3;
+        let counters = Counters::new(WORKERS, 4, 8);
+        let rules = RuleCounters {
+            egress: CounterId(3),
+            ingress: CounterId(5),
+        };
+        std::thread::scope(|scope| {
+            let count = |shard: &CounterShard| {
+                for _ in 0..PACKETS {
+                    shard.received(PortId(2), 100);
+                    shard.rule_packet(rules);
+                    shard.dropped(PortId(2), DropReason::NoRoute);
+                }
+            };
+            let workers: Vec<_> = counters
+                .shards
+                .iter()
+                .map(|shard| scope.spawn(move || count(shard)))
+                .collect();
+            let mut last = (0, 0, 0);
+            while !workers.iter().all(|worker| worker.is_finished()) {
+                let totals = counters.totals();
+                let now = (
+                    totals.counter(Counter::Received),
+                    totals.dropped(DropReason::NoRoute),
+                    counters.hits_of(rules.egress).packets,
+                );
+                assert!(now.0 >= last.0 && now.1 >= last.1 && now.2 >= last.2);
+                last = now;
+            }
+        });
+        let (totals, all) = (counters.totals(), PACKETS * WORKERS as u64);
+        assert_eq!(totals.port(PortId(2)).received_bytes, 100 * all);
+        assert_eq!((totals.unaccounted(), totals.dropped_total()), (0, all));
+        let hits = RuleHits {
+            connections: 0,
+            packets: all,
+        };
+        assert_eq!(counters.hits_of(rules.egress), hits);
+        assert_eq!(counters.hits_of(rules.ingress), hits);
+    }
+}

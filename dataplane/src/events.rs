@@ -176,4 +176,39 @@ mod tests {
         let kept = (5..10).filter(|n| queue.push_repeated(event(*n))).count();
         assert_eq!((kept, queue.lost(), queue.samples_lost()), (2, 3, 3));
     }
+
+    /// A worker is faster than control: what is kept comes whole and in order, the rest is counted.
+    #[test]
+    fn a_worker_and_control_lose_nothing_uncounted() {
+        const EVENTS: u64 = 50_000;
+        let queue = EventQueue::new(64);
+        let mut drained = 0;
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                let push = |n: &u64| match n % 3 {
+                    0 => queue.push_first(event(*n)),
+                    1 => queue.push_repeated(event(*n)),
+                    _ => queue.push_sample(event(*n)),
+                };
+                (1..=EVENTS).filter(push).count() as u64
+            });
+            let mut last = 0;
+            loop {
+                // Asked before the queue, so that the last events are not left in it.
+                let is_last_look = worker.is_finished();
+                for seen in std::iter::from_fn(|| queue.pop()) {
+                    assert!(seen.time.0 > last);
+                    last = seen.time.0;
+                    assert_eq!(seen, event(last));
+                    drained += 1;
+                }
+                if is_last_look {
+                    break;
+                }
+                std::thread::yield_now();
+            }
+            assert_eq!(drained, worker.join().unwrap());
+        });
+        assert_eq!(drained + queue.lost() + queue.samples_lost(), EVENTS);
+    }
 }

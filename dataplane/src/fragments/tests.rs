@@ -447,6 +447,16 @@ proptest! {
     }
 }
 
+/// Asks again as long as another has the bucket: whoever lost its core in there has it for long.
+fn until_free(mut ask: impl FnMut() -> Result<Entered, Refused>) -> Result<Entered, Refused> {
+    loop {
+        match ask() {
+            Err(refused) if refused.reason == DropReason::FragmentBusy => std::thread::yield_now(),
+            answer => return answer,
+        }
+    }
+}
+
 /// Two workers receive the fragments of the same datagrams, in any order: each datagram goes on whole,
 /// and nothing is left.
 #[test]
@@ -472,7 +482,7 @@ fn two_workers_share_datagrams() {
             let mut tickets = Vec::new();
             held.release(&table, now, 64, |one| tickets.push(one.ticket));
             for ticket in tickets {
-                assert!(is_followed(&table.resume(&ticket, now)));
+                assert!(is_followed(&until_free(|| table.resume(&ticket, now))));
                 passed.fetch_add(1, relaxed);
             }
         };
@@ -486,9 +496,11 @@ fn two_workers_share_datagrams() {
                     continue;
                 }
                 let at = piece(number * 8, number * 8 + 8, number == 3);
-                match table.enter(&key(1, id as u32), at, now) {
+                match until_free(|| table.enter(&key(1, id as u32), at, now)) {
                     Ok(Entered::First { ticket, .. }) => {
-                        table.decide(&ticket, Ok(FIRST), now);
+                        while table.is_undecided(&ticket) {
+                            table.decide(&ticket, Ok(FIRST), now);
+                        }
                         passed.fetch_add(1, relaxed);
                     }
                     Ok(Entered::Follows { .. }) => drop(passed.fetch_add(1, relaxed)),
@@ -512,4 +524,165 @@ fn two_workers_share_datagrams() {
     });
     assert_eq!(passed.into_inner(), 4 * entered.len());
     assert_eq!(table.counts(), Counts::default());
+}
+
+/// What became of the fragments that one worker received.
+#[derive(Default)]
+struct Fates {
+    passed: u32,
+    refused: u32,
+    waited: u32,
+}
+
+/// A worker of [`workers_share_a_crowded_table_with_control`].
+struct Crowded<'a> {
+    table: &'a Table,
+    held: Held<Key>,
+    fates: Fates,
+}
+
+impl Crowded<'_> {
+    /// What a datagram's first fragment says in this test: which datagram it is of.
+    fn first_of(key: &Key) -> First {
+        First {
+            source_port: key.identification as u16,
+            destination_port: key.ends.ingress.0,
+            ..FIRST
+        }
+    }
+
+    fn is_denied(key: &Key) -> bool {
+        key.identification.is_multiple_of(5)
+    }
+
+    /// A fragment that follows, or is dropped: by its own datagram's first, and by no denied one.
+    fn follow(&mut self, key: &Key, entered: &Result<Entered, Refused>) {
+        let first = match entered {
+            Ok(Entered::Follows { first, .. }) => {
+                self.fates.passed += 1;
+                Some(*first)
+            }
+            Ok(other) => panic!("{other:?}"),
+            Err(refused) => {
+                self.fates.refused += 1;
+                refused.first
+            }
+        };
+        if let Some(first) = first {
+            assert_eq!(first, Self::first_of(key));
+            assert!(!Self::is_denied(key));
+        }
+    }
+
+    fn receive(&mut self, key: &Key, piece: Piece, now: Time) {
+        match self.table.enter(key, piece, now) {
+            Ok(Entered::First { ticket, .. }) if Self::is_denied(key) => {
+                let denied = Err(DropReason::PolicyDenied);
+                self.table.decide(&ticket, denied, now);
+                self.fates.refused += 1;
+            }
+            Ok(Entered::First { ticket, .. }) => {
+                self.table.decide(&ticket, Ok(Self::first_of(key)), now);
+                self.fates.passed += 1;
+            }
+            Ok(Entered::Waits(ticket)) => {
+                self.fates.waited += 1;
+                if self.fates.waited.is_multiple_of(8) {
+                    self.table.abandon(&ticket, DropReason::Internal, now);
+                    self.fates.refused += 1;
+                    return;
+                }
+                self.held.keep(self.table, ticket, (*key, 0), now).unwrap();
+            }
+            other => self.follow(key, &other),
+        }
+    }
+
+    fn release(&mut self, now: Time) {
+        let mut released = Vec::new();
+        self.held
+            .release(self.table, now, 64, |one| released.push(one));
+        for one in released {
+            self.follow(&one.frame, &self.table.resume(&one.ticket, now));
+        }
+    }
+}
+
+/// More datagrams than there is room for, while control forgets endpoints and ports, and time goes on:
+/// each fragment has one fate, and in the end nothing is counted that is not there.
+#[test]
+fn workers_share_a_crowded_table_with_control() {
+    const WORKERS: u64 = 3;
+    const ROUNDS: u32 = 10_000;
+    const PORTS: u16 = 4;
+    let bounds = Bounds {
+        datagrams: 12,
+        frames: 8,
+        timeout_ms: 5,
+        ..BOUNDS
+    };
+    let table = table(bounds);
+    let clock_ms = std::sync::atomic::AtomicU64::new(0);
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    let now = || Time(clock_ms.load(relaxed) * MS);
+    // Numbers below `n` that each thread repeats (PCG's multiplier).
+    let below = |state: &mut u64, n: u32| {
+        *state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        (*state >> 33) as u32 % n
+    };
+    let work = |mut seed: u64| {
+        let mut worker = Crowded {
+            table: &table,
+            held: Held::new(&table),
+            fates: Fates::default(),
+        };
+        for _ in 0..ROUNDS {
+            let port = below(&mut seed, PORTS.into()) as u16;
+            let key = key(port, below(&mut seed, 24));
+            let number = below(&mut seed, 4) as u16;
+            let piece = piece(number * 8, number * 8 + 8, number == 3);
+            worker.receive(&key, piece, now());
+            worker.release(now());
+        }
+        let mut left = 0;
+        worker.held.release_all(&table, |_| left += 1);
+        worker.fates.refused += left;
+        worker.fates
+    };
+    let mut all = Fates::default();
+    std::thread::scope(|scope| {
+        let work = &work;
+        let workers: Vec<_> = (1..=WORKERS)
+            .map(|seed| scope.spawn(move || work(seed)))
+            .collect();
+        let mut seed = 99;
+        while !workers.iter().all(|worker| worker.is_finished()) {
+            let port = below(&mut seed, PORTS.into()) as u16;
+            match below(&mut seed, 8) {
+                0 => table.forget_port(PortId(port)),
+                1 => table.forget_endpoint(Incarnation(1 + u32::from(port))),
+                2 => drop(clock_ms.fetch_add(1, relaxed)),
+                _ => std::thread::yield_now(),
+            }
+        }
+        for worker in workers {
+            let fates = worker.join().unwrap();
+            all.passed += fates.passed;
+            all.refused += fates.refused;
+            all.waited += fates.waited;
+        }
+    });
+    assert_eq!(all.passed + all.refused, WORKERS as u32 * ROUNDS);
+    assert!(all.passed > 0 && all.waited > 0);
+    assert_eq!(table.counts().frames, 0);
+    (0..PORTS).for_each(|port| table.forget_port(PortId(port)));
+    assert_eq!(table.counts(), Counts::default());
+    // Every place can still be used: two ports' shares are all there is.
+    let enter = |port, id| table.enter(&key(port, id), piece(0, 8, false), now());
+    for id in 0..bounds.datagrams {
+        let entered = enter((id % 2) as u16, id);
+        assert!(matches!(entered, Ok(Entered::First { .. })), "{entered:?}");
+    }
+    let full = enter(2, 99).unwrap_err();
+    assert_eq!(full.reason, DropReason::FragmentTableFull);
 }

@@ -246,7 +246,8 @@ impl SnapshotReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::Parts;
+    use crate::snapshot::{Endpoint, EndpointSlot, Epoch, Incarnation, Parts, Port, PortId, Role};
+    use crate::{Address, Mac};
     use std::sync::atomic::AtomicBool;
 
     fn snapshot(generation: u64) -> Arc<Snapshot> {
@@ -339,5 +340,86 @@ mod tests {
             }
             stop.store(true, Ordering::Relaxed);
         });
+    }
+
+    /// The writer waits for nobody, and frees what it takes to be unused, while readers and somebody
+    /// who asks now and then read what they hold.
+    #[test]
+    fn what_somebody_reads_is_not_freed() {
+        const READERS: usize = 2;
+        let cell = Arc::new(SnapshotCell::new(numbered(1), READERS));
+        let stop = AtomicBool::new(false);
+        let (mut retired, mut most) = (Retired::default(), 0);
+        std::thread::scope(|scope| {
+            let until_stop = |mut look: Box<dyn FnMut() -> Generation + Send>| {
+                let stop = &stop;
+                scope.spawn(move || {
+                    let mut last = Generation(0);
+                    while !stop.load(Ordering::Relaxed) {
+                        let seen = look();
+                        assert!(seen >= last);
+                        last = seen;
+                    }
+                });
+            };
+            for index in 0..READERS {
+                let mut reader = cell.reader(index);
+                until_stop(Box::new(move || check(reader.refresh())));
+            }
+            let asks = Arc::clone(&cell);
+            until_stop(Box::new(move || {
+                let snapshot = asks.load();
+                assert!(asks.acknowledged() <= asks.load().generation());
+                check(&snapshot)
+            }));
+            for generation in 2..3000 {
+                retired.keep(cell.publish(numbered(generation)));
+                most = most.max(retired.count());
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        // A reader that adopts holds two, who asks holds two, and one has just been added.
+        assert!(most <= 2 * READERS + 2 + 1, "{most}");
+        retired.sweep();
+        assert_eq!(retired.count(), 0);
+    }
+
+    /// A snapshot whose content says its generation.
+    fn numbered(generation: u64) -> Arc<Snapshot> {
+        let endpoint = Endpoint {
+            slot: EndpointSlot(0),
+            incarnation: Incarnation(1),
+            port: PortId::FIRST_FREE,
+            mac: Mac([2, 0, 0, 0, 0, 2]),
+            addresses: [Address::v4(generation as u32)].into_iter().collect(),
+        };
+        let port = Port {
+            id: PortId::FIRST_FREE,
+            role: Role::Pod,
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+            is_virtual: true,
+            icmp_source_v4: None,
+            icmp_source_v6: None,
+            endpoint: Some(EndpointSlot(0)),
+            peer_mac: None,
+        };
+        let parts = Parts {
+            generation: Generation(generation),
+            ports: vec![port],
+            endpoints: vec![endpoint],
+            epochs: vec![Epoch(generation as u32)],
+            ..Parts::default()
+        };
+        Arc::new(Snapshot::build(parts).unwrap())
+    }
+
+    fn check(snapshot: &Snapshot) -> Generation {
+        let generation = snapshot.generation();
+        let endpoint = snapshot.endpoint(EndpointSlot(0)).unwrap();
+        let address = Address::v4(generation.0 as u32);
+        assert_eq!(endpoint.addresses.as_slice(), [address]);
+        assert_eq!(snapshot.epoch(EndpointSlot(0)), Epoch::from(generation));
+        generation
     }
 }

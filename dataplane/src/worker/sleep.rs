@@ -184,6 +184,7 @@ fn token_zero() -> epoll::EventData {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicU32;
     use std::time::{Duration, Instant};
 
     const LONG: Timespec = Timespec {
@@ -218,6 +219,59 @@ mod tests {
         sleeper.poll(&mut ready);
         assert!(ready.is_empty());
         assert!(start.elapsed() < Duration::from_secs(10));
+    }
+
+    /// Each message is sent just when the worker, done with the one before, is about to sleep.
+    #[test]
+    fn no_message_is_slept_over() {
+        const MESSAGES: u32 = 5_000;
+        // Only [`LONG`] lasts so long.
+        const SLEPT_OVER: Duration = Duration::from_secs(19);
+        let sleeper = Sleeper::new().unwrap();
+        let wake = sleeper.wake();
+        let (mailbox, messages) = std::sync::mpsc::channel();
+        let taken = AtomicU32::new(0);
+        let mut longest = Duration::ZERO;
+        let mut received = Vec::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mailbox = mailbox;
+                for number in 0..MESSAGES {
+                    while taken.load(Ordering::Relaxed) < number {
+                        std::thread::yield_now();
+                    }
+                    mailbox.send(number).unwrap();
+                    wake.wake();
+                }
+            });
+            let mut ready = ArrayVec::new();
+            let quiet = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+            for number in 1..=MESSAGES {
+                // Both ways to sleep: with busy sockets, and without.
+                let mut busy = Busy::new();
+                if number % 2 == 0 {
+                    busy.push((7, quiet.as_fd()));
+                }
+                let mut message = None;
+                while message.is_none() {
+                    let start = Instant::now();
+                    sleeper.sleep(&LONG, &busy, &mut ready, || {
+                        message = messages.try_recv().ok();
+                        message.is_none()
+                    });
+                    longest = longest.max(start.elapsed());
+                    message = message.or_else(|| messages.try_recv().ok());
+                }
+                received.extend(message);
+                taken.store(number, Ordering::Relaxed);
+                if longest >= SLEPT_OVER {
+                    taken.store(MESSAGES, Ordering::Relaxed);
+                    break;
+                }
+            }
+        });
+        assert!(longest < SLEPT_OVER);
+        assert_eq!(received, Vec::from_iter(0..MESSAGES));
     }
 
     #[test]

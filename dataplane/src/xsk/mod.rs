@@ -38,6 +38,8 @@ mod socket;
 mod system;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod thread_tests;
 mod umem;
 
 use std::io;
