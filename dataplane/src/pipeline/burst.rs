@@ -90,6 +90,16 @@ impl Lane {
     }
 }
 
+/// The numbers of packets whose bits are set.
+fn numbers(mut mask: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let number = mask.trailing_zeros() as usize;
+        let any = mask != 0;
+        mask &= mask.wrapping_sub(1);
+        any.then_some(number)
+    })
+}
+
 impl<'a, S: Storage> Stage<'a, '_, S> {
     /// Takes every packet to its end.
     pub fn burst(
@@ -100,17 +110,21 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
     ) {
         let lanes = &mut lanes[..burst.len()];
         let ready = self.enter_all(burst, lanes);
-        let entered = |number: usize| ready >> number & 1 != 0;
-        let new = |number: &usize| entered(*number) && lanes[*number].seems_new();
-        let new: ArrayVec<usize, BURST_MAX> = (0..burst.len()).filter(new).collect();
-        let ahead = self.decide_ahead(lanes, &new);
-        let mut ahead = new.iter().zip(&ahead).peekable();
+        let is_new = |number: &usize| lanes[*number].seems_new();
+        let new = numbers(ready).filter(is_new);
+        let new = new.fold(0, |mask: u64, number| mask | 1 << number);
+        // Most bursts have none: then no room for decisions is touched.
+        let mut ahead = ArrayVec::new();
+        if new != 0 {
+            self.decide_ahead(lanes, new, &mut ahead);
+        }
+        let mut ahead = numbers(new).zip(&ahead).peekable();
         for (number, inbound) in burst.iter_mut().enumerate() {
-            let short = match entered(number) {
-                true => self.finish(inbound, &lanes[number]),
-                false => None,
+            let short = match ready >> number & 1 {
+                0 => None,
+                _ => self.finish(inbound, &lanes[number]),
             };
-            let ahead = ahead.next_if(|(new, _)| **new == number);
+            let ahead = ahead.next_if(|(new, _)| *new == number);
             let outcome = match short {
                 Some(transmission) => Outcome::Forward(transmission),
                 None => self.run(inbound, ahead.map(|(_, decision)| decision)),
@@ -140,11 +154,18 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         ready
     }
 
-    /// What policy says of the new lanes' flows.
-    fn decide_ahead(&self, lanes: &[Lane], new: &[usize]) -> ArrayVec<Decision, BURST_MAX> {
+    /// What policy says of the flows of the lanes in `new`. Apart from [`Stage::burst`], so that bursts
+    /// without new flows have no room for them on the stack.
+    #[inline(never)]
+    fn decide_ahead(
+        &self,
+        lanes: &[Lane],
+        new: u64,
+        decisions: &mut ArrayVec<Decision, BURST_MAX>,
+    ) {
         let snapshot = self.snapshot;
-        let flow = |number: &usize| {
-            let lane = &lanes[*number];
+        let flow = |number: usize| {
+            let lane = &lanes[number];
             let endpoint = |slot: Option<EndpointSlot>| snapshot.endpoint(slot?);
             let [source, destination] = lane.slots.map(endpoint);
             let port = snapshot.port(lane.ends.ingress);
@@ -155,8 +176,9 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
                 ingress: port.map_or(Role::Uplink, |port| port.role),
             }
         };
-        let flows: ArrayVec<Flow<'_>, BURST_MAX> = new.iter().map(flow).collect();
-        Flow::decide_all(&flows, snapshot)
+        let mut flows = ArrayVec::<Flow<'_>, BURST_MAX>::new();
+        flows.extend(numbers(new).map(flow));
+        Flow::decide_all(&flows, snapshot, decisions);
     }
 
     /// Fills the packet's lane; false, with the lane half filled, unless the packet would be

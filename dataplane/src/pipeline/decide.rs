@@ -99,16 +99,20 @@ impl<'s> Flow<'s> {
         settle(egress, || self.ingress().map(enforced))
     }
 
-    /// What [`Flow::decide`] says of each flow. They wait for memory together.
-    pub fn decide_all(flows: &[Flow<'_>], snapshot: &Snapshot) -> ArrayVec<Decision, BURST_MAX> {
+    /// What [`Flow::decide`] says of each flow, in `decisions`. They wait for memory together.
+    pub fn decide_all(
+        flows: &[Flow<'_>],
+        snapshot: &Snapshot,
+        decisions: &mut ArrayVec<Decision, BURST_MAX>,
+    ) {
         let mut questions = ArrayVec::<Question, { 2 * BURST_MAX }>::new();
         for flow in flows {
             let judgements = [flow.egress(snapshot), flow.ingress()];
             let asked = judgements.into_iter().flatten();
             questions.extend(asked.map(|judgement| judgement.question(&flow.key)));
         }
-        let undecided = questions.iter().map(|_| policy::Decision::UNDECIDED);
-        let mut answers: ArrayVec<_, { 2 * BURST_MAX }> = undecided.collect();
+        let mut answers = ArrayVec::<policy::Decision, { 2 * BURST_MAX }>::new();
+        answers.extend(questions.iter().map(|_| policy::Decision::UNDECIDED));
         snapshot.policy().decide_batch(&questions, &mut answers);
         let mut answers = answers.iter().copied();
         let settled = flows.iter().map(|flow| {
@@ -116,7 +120,7 @@ impl<'s> Flow<'s> {
             let ingress = flow.ingress().and_then(|_| answers.next());
             settle(egress, || ingress)
         });
-        settled.collect()
+        decisions.extend(settled);
     }
 
     /// The verdict if the policies in audit mode were enforced too; none if neither end has any.

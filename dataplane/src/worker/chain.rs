@@ -40,14 +40,14 @@ impl<'f> Rests<'f> {
     }
 }
 
-/// The packets of a burst by their first frames; the others are collected in `rests`.
-pub(super) fn inbound<'f>(
+/// Collects the packets that were received: in `burst` by their first frames, the others in `rests`.
+pub(super) fn collect<'b, 'f: 'b>(
     umem: &'f Umem,
     origin: &Origin<'f>,
     received: &'f mut Burst,
+    burst: &mut ArrayVec<Inbound<'b>, BURST_MAX>,
     rests: &mut Rests<'f>,
-) -> ArrayVec<Inbound<'f>, BURST_MAX> {
-    let mut burst: ArrayVec<Inbound<'f>, BURST_MAX> = ArrayVec::new();
+) {
     let mut begins = true;
     for Received {
         frame,
@@ -72,7 +72,6 @@ pub(super) fn inbound<'f>(
         }
         begins = !*continues;
     }
-    burst
 }
 
 /// The frames of the packet that begins with `first`, which continues.

@@ -462,7 +462,8 @@ impl<S: Storage> Worker<S> {
         let mut outcomes: ArrayVec<Outcome, BURST_MAX> = ArrayVec::new();
         {
             let mut rests = chain::Rests::new();
-            let mut burst = chain::inbound(&shared.umem, origin, received, &mut rests);
+            let mut burst = ArrayVec::new();
+            chain::collect(&shared.umem, origin, received, &mut burst, &mut rests);
             rests.give_to(&mut burst);
             let mut tables = Tables {
                 conntrack: &shared.conntrack,
@@ -482,7 +483,7 @@ impl<S: Storage> Worker<S> {
             );
         }
         let mut frames = received.drain(..);
-        for (number, outcome) in outcomes.into_iter().enumerate() {
+        for (number, outcome) in outcomes.drain(..).enumerate() {
             let Some(first) = frames.next() else {
                 break;
             };
