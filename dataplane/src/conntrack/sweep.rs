@@ -59,7 +59,6 @@ impl<S: Storage> Table<S> {
     /// Empties a slot as long as it holds such an entry; how many it held.
     fn remove_where(&self, entry: u32, such: impl Fn(&Image) -> bool + Copy) -> u32 {
         let mut removed = 0;
-        // A locked bucket is waited for: its holder is done in a moment.
         while let Read::Image(image) = self.read(entry) {
             if !such(&image) {
                 break;
@@ -67,7 +66,9 @@ impl<S: Storage> Table<S> {
             if self.remove_if(&image, NOBODYS, such) {
                 count(&self.counted.removed);
                 removed += 1;
+                continue;
             }
+            // Somebody has locked the bucket, and is done in a moment.
             #[cfg(loom)]
             loom::thread::yield_now();
             #[cfg(not(loom))]
