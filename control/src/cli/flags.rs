@@ -139,6 +139,16 @@ pub enum FlagError {
         /// The value given.
         value: String,
     },
+    /// A value that is no number, or no duration.
+    #[error("invalid argument \"{value}\" for \"--{flag}\" flag: {why}")]
+    Invalid {
+        /// Long name.
+        flag: &'static str,
+        /// The value given.
+        value: String,
+        /// In Go's words.
+        why: String,
+    },
 }
 
 /// A command line taken apart.

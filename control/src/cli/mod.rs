@@ -11,6 +11,7 @@ pub mod output;
 pub mod preview;
 pub mod session;
 pub mod table;
+pub mod values;
 pub mod verbs;
 
 use std::os::unix::process::CommandExt;
@@ -22,7 +23,8 @@ use session::{Session, VerbError};
 use verbs::label::MetadataMap;
 use verbs::mutate::Way;
 use verbs::{
-    check, delete, describe, get, label, metrics, mutate, observe, pods, questions, status, test,
+    check, delete, describe, get, label, metrics, mutate, observe, pods, questions, scale, status,
+    test,
 };
 
 /// One verb.
@@ -104,6 +106,16 @@ const VERBS: &[Verb] = &[
         examples: "weir annotate pod web note='a word'",
         flags: label::FLAGS,
         run: |session| label::run(session, MetadataMap::Annotations),
+    },
+    Verb {
+        name: "scale",
+        about: "Set how many pods a Deployment, ReplicaSet, StatefulSet or ReplicationController has",
+        usage: "scale --replicas=COUNT (TYPE NAME… | TYPE/NAME… | TYPE --all | -f FILE…)",
+        examples: "weir scale deployment web --replicas=3\n\
+                   weir scale --current-replicas=2 --replicas=3 deployment/web\n\
+                   weir scale statefulset -l app=db --replicas=0 --timeout=1m",
+        flags: scale::FLAGS,
+        run: scale::run,
     },
     Verb {
         name: "exec",
@@ -324,7 +336,7 @@ fn overview() -> String {
     );
     let own = VERBS.iter().map(|verb| (verb.name, verb.about));
     for (name, about) in own.chain(COMPANIONS.iter().copied()) {
-        text.push_str(&format!("  {name:<10} {about}\n"));
+        text.push_str(&format!("  {name:<13} {about}\n"));
     }
     text.push_str(
         "\nUsage:\n  weir [flags] COMMAND [options]\n\n\

@@ -32,6 +32,9 @@ pub enum VerbError {
     /// The lab's agent's objection.
     #[error("{0}")]
     Lab(#[from] LabError),
+    /// What went wrong with one object each; the others were done.
+    #[error("{} errors", .0.len())]
+    Several(Vec<VerbError>),
     /// Whoever read the output has ended: there is nobody to tell.
     #[error("broken pipe")]
     Pipe,
@@ -47,6 +50,15 @@ impl From<std::io::Error> for VerbError {
 }
 
 impl VerbError {
+    /// What a verb that goes on after an error ends with.
+    pub fn all(mut errors: Vec<VerbError>) -> Result<(), VerbError> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => Err(VerbError::Several(errors)),
+        }
+    }
+
     /// Prints the error on stderr as kubectl does and gives the exit status.
     pub fn report(&self, verb: &str) -> ExitCode {
         match self {
@@ -58,7 +70,17 @@ impl VerbError {
             VerbError::Flag(error) => {
                 eprintln!("error: {error}\nSee 'weir {verb} --help' for usage.");
             }
+            VerbError::Local(text) if text.starts_with("error: ") => eprintln!("{text}"),
             VerbError::Local(text) => eprintln!("error: {text}"),
+            // kubectl begins a line with `error: ` only if it is the only one.
+            VerbError::Several(errors) => {
+                for error in errors {
+                    match error {
+                        VerbError::Local(text) => eprintln!("{text}"),
+                        other => drop(other.report(verb)),
+                    }
+                }
+            }
             VerbError::Client(error) => eprintln!("{}", server_error(error)),
             VerbError::Lab(LabError::Refused { reason, message }) => {
                 eprintln!("Error from server ({reason}): {message}");

@@ -16,3 +16,4 @@ mod preview;
 mod questions;
 mod schemas;
 mod store;
+mod verbs;

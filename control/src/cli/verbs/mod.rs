@@ -4,6 +4,8 @@ pub mod check;
 mod conntrack;
 pub mod delete;
 pub mod describe;
+mod done;
+mod find;
 pub mod get;
 mod hits;
 pub mod label;
@@ -12,6 +14,7 @@ pub mod mutate;
 pub mod observe;
 pub mod pods;
 pub mod questions;
+pub mod scale;
 pub mod status;
 pub mod test;
 

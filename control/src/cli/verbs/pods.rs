@@ -4,9 +4,8 @@ use std::io::Write;
 
 use crate::cli::flags::{Flag, switch, value};
 use crate::cli::session::{Session, VerbError};
+use crate::cli::values;
 use crate::lab_protocol::{self, AttachRequest, ContainerTarget, ExecRequest, LogsRequest};
-
-use super::delete::duration;
 
 /// Flags of `exec` and `attach`.
 pub const STREAM_FLAGS: &[Flag] = &[
@@ -93,12 +92,7 @@ pub fn logs(session: &mut Session) -> Result<(), VerbError> {
             VerbError::Local(format!("--tail takes a number of lines, not \"{text}\""))
         })?),
     };
-    let since = session
-        .parsed
-        .value("since")
-        .map(duration)
-        .transpose()?
-        .flatten();
+    let since = values::limit(&session.parsed, "since")?;
     let request = LogsRequest {
         target: ContainerTarget {
             container,

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::cli::values;
 use crate::flow::{normalize_time, time_text};
 
 /// The moment as [`Flow::time`](crate::flow::Flow::time) has it; none if the text is no moment.
@@ -28,29 +29,7 @@ pub fn parse(text: &str, now: SystemTime) -> Option<String> {
 
 /// Go's durations, `1h43m`, `2.5s`, as far as they are not negative.
 fn duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut seconds = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let units = [
-            ("ms", 1e-3),
-            ("us", 1e-6),
-            ("µs", 1e-6),
-            ("ns", 1e-9),
-            ("h", 3600.0),
-            ("m", 60.0),
-            ("s", 1.0),
-        ];
-        let (unit, scale) = units.iter().find(|(unit, _)| rest.starts_with(unit))?;
-        rest = &rest[unit.len()..];
-        seconds += number * scale;
-    }
-    if text.is_empty() {
-        return None;
-    }
-    Duration::try_from_secs_f64(seconds).ok()
+    Duration::try_from_secs_f64(values::seconds(text).ok()?).ok()
 }
 
 #[cfg(test)]
