@@ -293,10 +293,24 @@ fn controller(kind: &str, value: &mut Value) {
         }
         "DaemonSet" => {
             set(spec, &["updateStrategy", "type"], json!("RollingUpdate"));
+            let strategy = &mut spec["updateStrategy"];
+            if strategy["type"] == "RollingUpdate" {
+                set(strategy, &["rollingUpdate", "maxUnavailable"], json!(1));
+                set(strategy, &["rollingUpdate", "maxSurge"], json!(0));
+            }
         }
         "StatefulSet" => {
             set(spec, &["podManagementPolicy"], json!("OrderedReady"));
-            set(spec, &["updateStrategy", "type"], json!("RollingUpdate"));
+            // A strategy that was written without `rollingUpdate` stays without it.
+            if !spec["updateStrategy"]["type"].is_string() {
+                set(spec, &["updateStrategy", "type"], json!("RollingUpdate"));
+                set(spec, &["updateStrategy", "rollingUpdate"], json!({}));
+            }
+            let strategy = &mut spec["updateStrategy"];
+            if strategy["type"] == "RollingUpdate" && strategy["rollingUpdate"].is_object() {
+                set(strategy, &["rollingUpdate", "partition"], json!(0));
+            }
+            prune(strategy, "rollingUpdate");
         }
         _ => {}
     }

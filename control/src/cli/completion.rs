@@ -254,6 +254,12 @@ fn arguments(
     if verb.name == "completion" {
         return SHELLS.iter().map(|(name, _)| candidate(*name)).collect();
     }
+    if verb.name == "rollout" {
+        return match given.split_first() {
+            None => vec![candidate("restart"), candidate("status")],
+            Some((_, given)) => typed(given, namespace, partial, objects),
+        };
+    }
     if verb.usage.contains("TYPE") {
         return typed(given, namespace, partial, objects);
     }
@@ -436,6 +442,8 @@ mod tests {
             ("lab up thr", &["three-tier"]),
             ("--lab ", &["stars"]),
             ("completion ", &["bash", "fish", "zsh"]),
+            ("rollout ", &["restart", "status"]),
+            ("rollout status deploym", &["deployments"]),
             ("help lab", &["label", "lab"]),
             ("nonsense ", &[]),
         ];

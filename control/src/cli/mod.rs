@@ -23,8 +23,8 @@ use session::{Session, VerbError};
 use verbs::label::MetadataMap;
 use verbs::mutate::Way;
 use verbs::{
-    check, delete, describe, get, label, metrics, mutate, observe, pods, questions, scale, status,
-    test,
+    check, delete, describe, get, label, metrics, mutate, observe, pods, questions, rollout, scale,
+    status, test,
 };
 
 /// One verb.
@@ -116,6 +116,16 @@ const VERBS: &[Verb] = &[
                    weir scale statefulset -l app=db --replicas=0 --timeout=1m",
         flags: scale::FLAGS,
         run: scale::run,
+    },
+    Verb {
+        name: "rollout",
+        about: "Replace the pods of a Deployment, StatefulSet or DaemonSet, and wait until that is done",
+        usage: "rollout (restart | status) (TYPE [NAME…] | TYPE/NAME… | TYPE -l SELECTOR | -f FILE…)",
+        examples: "weir rollout restart deployment/web\n\
+                   weir rollout status deployment/web --timeout=2m\n\
+                   weir rollout status deployment/web --watch=false",
+        flags: rollout::FLAGS,
+        run: rollout::run,
     },
     Verb {
         name: "exec",

@@ -4,6 +4,8 @@
 //! One thread looks at everything after each change. What it made and the mirror does not show yet
 //! counts as made, or a slow watch would make it twice.
 
+mod revisions;
+
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -233,13 +235,17 @@ fn scale(
         _ => replicas(owner),
     };
     let name = text(owner, "/metadata/name");
+    let revision = revisions::of(owner);
     if resource == "statefulsets" {
         scale_ordered(agent, owner, &own, count, pods, expected)?;
     } else {
         let namespace = text(owner, "/metadata/namespace");
         let coming = expected.count("Pod", namespace, &format!("{name}-"));
         for _ in own.len() + coming..count {
-            let pod = pod_of(owner, &format!("{name}-{}", unique_suffix(owner)), &[]);
+            let revision = revision.as_deref();
+            let labels = revision.map(|revision| (revisions::LABEL, revision));
+            let pod_name = format!("{name}-{}", unique_suffix(owner));
+            let pod = pod_of(owner, &pod_name, labels.as_slice());
             expected.note(&pod);
             agent.create(pod)?;
         }
@@ -256,13 +262,16 @@ fn scale(
             delete_pod(agent, pod)?;
         }
     }
+    if let Some(pod) = revisions::next_to_replace(owner, &own, count) {
+        delete_pod(agent, pod)?;
+    }
     let ready = own.iter().filter(|pod| is_ready(pod)).count();
     let generation = number(owner, "/metadata/generation").unwrap_or(1);
     let status = match resource {
         "daemonsets" => json!({
             "observedGeneration": generation, "desiredNumberScheduled": 1,
             "currentNumberScheduled": own.len(), "numberReady": ready, "numberMisscheduled": 0,
-            "numberAvailable": ready, "updatedNumberScheduled": own.len(),
+            "numberAvailable": ready, "updatedNumberScheduled": revisions::updated(owner, &own),
         }),
         _ => json!({
             "observedGeneration": generation, "replicas": own.len(),
@@ -271,11 +280,7 @@ fn scale(
         }),
     };
     let status = match resource {
-        "statefulsets" => json!({
-            "observedGeneration": generation, "replicas": own.len(), "readyReplicas": ready,
-            "availableReplicas": ready, "currentReplicas": own.len(),
-            "updatedReplicas": own.len(),
-        }),
+        "statefulsets" => revisions::stateful_status(owner, &own, ready),
         _ => status,
     };
     write_changed(agent, resource, owner, status)
@@ -291,6 +296,7 @@ fn scale_ordered(
     expected: &mut Expected,
 ) -> Outcome {
     let name = text(owner, "/metadata/name");
+    let revision = revisions::of(owner).unwrap_or_default();
     let parallel = text(owner, "/spec/podManagementPolicy") == "Parallel";
     let named = |name: &str| own.iter().find(|pod| text(pod, "/metadata/name") == name);
     for ordinal in 0..count {
@@ -303,6 +309,7 @@ fn scale_ordered(
                 let labels = [
                     ("statefulset.kubernetes.io/pod-name", pod_name.as_str()),
                     ("apps.kubernetes.io/pod-index", index.as_str()),
+                    (revisions::LABEL, revision.as_str()),
                 ];
                 let pod = pod_of(owner, &pod_name, &labels);
                 let there = pods

@@ -69,6 +69,8 @@ pub struct Agent {
     pub named: AtomicU64,
     client: Mutex<Option<Client>>,
     addresses: Mutex<BTreeSet<IpAddr>>,
+    /// The number from which on the next address is looked for.
+    next_address: AtomicU32,
     next_interface: AtomicU32,
     /// Whether the lab is going down.
     pub stopping: AtomicBool,
@@ -105,7 +107,9 @@ impl Agent {
         *lock(&self.trouble) = Some(message.to_string());
     }
 
-    /// Addresses for a pod: those its manifest gives, else the next of the lab's ranges.
+    /// Addresses for a pod: those its manifest gives, else the next of the lab's ranges. One that
+    /// was given back comes again when the others have had their turn, so that a pod which takes
+    /// another's place has another address.
     pub fn take_addresses(&self, given: &[IpAddr]) -> Result<Vec<IpAddr>, String> {
         let mut taken = lock(&self.addresses);
         if !given.is_empty() {
@@ -115,10 +119,12 @@ impl Agent {
             taken.extend(given);
             return Ok(given.to_vec());
         }
-        for number in FIRST_ADDRESS..LAST_ADDRESS {
+        let next = self.next_address.load(Ordering::Relaxed);
+        for number in (next..LAST_ADDRESS).chain(FIRST_ADDRESS..next) {
             let both = numbered(number);
             if both.iter().all(|address| !taken.contains(address)) {
                 taken.extend(&both);
+                self.next_address.store(number + 1, Ordering::Relaxed);
                 return Ok(both.to_vec());
             }
         }
@@ -171,6 +177,7 @@ pub fn run(lab: Lab) -> io::Result<()> {
         pods: Mutex::default(),
         client: Mutex::new(None),
         addresses: Mutex::default(),
+        next_address: AtomicU32::new(FIRST_ADDRESS),
         next_interface: AtomicU32::new(1),
         stopping: AtomicBool::new(false),
         trouble: Mutex::new(None),

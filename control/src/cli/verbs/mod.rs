@@ -14,9 +14,11 @@ pub mod mutate;
 pub mod observe;
 pub mod pods;
 pub mod questions;
+pub mod rollout;
 pub mod scale;
 pub mod status;
 pub mod test;
+mod watched;
 
 use serde_json::Value;
 

@@ -230,3 +230,8 @@ fn delete() {
 fn scale() {
     play("scale", include_str!("scale.txt"));
 }
+
+#[test]
+fn rollout() {
+    play("rollout", include_str!("rollout.txt"));
+}
