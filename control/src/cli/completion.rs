@@ -187,6 +187,7 @@ fn values(flag: Flag, verb: Option<&Verb>, objects: &mut dyn Objects) -> Vec<Can
         "validate" => plain(&["ignore", "strict", "warn"]),
         "pod" | "from-pod" | "to-pod" | "from" | "to" => named(objects.names("pods", Some("*"))),
         "expect" => plain(&["allow", "deny"]),
+        "for" => plain(&["condition=", "create", "delete", "jsonpath="]),
         _ if matches!(flag.takes, Takes::Switch) => plain(&["false", "true"]),
         _ => Vec::new(),
     }
@@ -444,6 +445,7 @@ mod tests {
             ("completion ", &["bash", "fish", "zsh"]),
             ("rollout ", &["restart", "status"]),
             ("rollout status deploym", &["deployments"]),
+            ("wait po bb1 --for c", &["condition=", "create"]),
             ("help lab", &["label", "lab"]),
             ("nonsense ", &[]),
         ];

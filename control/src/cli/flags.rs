@@ -186,6 +186,12 @@ impl Parsed {
         self.value(long) == Some("true")
     }
 
+    /// Gives a flag that was not given a value.
+    pub fn assume(&mut self, long: &'static str, text: &str) {
+        let given = || vec![text.to_owned()];
+        self.values.entry(long).or_insert_with(given);
+    }
+
     /// Whether the flag was given at all.
     pub fn was_given(&self, long: &str) -> bool {
         self.values.contains_key(long)

@@ -74,6 +74,15 @@ impl Template {
         Ok(Template { pieces })
     }
 
+    /// What each path of the template leads to, texts left out.
+    pub fn select<'a>(&self, root: &'a Value) -> Vec<Vec<&'a Value>> {
+        let found = self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Text(_) => None,
+            Piece::Path(steps) | Piece::Range(steps, _) => Some(select(steps, root, root)),
+        });
+        found.collect()
+    }
+
     /// The template's text for `root`.
     pub fn render(&self, root: &Value) -> String {
         let mut out = String::new();

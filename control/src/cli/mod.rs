@@ -24,7 +24,7 @@ use verbs::label::MetadataMap;
 use verbs::mutate::Way;
 use verbs::{
     check, delete, describe, get, label, metrics, mutate, observe, pods, questions, rollout, scale,
-    status, test,
+    status, test, wait,
 };
 
 /// One verb.
@@ -126,6 +126,17 @@ const VERBS: &[Verb] = &[
                    weir rollout status deployment/web --watch=false",
         flags: rollout::FLAGS,
         run: rollout::run,
+    },
+    Verb {
+        name: "wait",
+        about: "Wait until objects are there, gone, or as wanted",
+        usage: "wait --for=CONDITION (TYPE NAME… | TYPE/NAME… | TYPE -l SELECTOR | TYPE --all | -f FILE…)",
+        examples: "weir wait --for=condition=Ready pod/web --timeout=60s\n\
+                   weir wait --for=jsonpath='{.status.readyReplicas}'=3 deployment/web\n\
+                   weir wait --for=create pod -l app=web\n\
+                   weir wait --for=delete pod --all -n shop",
+        flags: wait::FLAGS,
+        run: wait::run,
     },
     Verb {
         name: "exec",

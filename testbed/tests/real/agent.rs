@@ -20,6 +20,10 @@ pub const TESTS: &[Test] = &[
         "agent::controllers_make_replace_and_remove_pods",
         controllers_replace,
     ),
+    (
+        "agent::scaled_and_restarted_pods_come_and_go",
+        scaled_and_restarted,
+    ),
     ("agent::nothing_is_left_after_everything_was_killed", killed),
     ("agent::two_labs_know_nothing_of_each_other", two_labs),
 ];
@@ -56,6 +60,28 @@ apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: closed}
 spec: {podSelector: {matchLabels: {app: web}}, ingress: []}
+";
+
+const DATABASE: &str = "
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  serviceName: db
+  replicas: 2
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec: {containers: [{name: db, image: mysql, ports: [{containerPort: 3306}]}]}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: watcher}
+spec:
+  selector: {matchLabels: {app: watcher}}
+  template:
+    metadata: {labels: {app: watcher}}
+    spec: {containers: [{name: watcher, image: watcher, ports: [{containerPort: 9100}]}]}
 ";
 
 /// A lab of this test, down when the test is over.
@@ -250,6 +276,67 @@ fn controllers_replace() -> Outcome {
     up.wait("all pods and their namespaces are gone", || {
         up.lab.status().unwrap().pods.len() == 1 && up.names_left().len() == 3
     });
+    Ok(())
+}
+
+fn scaled_and_restarted() -> Outcome {
+    let up = up("lab-test-s")?;
+    let ok = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let (good, said) = up.weir(&words);
+        assert!(good, "{line}: {said}");
+        said
+    };
+    let names = |selector: &str| -> Vec<String> {
+        let path = "jsonpath={.items[*].metadata.name}";
+        let said = ok(&format!("get pod -l {selector} -o {path}"));
+        said.split_whitespace().map(str::to_owned).collect()
+    };
+    let of = |pods: &[String]| -> Vec<String> {
+        pods.iter().flat_map(|pod| up.addresses(pod)).collect()
+    };
+    let scaled = "deployment.apps/web scaled\n";
+    assert_eq!(ok("scale deploy web --replicas=4 --timeout=20s"), scaled);
+    ok("wait --for=jsonpath={.status.readyReplicas}=4 deploy/web --timeout=20s");
+    assert_eq!(up.web_pods().len(), 4);
+    assert_eq!(
+        ok("scale deploy/web --current-replicas=4 --replicas=1"),
+        scaled
+    );
+    ok("wait --for=jsonpath={.status.replicas}=1 deploy/web --timeout=20s");
+    up.wait("three pods are gone", || names("app=web").len() == 1);
+
+    let before = names("app=web");
+    let addresses = of(&before);
+    ok("rollout restart deployment/web");
+    let said = ok("rollout status deployment/web --timeout=20s");
+    let over = "deployment \"web\" successfully rolled out\n";
+    assert!(said.ends_with(over), "{said}");
+    ok(&format!(
+        "wait --for=delete pod/{} --timeout=20s",
+        before[0]
+    ));
+    let after = names("app=web");
+    assert!(after.len() == 1 && after != before, "{after:?}");
+    assert!(of(&after).iter().all(|new| !addresses.contains(new)));
+
+    let file = up.folder.join("db.yaml");
+    fs::write(&file, DATABASE).unwrap();
+    ok(&format!("apply -f {}", file.display()));
+    let said = ok("rollout status sts/db --timeout=20s");
+    let over = "partitioned roll out complete: 2 new pods have been updated...\n";
+    assert!(said.ends_with(over), "{said}");
+    ok("rollout status ds/watcher --timeout=20s");
+    let (pods, watchers) = (names("app=db"), names("app=watcher"));
+    let addresses = of(&pods);
+    ok("rollout restart sts/db ds/watcher");
+    let said = ok("rollout status sts/db --timeout=30s");
+    assert!(said.ends_with(over), "{said}");
+    ok("rollout status ds/watcher --timeout=20s");
+    ok("wait --for=condition=Ready pod -l app=db --timeout=20s");
+    assert_eq!(names("app=db"), pods);
+    assert!(of(&pods).iter().all(|new| !addresses.contains(new)));
+    assert_ne!(names("app=watcher"), watchers);
     Ok(())
 }
 

@@ -18,6 +18,7 @@ pub mod rollout;
 pub mod scale;
 pub mod status;
 pub mod test;
+pub mod wait;
 mod watched;
 
 use serde_json::Value;

@@ -235,3 +235,8 @@ fn scale() {
 fn rollout() {
     play("rollout", include_str!("rollout.txt"));
 }
+
+#[test]
+fn wait() {
+    play("wait", include_str!("wait.txt"));
+}
