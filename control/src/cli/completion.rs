@@ -188,6 +188,7 @@ fn values(flag: Flag, verb: Option<&Verb>, objects: &mut dyn Objects) -> Vec<Can
         "pod" | "from-pod" | "to-pod" | "from" | "to" => named(objects.names("pods", Some("*"))),
         "expect" => plain(&["allow", "deny"]),
         "for" => plain(&["condition=", "create", "delete", "jsonpath="]),
+        "type" => plain(&["json", "merge", "strategic"]),
         _ if matches!(flag.takes, Takes::Switch) => plain(&["false", "true"]),
         _ => Vec::new(),
     }
@@ -446,6 +447,7 @@ mod tests {
             ("rollout ", &["restart", "status"]),
             ("rollout status deploym", &["deployments"]),
             ("wait po bb1 --for c", &["condition=", "create"]),
+            ("patch po bb1 --type=m", &["--type=merge"]),
             ("help lab", &["label", "lab"]),
             ("nonsense ", &[]),
         ];

@@ -23,8 +23,8 @@ use session::{Session, VerbError};
 use verbs::label::MetadataMap;
 use verbs::mutate::Way;
 use verbs::{
-    check, delete, describe, get, label, metrics, mutate, observe, pods, questions, rollout, scale,
-    status, test, wait,
+    check, delete, describe, get, label, metrics, mutate, observe, patch, pods, questions, rollout,
+    scale, status, test, wait,
 };
 
 /// One verb.
@@ -137,6 +137,17 @@ const VERBS: &[Verb] = &[
                    weir wait --for=delete pod --all -n shop",
         flags: wait::FLAGS,
         run: wait::run,
+    },
+    Verb {
+        name: "patch",
+        about: "Change fields of objects",
+        usage: "patch (TYPE NAME… | TYPE/NAME… | -f FILE…) (-p PATCH | --patch-file FILE)",
+        examples: "weir patch deployment web -p '{\"spec\":{\"replicas\":2}}'\n\
+                   weir patch netpol web --type=json \
+                   -p '[{\"op\":\"remove\",\"path\":\"/spec/ingress/0\"}]'\n\
+                   weir patch svc web --type=merge --patch-file=patch.yaml --dry-run=server",
+        flags: patch::FLAGS,
+        run: patch::run,
     },
     Verb {
         name: "exec",

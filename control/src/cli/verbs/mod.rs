@@ -12,6 +12,7 @@ pub mod label;
 pub mod metrics;
 pub mod mutate;
 pub mod observe;
+pub mod patch;
 pub mod pods;
 pub mod questions;
 pub mod rollout;

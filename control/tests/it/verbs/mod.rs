@@ -240,3 +240,8 @@ fn rollout() {
 fn wait() {
     play("wait", include_str!("wait.txt"));
 }
+
+#[test]
+fn patch() {
+    play("patch", include_str!("patch.txt"));
+}
