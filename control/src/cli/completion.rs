@@ -448,6 +448,7 @@ mod tests {
             ("rollout status deploym", &["deployments"]),
             ("wait po bb1 --for c", &["condition=", "create"]),
             ("patch po bb1 --type=m", &["--type=merge"]),
+            ("version -o ", &["json", "yaml"]),
             ("help lab", &["label", "lab"]),
             ("nonsense ", &[]),
         ];

@@ -23,8 +23,8 @@ use session::{Session, VerbError};
 use verbs::label::MetadataMap;
 use verbs::mutate::Way;
 use verbs::{
-    check, delete, describe, get, label, metrics, mutate, observe, patch, pods, questions, rollout,
-    scale, status, test, wait,
+    api_resources, check, delete, describe, get, label, metrics, mutate, observe, patch, pods,
+    questions, rollout, scale, status, test, version, wait,
 };
 
 /// One verb.
@@ -236,6 +236,22 @@ const VERBS: &[Verb] = &[
                    weir completion fish | source",
         flags: &[],
         run: completion::run,
+    },
+    Verb {
+        name: "api-resources",
+        about: "The kinds of objects, with their short names",
+        usage: "api-resources [--namespaced=true|false] [--api-group GROUP] [-o wide|name]",
+        examples: "weir api-resources\nweir api-resources --api-group=networking.k8s.io -o name",
+        flags: api_resources::FLAGS,
+        run: api_resources::run,
+    },
+    Verb {
+        name: "version",
+        about: "The versions of this program and of the daemon",
+        usage: "version [--client] [-o json|yaml]",
+        examples: "weir version\nweir version --client -o json",
+        flags: version::FLAGS,
+        run: version::run,
     },
     Verb {
         name: "daemon",

@@ -47,7 +47,7 @@ const OBJECTS: &[Flag] = &[
 ];
 
 /// What `get all` stands for.
-const ALL: &[&str] = &[
+pub const ALL: &[&str] = &[
     "pods",
     "replicationcontrollers",
     "services",

@@ -1,5 +1,6 @@
 //! The verbs, one file each, and what they share.
 
+pub mod api_resources;
 pub mod check;
 mod conntrack;
 pub mod delete;
@@ -19,6 +20,7 @@ pub mod rollout;
 pub mod scale;
 pub mod status;
 pub mod test;
+pub mod version;
 pub mod wait;
 mod watched;
 

@@ -245,3 +245,13 @@ fn wait() {
 fn patch() {
     play("patch", include_str!("patch.txt"));
 }
+
+#[test]
+fn version() {
+    play("version", include_str!("version.txt"));
+}
+
+#[test]
+fn api_resources() {
+    play("api_resources", include_str!("api-resources.txt"));
+}
