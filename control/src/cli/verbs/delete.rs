@@ -68,6 +68,7 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
     }
     let dry_run = dry_run(session.parsed.value("dry-run"))?;
     let grace_period = grace_period(session)?;
+    let limit = values::limit(&session.parsed, "timeout")?;
     if doomed.is_empty() {
         if !failed {
             println!("No resources found");
@@ -89,7 +90,7 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
     session.report_mutation(&mutation)?;
     let waits = !session.parsed.was_given("wait") || session.parsed.is_on("wait");
     if waits && dry_run == DryRun::None && !session.parsed.is_on("force") {
-        wait_until_gone(session, &mut client, &doomed)?;
+        wait_until_gone(&mut client, &doomed, limit)?;
     }
     if failed {
         Err(VerbError::Status(1))
@@ -144,11 +145,10 @@ fn grace_period(session: &Session) -> Result<Option<u32>, VerbError> {
 
 /// Waits until every object is gone, or another stands under its name.
 fn wait_until_gone(
-    session: &Session,
     client: &mut Client,
     doomed: &[Found],
+    limit: Option<Duration>,
 ) -> Result<(), VerbError> {
-    let limit = values::limit(&session.parsed, "timeout")?;
     let begin = Instant::now();
     for one in doomed {
         let target = one.target();
