@@ -55,7 +55,7 @@ fn described(word: impl Into<String>, about: &'static str) -> Candidate {
 /// Where objects' names come from.
 pub trait Objects {
     /// The objects of a resource in a namespace (none: the default one) as `name`, or in all (`*`) as
-    /// `namespace/name`. None if nobody answers.
+    /// `namespace/name`. Nothing if nobody answers.
     fn names(&mut self, resource: &str, namespace: Option<&str>) -> Vec<String>;
     /// The labs that run.
     fn labs(&mut self) -> Vec<String>;

@@ -52,8 +52,10 @@ const SCALABLE: &[&str] = &[
     "replicationcontrollers",
 ];
 
-/// How long to try again while others change the object, and how often.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(300));
+/// How often to try again while others change the object.
+const RETRY_EVERY: Duration = Duration::from_millis(100);
+/// And for how long.
+const RETRY_FOR: Duration = Duration::from_secs(300);
 /// How often to look whether there are as many pods as wanted.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -153,9 +155,9 @@ fn scale(
         };
         match client.call("patch", params) {
             Err(ref error)
-                if error.reason() == Some(Reason::Conflict) && begun.elapsed() < RETRY.1 =>
+                if error.reason() == Some(Reason::Conflict) && begun.elapsed() < RETRY_FOR =>
             {
-                std::thread::sleep(RETRY.0);
+                std::thread::sleep(RETRY_EVERY);
             }
             other => return Ok(other?),
         }
