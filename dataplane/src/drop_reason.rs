@@ -127,6 +127,13 @@ drop_reasons! {
     EndpointNotReady = 52, "endpoint_not_ready", Sender;
     /// The port's policy is not live yet, so it passes nothing.
     PortNotReady = 53, "port_not_ready", Sender;
+    /// The address is a Service's, the port is none of its: it is never routed on.
+    ServiceNoPort = 54, "service_no_port", Sender;
+    /// The Service has no ready backend for connections from there.
+    ServiceNoBackend = 55, "service_no_backend", Sender;
+    /// Neither the client nor the backend is ours, and control has named no address of the node's by
+    /// which the connection would come back here.
+    ServiceNoSource = 56, "service_no_source", Sender;
     /// Conntrack calls it invalid: it neither opens a connection nor belongs to one.
     ConntrackInvalid = 60, "conntrack_invalid", Sender;
     /// An ICMP error that belongs to no connection, or whose sender could not have seen it.
@@ -141,6 +148,8 @@ drop_reasons! {
     ConntrackQuota = 71, "conntrack_quota", Limit;
     /// The bucket stayed locked by another worker's insert.
     ConntrackBusy = 72, "conntrack_busy", Limit;
+    /// The connection needs a source port of its own, and those that were tried are in use.
+    SourcePorts = 73, "source_ports", Limit;
     /// The port's transmit ring, or its share of frames in flight, is full.
     TransmitFull = 80, "transmit_full", Limit;
     /// No free frame.

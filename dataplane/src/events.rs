@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_queue::ArrayQueue;
 
 use crate::snapshot::{Generation, Incarnation, PortId, Role};
-use crate::{Address, DropReason, FlowKey, Time, Verdict};
+use crate::{Address, DropReason, FlowKey, SocketAddress, Time, Verdict};
 
 /// Something that happened to a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +22,10 @@ pub struct Event {
     pub kind: EventKind,
     /// The flow as the packet shows it: a denial's is oriented like the connection it denies.
     pub key: FlowKey,
+    /// For a flow to a Service the Service's address and port, as the client has them: `key` has the
+    /// backend's, which policy judges. None of a packet that was dropped before a backend was chosen:
+    /// then `key` has the Service's.
+    pub service: Option<SocketAddress>,
     /// Where the packet came in.
     pub ingress: PortId,
     /// What stands behind that port: the port may be gone when the event is read.
@@ -145,6 +149,7 @@ mod tests {
             time: Time(n),
             kind: EventKind::Dropped(DropReason::NoRoute),
             key: FlowKey::default(),
+            service: None,
             ingress: PortId(0),
             ingress_role: Role::Uplink,
             source: Incarnation::NONE,

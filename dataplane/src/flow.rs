@@ -1,5 +1,7 @@
 //! What names a flow.
 
+use std::fmt;
+
 use crate::Address;
 
 /// An IP protocol number (IANA "Assigned Internet Protocol Numbers").
@@ -21,6 +23,21 @@ impl Protocol {
     /// Whether the protocol has ports that policy can name.
     pub const fn has_ports(self) -> bool {
         matches!(self, Protocol::TCP | Protocol::UDP | Protocol::SCTP)
+    }
+}
+
+/// An address with a port.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct SocketAddress {
+    /// The address.
+    pub address: Address,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for SocketAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        std::net::SocketAddr::new(self.address.to_ip(), self.port).fmt(f)
     }
 }
 
@@ -52,6 +69,40 @@ impl FlowKey {
             (identifier, 0)
         } else {
             (0, identifier)
+        }
+    }
+
+    /// The sender's end.
+    pub const fn sender(&self) -> SocketAddress {
+        SocketAddress {
+            address: self.source,
+            port: self.source_port,
+        }
+    }
+
+    /// The receiver's end.
+    pub const fn receiver(&self) -> SocketAddress {
+        SocketAddress {
+            address: self.destination,
+            port: self.destination_port,
+        }
+    }
+
+    /// The same with another sender.
+    pub const fn with_sender(self, sender: SocketAddress) -> FlowKey {
+        FlowKey {
+            source: sender.address,
+            source_port: sender.port,
+            ..self
+        }
+    }
+
+    /// The same with another receiver.
+    pub const fn with_receiver(self, receiver: SocketAddress) -> FlowKey {
+        FlowKey {
+            destination: receiver.address,
+            destination_port: receiver.port,
+            ..self
         }
     }
 

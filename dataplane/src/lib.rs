@@ -9,6 +9,7 @@
 //! * [`conntrack`]: one table for all workers, both directions of a connection in one entry.
 //! * [`fragments`]: one table for all workers: later fragments follow their first.
 //! * [`policy`]: compiled policy; what decides packets also explains them.
+//! * [`service`]: which backends stand behind a Service's address.
 //! * [`route`]: longest-prefix routes and next hops.
 //! * [`snapshot`]: everything the control thread tells the workers, immutable, numbered.
 //! * [`pipeline`]: the pure function from a burst to what becomes of each packet.
@@ -32,6 +33,7 @@ pub mod pipeline;
 pub mod policy;
 pub mod polling;
 pub mod route;
+pub mod service;
 pub mod shm;
 pub mod snapshot;
 pub mod time;
@@ -45,7 +47,7 @@ pub mod xsk;
 pub use address::{Address, Mac};
 pub use counters::CounterId;
 pub use drop_reason::DropReason;
-pub use flow::{FlowKey, Protocol};
+pub use flow::{FlowKey, Protocol, SocketAddress};
 pub use snapshot::{Generation, Snapshot};
 pub use time::Time;
 pub use verdict::{Direction, PolicyId, Provenance, Tier, Verdict};

@@ -21,6 +21,7 @@ use topology::Topology;
 pub use crate::policy::EndpointSlot;
 use crate::policy::PolicyTable;
 use crate::route::RouteTable;
+use crate::service::ServiceTable;
 use crate::{Address, Mac};
 
 /// The number of a snapshot: persisted, rising, never used for another snapshot.
@@ -223,6 +224,8 @@ pub struct Parts {
     /// The endpoints' policies, by slot. An endpoint that the table lacks passes nothing.
     /// Shared, so that a snapshot that changes only a neighbour compiles nothing.
     pub policy: Arc<PolicyTable>,
+    /// The Services, shared as long as none of them changes; empty by default.
+    pub services: Arc<ServiceTable>,
     /// Choices.
     pub settings: Settings,
 }
@@ -287,6 +290,7 @@ pub struct Snapshot {
     standings: Vec<Standing>,
     routes: Arc<RouteTable>,
     policy: Arc<PolicyTable>,
+    services: Arc<ServiceTable>,
     settings: Settings,
 }
 
@@ -312,6 +316,7 @@ impl Snapshot {
             standings: epochs.map(standing).collect(),
             routes: parts.routes,
             policy: parts.policy,
+            services: parts.services,
             settings: parts.settings,
         })
     }
@@ -349,8 +354,16 @@ impl Snapshot {
             standings,
             routes: Arc::clone(&self.routes),
             policy,
+            services: Arc::clone(&self.services),
             settings: self.settings,
         })
+    }
+
+    /// This snapshot with other Services. Its number stays: for a snapshot that has not been
+    /// published yet.
+    #[must_use]
+    pub fn with_services(self, services: Arc<ServiceTable>) -> Snapshot {
+        Snapshot { services, ..self }
     }
 
     /// Its number.
@@ -443,6 +456,17 @@ impl Snapshot {
     /// The endpoints' compiled policies, to be kept.
     pub fn shared_policy(&self) -> Arc<PolicyTable> {
         Arc::clone(&self.policy)
+    }
+
+    /// The Services.
+    #[inline]
+    pub fn services(&self) -> &ServiceTable {
+        &self.services
+    }
+
+    /// The Services, to be kept.
+    pub fn shared_services(&self) -> Arc<ServiceTable> {
+        Arc::clone(&self.services)
     }
 
     /// The choices.

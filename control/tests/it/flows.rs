@@ -25,6 +25,7 @@ fn event(kind: EventKind) -> Event {
             destination_port: 80,
             protocol: Protocol::TCP,
         },
+        service: None,
         ingress: PortId(3),
         ingress_role: Role::Pod,
         source: Incarnation::NONE,

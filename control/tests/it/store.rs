@@ -703,6 +703,7 @@ fn a_denied_echo_is_logged_with_its_identifier_as_source_port() {
             destination_port,
             protocol: Protocol::ICMP,
         },
+        service: None,
         ingress: PortId(3),
         ingress_role: Role::Pod,
         source: Incarnation::NONE,

@@ -59,7 +59,7 @@ pub use table::Table;
 
 use crate::counters::RuleCounters;
 use crate::snapshot::{Epoch, Incarnation, PortId};
-use crate::{Address, FlowKey, Time, Verdict};
+use crate::{Address, FlowKey, SocketAddress, Time, Verdict};
 
 /// What a [`Table`] is made with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,6 +171,16 @@ pub enum Class {
     Reply,
 }
 
+/// How a connection's packets are rewritten on their way: the initiator asks for `service`, what
+/// answers is the entry's other end, and knows the initiator as `source`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Translation {
+    /// What the initiator's packets are addressed to, and where those that it gets come from.
+    pub service: SocketAddress,
+    /// Where the other end sees the initiator's packets come from, if not from the initiator.
+    pub source: Option<SocketAddress>,
+}
+
 /// An entry to be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NewEntry {
@@ -244,8 +254,11 @@ pub struct IcmpError {
 pub struct Entry {
     /// The entry.
     pub handle: Handle,
-    /// In the initiator's orientation.
+    /// In the initiator's orientation, as policy judges it: of a translated connection the
+    /// initiator's own address and the backend's.
     pub key: FlowKey,
+    /// How its packets are rewritten, if they are.
+    pub translation: Option<Translation>,
     /// In the initiator's orientation.
     pub ends: Ends,
     /// What was decided.

@@ -100,6 +100,7 @@ impl<S: Storage> Table<S> {
                 version: image.control.version(),
             },
             key: image.key(),
+            translation: None,
             ends: image.ends(),
             verdict: image.control.verdict(),
             counters: unpack_counters(image.counters),
