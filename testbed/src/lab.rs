@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use control::cli::kubectl_version;
 use control::lab_protocol::{self, AgentStatus, LABS_DIR, LabError};
 use control::netlink::Namespace;
 use rustix::fs::FlockOperation;
@@ -188,6 +189,8 @@ pub struct UpOptions {
     pub enforcement: config::Enforcement,
     /// Where a shell of the lab begins; default the manifests' folder.
     pub folder: Option<PathBuf>,
+    /// The kubectl whose words and ways the lab's commands have, as `1.8`; default Weir's own.
+    pub kubectl: Option<String>,
 }
 
 /// The program `weir` beside this one, or on the `PATH`.
@@ -288,6 +291,12 @@ fn prepare(lab: &Lab, options: &UpOptions) -> Result<(), CommandError> {
         make(path.clone())?;
         let private = fs::Permissions::from_mode(0o700);
         fs::set_permissions(&path, private).map_err(system(format!("close {name}")))?;
+    }
+    if let Some(text) = &options.kubectl {
+        let wrong = |why: String| CommandError::Refused(why);
+        kubectl_version::KubectlVersion::parse(text).map_err(wrong)?;
+        let path = lab.control_socket().with_file_name(kubectl_version::FILE);
+        fs::write(path, text).map_err(system("write the version of kubectl"))?;
     }
     let weir = weir_program();
     let external_ports = match options.external_ports.is_empty() {

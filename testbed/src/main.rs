@@ -65,6 +65,9 @@ struct Up {
     /// A port that the external world serves on every address, as 80 or 53/UDP; default 80 and 443
     #[arg(long, value_name = "PORT[/PROTOCOL]")]
     external_port: Vec<String>,
+    /// The kubectl whose words and ways commands have, as 1.8; default that of the lab, or 1.34
+    #[arg(long, value_name = "VERSION")]
+    kubectl: Option<String>,
     /// Say nothing
     #[arg(short, long)]
     quiet: bool,
@@ -199,6 +202,10 @@ fn bring_up(up: &Up) -> Result<(), CommandError> {
         external_ports: external_ports.collect::<Result<_, _>>()?,
         progress: !up.quiet,
         enforcement: up.enforcement,
+        kubectl: match (&up.kubectl, &built_in) {
+            (None, Some(collection)) => collection.scenario()?.kubectl,
+            (given, _) => given.clone(),
+        },
         folder: built_in.map(|collection| collection.folder(&lab)),
     };
     let begun = std::time::Instant::now();

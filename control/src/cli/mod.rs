@@ -7,6 +7,7 @@ pub mod completion;
 pub mod files;
 pub mod flags;
 pub mod jsonpath;
+pub mod kubectl_version;
 pub mod output;
 pub mod preview;
 pub mod session;

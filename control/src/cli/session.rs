@@ -10,6 +10,7 @@ use crate::lab_protocol::{self, LabError};
 use crate::protocol::{Mutation, Reason};
 
 use super::flags::{FlagError, Parsed};
+use super::kubectl_version::KubectlVersion;
 
 /// The daemon's socket where no lab is meant.
 pub const SOCKET: &str = "/run/weir/weir.sock";
@@ -132,6 +133,12 @@ impl Session {
             None => self.socket.insert(self.find_socket()?).clone(),
         };
         Ok(Client::connect(path)?)
+    }
+
+    /// The kubectl whose words are spoken to the daemon that is meant.
+    pub fn kubectl(&self) -> Result<KubectlVersion, VerbError> {
+        let socket = self.socket.clone().or_else(|| self.find_socket().ok());
+        KubectlVersion::of(socket.as_deref()).map_err(VerbError::Local)
     }
 
     /// The lab that `--lab` or `WEIR_LAB` names, else the only one that runs.

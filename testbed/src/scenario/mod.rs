@@ -34,6 +34,9 @@ pub struct Scenario {
     pub title: String,
     /// Files and folders, relative to the scenario's, that hold what the lab runs.
     pub manifests: Vec<String>,
+    /// The kubectl that the tutorial was written for, as `1.8`; default Weir's own.
+    #[serde(default)]
+    pub kubectl: Option<String>,
     /// Who takes part, by the letters that the matrices use.
     pub ends: BTreeMap<String, End>,
     /// What happens.

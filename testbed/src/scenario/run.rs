@@ -165,6 +165,7 @@ fn up_and_play(
         manifests: collection.unpacked(lab)?,
         enforcement: options.enforcement,
         folder: Some(collection.folder(lab)),
+        kubectl: scenario.kubectl.clone(),
         ..UpOptions::default()
     };
     let status = lab::up(lab, &up)?;

@@ -86,7 +86,7 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
         dry_run: dry_run != DryRun::None,
     };
     let mutation: Mutation = client.call("delete", &params)?;
-    print(session, &doomed, grace_period, dry_run);
+    print(session, &doomed, grace_period, dry_run)?;
     session.report_mutation(&mutation)?;
     let waits = !session.parsed.was_given("wait") || session.parsed.is_on("wait");
     if waits && dry_run == DryRun::None && !session.parsed.is_on("force") {
@@ -99,7 +99,13 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
     }
 }
 
-fn print(session: &Session, doomed: &[Found], grace_period: Option<u32>, dry_run: DryRun) {
+fn print(
+    session: &Session,
+    doomed: &[Found],
+    grace_period: Option<u32>,
+    dry_run: DryRun,
+) -> Result<(), VerbError> {
+    let kubectl = session.kubectl()?;
     let forced = if grace_period == Some(0) {
         "force deleted"
     } else {
@@ -111,16 +117,11 @@ fn print(session: &Session, doomed: &[Found], grace_period: Option<u32>, dry_run
             println!("{shown}/{}", target.name);
             continue;
         }
-        let from = match (&target.namespace, one.namespaced) {
-            (Some(namespace), true) => format!(" from {namespace} namespace"),
-            _ => String::new(),
-        };
-        println!(
-            "{shown} \"{}\" {forced}{}{from}",
-            target.name,
-            dry_run.suffix()
-        );
+        let namespace = target.namespace.as_deref().filter(|_| one.namespaced);
+        let line = kubectl.deleted(shown, &target.name, forced, namespace);
+        println!("{line}{}", dry_run.suffix());
     }
+    Ok(())
 }
 
 fn grace_period(session: &Session) -> Result<Option<u32>, VerbError> {

@@ -5,6 +5,7 @@ use std::io::Write;
 
 use serde_json::Value;
 
+use crate::cli::kubectl_version::KubectlVersion;
 use crate::cli::output::Form;
 use crate::cli::session::{Session, VerbError};
 
@@ -15,6 +16,7 @@ pub struct Done {
     form: Option<Form>,
     dry_run: DryRun,
     printed: usize,
+    kubectl: KubectlVersion,
 }
 
 impl Done {
@@ -35,6 +37,7 @@ impl Done {
             form,
             dry_run,
             printed: 0,
+            kubectl: session.kubectl()?,
         })
     }
 
@@ -42,7 +45,10 @@ impl Done {
     pub fn print(&mut self, shown: &str, object: &Value, operation: &str) -> Result<(), VerbError> {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let text = match &self.form {
-            None => format!("{shown}/{name} {operation}{}\n", self.dry_run.suffix()),
+            None => {
+                let line = self.kubectl.done(shown, name, operation);
+                format!("{line}{}\n", self.dry_run.suffix())
+            }
             Some(Form::Name) => format!("{shown}/{name}\n"),
             Some(form @ Form::Yaml) if self.printed > 0 => format!("---\n{}", form.render(object)?),
             Some(form) => form.render(object)?,

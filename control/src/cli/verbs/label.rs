@@ -74,13 +74,15 @@ pub fn run(session: &mut Session, map: MetadataMap) -> Result<(), VerbError> {
         ));
     }
     let mut client = session.connect()?;
+    let kubectl = session.kubectl()?;
     for (reply, _) in fetch(session, &mut client, &wanted)? {
         for object in &reply.items {
             let current = object.pointer(&format!("/metadata/{}", map.field()));
             let patch = patch_of(current.and_then(Value::as_object), &changes, map, session)?;
-            let shown = format!("{}/{}", singular(&reply), target("", object).name);
+            let (kind, name) = (singular(&reply), target("", object).name);
+            let told = |done: &str| kubectl.done(&kind, &name, done);
             if patch.is_empty() {
-                println!("{shown} not {}", past(map, &changes));
+                println!("{}", told(&format!("not {}", past(map, &changes))));
                 continue;
             }
             let dry_run = !matches!(session.parsed.value("dry-run"), None | Some("none"));
@@ -93,7 +95,7 @@ pub fn run(session: &mut Session, map: MetadataMap) -> Result<(), VerbError> {
             };
             let mutation: Mutation = client.call("patch", params)?;
             let suffix = if dry_run { " (server dry run)" } else { "" };
-            println!("{shown} {}{suffix}", past(map, &changes));
+            println!("{}{suffix}", told(past(map, &changes)));
             session.report_mutation(&mutation)?;
         }
     }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cli::files;
 use crate::cli::flags::{Flag, optional, switch, value};
+use crate::cli::kubectl_version::KubectlVersion;
 use crate::cli::output::{Form, list};
 use crate::cli::session::{Session, VerbError};
 use crate::objects::{self, DecodeOptions, Object, decode_documents_with};
@@ -103,7 +104,7 @@ pub fn run(session: &mut Session, way: Way) -> Result<(), VerbError> {
     };
     let mut client = session.connect()?;
     let mutation: Mutation = client.call(way.method(), &params)?;
-    print(&mutation, form.as_ref(), dry_run)?;
+    print(&mutation, form.as_ref(), dry_run, session.kubectl()?)?;
     session.report_mutation(&mutation)
 }
 
@@ -279,18 +280,19 @@ pub fn field_validation(text: Option<&str>) -> Result<objects::FieldValidation, 
     })
 }
 
-fn print(mutation: &Mutation, form: Option<&Form>, dry_run: DryRun) -> Result<(), VerbError> {
+fn print(
+    mutation: &Mutation,
+    form: Option<&Form>,
+    dry_run: DryRun,
+    kubectl: KubectlVersion,
+) -> Result<(), VerbError> {
     match form {
         None => {
             for result in &mutation.results {
                 let Operation { reference, .. } = result;
                 let done = past(result.operation);
-                println!(
-                    "{}/{} {done}{}",
-                    reference.resource,
-                    reference.name,
-                    dry_run.suffix()
-                );
+                let line = kubectl.done(&reference.resource, &reference.name, done);
+                println!("{line}{}", dry_run.suffix());
             }
         }
         Some(Form::Name) => {

@@ -8,6 +8,7 @@
 //! | `? N` | its exit status, where that is not 0 |
 //! | `& METHOD PARAMS` | somebody else makes this call now |
 //! | `&later METHOD PARAMS` | the same, while the next command runs |
+//! | `% VERSION` | from here on as kubectl of that version |
 //! | `# …` | a comment |
 //! | anything else | a line that it writes to stdout; `…` stands for the rest of a line, and alone for any number of lines |
 
@@ -79,9 +80,10 @@ impl Served {
         self.folder.join("weir.sock")
     }
 
-    fn run(&self, words: &[String]) -> Said {
+    fn run(&self, words: &[String], kubectl: &str) -> Said {
         let output = Command::new(env!("CARGO_BIN_EXE_weir"))
             .args(words)
+            .env("WEIR_KUBECTL_VERSION", kubectl)
             .current_dir(&self.folder)
             .env("WEIR_SOCKET", self.socket())
             .output()
@@ -167,12 +169,12 @@ fn play(name: &str, transcript: &str) {
     let served = Served::start(name);
     let socket = served.socket();
     assert_eq!(
-        served.run(&words("apply -f objects.yaml")).status,
+        served.run(&words("apply -f objects.yaml"), "").status,
         0,
         "the objects of every transcript"
     );
     let mut lines = transcript.lines().peekable();
-    let mut later: Vec<String> = Vec::new();
+    let (mut later, mut kubectl): (Vec<String>, _) = (Vec::new(), String::new());
     while let Some(line) = lines.next() {
         if line.is_empty() || line.starts_with('#') {
             continue;
@@ -185,10 +187,14 @@ fn play(name: &str, transcript: &str) {
             call(&socket, line);
             continue;
         }
+        if let Some(version) = line.strip_prefix("% ") {
+            kubectl = version.to_owned();
+            continue;
+        }
         let command = line.strip_prefix("$ weir ");
         let command = command.unwrap_or_else(|| panic!("{name}: what is {line:?}?"));
         let (mut stdout, mut stderr, mut status) = (Vec::new(), Vec::new(), 0);
-        while let Some(next) = lines.next_if(|next| !next.starts_with(['$', '&', '#'])) {
+        while let Some(next) = lines.next_if(|next| !next.starts_with(['$', '&', '#', '%'])) {
             if let Some(error) = next.strip_prefix("! ") {
                 stderr.push(error);
             } else if let Some(number) = next.strip_prefix("? ") {
@@ -208,7 +214,7 @@ fn play(name: &str, transcript: &str) {
             }
         });
         let begun = Instant::now();
-        let said = served.run(&words(command));
+        let said = served.run(&words(command), &kubectl);
         others.join().unwrap();
         let holds = agrees(&stdout, &said.stdout.lines().collect::<Vec<_>>())
             && agrees(&stderr, &said.stderr.lines().collect::<Vec<_>>())
@@ -244,6 +250,11 @@ fn wait() {
 #[test]
 fn patch() {
     play("patch", include_str!("patch.txt"));
+}
+
+#[test]
+fn old_kubectl() {
+    play("old-kubectl", include_str!("old-kubectl.txt"));
 }
 
 #[test]
