@@ -91,6 +91,8 @@ counters! {
     Sleeps = "sleeps";
     /// Turns that queues with many new flows gave up for others.
     TurnsGivenUp = "turns_given_up";
+    /// Nanoseconds of rounds that had packets.
+    BusyNanoseconds = "busy_nanoseconds";
 }
 
 /// What is counted per port.

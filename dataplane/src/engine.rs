@@ -14,6 +14,7 @@
 mod audit;
 mod memory;
 mod ports;
+mod record;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;

@@ -13,6 +13,7 @@
 //! * [`route`]: longest-prefix routes and next hops.
 //! * [`snapshot`]: everything the control thread tells the workers, immutable, numbered.
 //! * [`pipeline`]: the pure function from a burst to what becomes of each packet.
+//! * [`tap`]: packets, with what became of them, for whoever captures.
 //! * [`worker`]: the thread that drives the pipeline; [`polling`]: when it sleeps; [`engine`]: the
 //!   workers together.
 //!
@@ -36,6 +37,7 @@ pub mod route;
 pub mod service;
 pub mod shm;
 pub mod snapshot;
+pub mod tap;
 pub mod time;
 pub mod verdict;
 pub mod wire;

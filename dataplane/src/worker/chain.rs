@@ -91,6 +91,25 @@ pub(super) fn parts(first: Received, frames: &mut impl Iterator<Item = Received>
     parts
 }
 
+/// The bytes of what will be sent of a packet of several frames, and perhaps more behind it.
+pub(super) fn bytes<'f>(
+    umem: &'f Umem,
+    parts: &'f Parts,
+    outcome: &Outcome,
+) -> impl Iterator<Item = &'f [u8]> + Clone {
+    let (answer, packet) = match outcome {
+        Outcome::Forward(_) => (None, &parts[..]),
+        _ => (parts.first(), &parts[..0]),
+    };
+    let whole = |part: &'f Part| {
+        let bytes = umem.bytes(&part.frame);
+        bytes.get(..part.len as usize).unwrap_or_default()
+    };
+    // An answer may be longer than what was received into its frame.
+    let answer = answer.map(|part| umem.bytes(&part.frame));
+    answer.into_iter().chain(packet.iter().map(whole))
+}
+
 /// Sends a packet of several frames, or the answer that was written over its first one, and gives
 /// back the frames that nobody takes.
 pub(super) fn send(

@@ -11,6 +11,7 @@
 
 mod chain;
 mod ports;
+mod recorder;
 mod sleep;
 mod turns;
 
@@ -26,6 +27,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use self::ports::Ports;
 pub(crate) use self::ports::{PortEnds, SharedEnd};
+use self::recorder::Moment;
+pub(crate) use self::recorder::Recorder;
 pub(crate) use self::sleep::Wake;
 use self::sleep::{READY_MAX, Sleeper};
 use self::turns::Round;
@@ -75,6 +78,9 @@ pub(crate) enum Command {
     RemovePort(PortId, SyncSender<PortEnds>),
     /// Waits until all workers wait, then says what it has and waits for the end of the audit.
     Audit(AuditTurn),
+    /// Records packets from now on, or none any more; gives back the recorder before, so that control
+    /// frees it.
+    Record(Option<Box<Recorder>>, SyncSender<Option<Box<Recorder>>>),
     /// Ends.
     Stop,
 }
@@ -216,6 +222,8 @@ struct Worker<S> {
     held: Held<Frame>,
     lanes: Box<Lanes>,
     turns: Round,
+    /// While somebody captures.
+    recorder: Option<Box<Recorder>>,
 }
 
 impl<S: Storage> Worker<S> {
@@ -238,6 +246,7 @@ impl<S: Storage> Worker<S> {
             commands,
             ports: Ports::default(),
             turns: Round::default(),
+            recorder: None,
         }
     }
 
@@ -245,6 +254,7 @@ impl<S: Storage> Worker<S> {
         let mut round = 0u32;
         let mut window = PollWindow::new(self.shared.polling, now());
         let mut ready = ArrayVec::new();
+        let mut busy_since: Option<Time> = None;
         while self.obey() {
             // Nothing decided under the old snapshot is left: a round ends with every packet of
             // its bursts on a TX ring or back in the magazine. Fragments that are held are undecided:
@@ -254,6 +264,11 @@ impl<S: Storage> Worker<S> {
                 self.ports.reap(&mut self.magazine);
             }
             let time = now();
+            if let Some(since) = busy_since.take()
+                && let Some(counters) = self.shared.counters.shard(self.index)
+            {
+                counters.add(Counter::BusyNanoseconds, time.since(since));
+            }
             if round.is_multiple_of(ROUNDS_BETWEEN_LOOKS) {
                 self.sleeper.poll(&mut ready);
                 self.ports.activate(&ready);
@@ -261,6 +276,7 @@ impl<S: Storage> Worker<S> {
             }
             round = round.wrapping_add(1);
             let packets = self.visit_ports(time);
+            busy_since = (packets > 0).then_some(time);
             let under_way = self.ports.kick();
             self.ports.settle();
             match window.looked(packets > 0 || under_way, time) {
@@ -304,6 +320,10 @@ impl<S: Storage> Worker<S> {
                 let _ = reply.send(self.ports.remove(port, &self.sleeper));
             }
             Command::Audit(turn) => self.take_part(&turn),
+            Command::Record(recorder, reply) => {
+                // If control does not wait any more, the old one is freed here.
+                let _ = reply.send(std::mem::replace(&mut self.recorder, recorder));
+            }
             Command::Stop => {
                 let Worker {
                     held,
@@ -450,6 +470,7 @@ impl<S: Storage> Worker<S> {
             limiters,
             held,
             lanes,
+            recorder,
             ..
         } = self;
         let shards = (
@@ -465,6 +486,9 @@ impl<S: Storage> Worker<S> {
             let mut burst = ArrayVec::new();
             chain::collect(&shared.umem, origin, received, &mut burst, &mut rests);
             rests.give_to(&mut burst);
+            if let Some(recorder) = recorder {
+                recorder.copy(&burst, reader.current());
+            }
             let mut tables = Tables {
                 conntrack: &shared.conntrack,
                 fragments: &shared.fragments,
@@ -482,6 +506,11 @@ impl<S: Storage> Worker<S> {
                 &mut outcomes,
             );
         }
+        let moment = Moment {
+            conntrack: &shared.conntrack,
+            snapshot: reader.current(),
+            now: time,
+        };
         let mut frames = received.drain(..);
         for (number, outcome) in outcomes.drain(..).enumerate() {
             let Some(first) = frames.next() else {
@@ -490,9 +519,20 @@ impl<S: Storage> Worker<S> {
             let ingress = origin.ingress(number);
             if first.continues {
                 let parts = chain::parts(first, &mut frames);
+                if let Some(recorder) = recorder {
+                    let bytes = chain::bytes(&shared.umem, &parts, &outcome);
+                    recorder.write(&moment, origin, number, &outcome, bytes);
+                }
                 let sent = chain::send(parts, &outcome, ports, magazine);
                 outcome.account(counters, ingress, sent);
+                if let Some(recorder) = recorder {
+                    recorder.publish(sent);
+                }
                 continue;
+            }
+            if let Some(recorder) = recorder {
+                let bytes = std::iter::once(shared.umem.bytes(&first.frame));
+                recorder.write(&moment, origin, number, &outcome, bytes);
             }
             if let Outcome::Hold(ticket) = outcome {
                 let frame = (first.frame, first.len as usize);
@@ -502,16 +542,21 @@ impl<S: Storage> Worker<S> {
                 }
                 continue;
             }
-            let Some(transmission) = outcome.transmission() else {
-                magazine.give(first.frame);
-                continue;
-            };
-            let sent = ports.transmit(first.frame, transmission, magazine);
-            let sent = sent.map_err(|(frame, reason)| {
-                magazine.give(frame);
-                reason
-            });
-            outcome.account(counters, ingress, sent);
+            let mut sent = Ok(());
+            match outcome.transmission() {
+                None => magazine.give(first.frame),
+                Some(transmission) => {
+                    let taken = ports.transmit(first.frame, transmission, magazine);
+                    sent = taken.map_err(|(frame, reason)| {
+                        magazine.give(frame);
+                        reason
+                    });
+                    outcome.account(counters, ingress, sent);
+                }
+            }
+            if let Some(recorder) = recorder {
+                recorder.publish(sent);
+            }
         }
     }
 }

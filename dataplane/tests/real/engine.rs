@@ -522,7 +522,7 @@ fn udp_echo(from: &str, at: &str, to: IpAddr) -> bool {
 }
 
 /// A socket in `from` whose datagrams go to the one in `at`, at address `to`.
-fn udp_pair(from: &str, at: &str, to: IpAddr) -> (UdpSocket, UdpSocket) {
+pub fn udp_pair(from: &str, at: &str, to: IpAddr) -> (UdpSocket, UdpSocket) {
     let server = inside(at, || UdpSocket::bind((to, 0)).unwrap());
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let client = inside(from, || UdpSocket::bind(any).unwrap());
@@ -532,7 +532,7 @@ fn udp_pair(from: &str, at: &str, to: IpAddr) -> (UdpSocket, UdpSocket) {
     (client, server)
 }
 
-fn comes_back(client: &UdpSocket, server: &UdpSocket) -> bool {
+pub fn comes_back(client: &UdpSocket, server: &UdpSocket) -> bool {
     client.send(b"weir").unwrap();
     let mut buffer = [0; 16];
     let Ok((_, back)) = server.recv_from(&mut buffer) else {

@@ -5,6 +5,7 @@
 //! `cargo test -p weir-dataplane --test real [FILTER]`.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod captures;
 #[path = "../it/simulator/cut.rs"]
 mod cut;
 mod engine;
@@ -92,6 +93,14 @@ const TESTS: &[Test] = &[
     (
         "held_fragments_go_with_their_port",
         fragments::held_fragments_go_with_their_port,
+    ),
+    (
+        "a_tap_has_packets_with_their_verdicts",
+        captures::a_tap_has_packets_with_their_verdicts,
+    ),
+    (
+        "a_tap_that_nobody_reads_costs_no_packet",
+        captures::a_tap_that_nobody_reads_costs_no_packet,
     ),
 ];
 

@@ -1,0 +1,531 @@
+//! Packets for whoever captures: what came in, and what became of it.
+//!
+//! Frames that AF_XDP takes never reach the kernel's stack, so that no packet socket sees them. A
+//! [`Tap`] is given to the workers while somebody captures, and to nobody otherwise: a worker without
+//! one looks at one word of its own for each burst. With one it copies a burst's packets aside before
+//! the pipeline rewrites them in place, and puts those of watched ports into its [`TapRing`], with
+//! their verdicts.
+//!
+//! A ring is bounded, has one writer and one reader, and nobody waits: a record that does not fit is
+//! counted ([`TapRing::lost`]) and the packet goes its way. Words are atomics, so that a reader who is
+//! late never reads what the writer is changing: the writer overwrites only what was read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+use crate::snapshot::{Generation, Incarnation, PortId};
+use crate::{DropReason, Time, Verdict};
+
+/// What became of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It was sent on by this port.
+    Forwarded(PortId),
+    /// It was answered in place: ARP, neighbour discovery.
+    Answered,
+    /// It was dropped.
+    Dropped(DropReason),
+    /// It was dropped, and its sender was told so by an ICMP error.
+    Refused(DropReason),
+}
+
+/// Which bytes a record has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// As received, by [`TapRecord::ingress`].
+    Received,
+    /// As sent, by the port: what was forwarded by its new headers, or an answer of our own making.
+    Sent(PortId),
+}
+
+/// One packet's record; its bytes are beside it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TapRecord {
+    /// When its burst was taken from the ring.
+    pub time: Time,
+    /// Where it came in.
+    pub ingress: PortId,
+    /// Which bytes these are.
+    pub form: Form,
+    /// What became of it.
+    pub fate: Fate,
+    /// Bytes that it has in this form, Ethernet header included; the record may have fewer.
+    pub length: u32,
+    /// What was decided for its connection, if it has one.
+    pub verdict: Option<Verdict>,
+    /// Whether it goes back to its connection's initiator.
+    pub is_reply: bool,
+    /// The snapshot that decided.
+    pub generation: Generation,
+    /// The local endpoint that sent it, if one did.
+    pub source: Incarnation,
+    /// The local endpoint that it is for, if any.
+    pub destination: Incarnation,
+}
+
+/// Words of a record before its bytes: lengths, fate, ingress, verdict, time, generation, ends.
+const HEAD_WORDS: u64 = 7;
+/// Where among them the fate stands, which is known last.
+const FATE_WORD: u64 = 1;
+/// Bit of the verdict's word: there is one.
+const HAS_VERDICT: u64 = 1 << 62;
+/// Bit of the verdict's word: the packet goes back.
+const IS_REPLY: u64 = 1 << 63;
+
+fn fate_word(fate: Fate, form: Form) -> u64 {
+    let (kind, what) = match fate {
+        Fate::Forwarded(port) => (0, u64::from(port.0)),
+        Fate::Answered => (1, 0),
+        Fate::Dropped(reason) => (2, reason as u64),
+        Fate::Refused(reason) => (3, reason as u64),
+    };
+    let (sent, port) = match form {
+        Form::Received => (0, 0),
+        Form::Sent(port) => (1, u64::from(port.0)),
+    };
+    kind | sent << 8 | what << 16 | port << 32
+}
+
+fn read_fate(word: u64) -> (Fate, Form) {
+    let what = (word >> 16) as u16;
+    let reason = || {
+        let mut all = DropReason::ALL.iter();
+        let found = all.find(|reason| **reason as u16 == what);
+        found.copied().unwrap_or(DropReason::Internal)
+    };
+    let fate = match word & 0xff {
+        0 => Fate::Forwarded(PortId(what)),
+        1 => Fate::Answered,
+        2 => Fate::Dropped(reason()),
+        _ => Fate::Refused(reason()),
+    };
+    let form = match word >> 8 & 1 {
+        0 => Form::Received,
+        _ => Form::Sent(PortId((word >> 32) as u16)),
+    };
+    (fate, form)
+}
+
+/// One worker's records: written by the worker, read by control.
+#[derive(Debug)]
+pub struct TapRing {
+    words: Box<[AtomicU64]>,
+    /// Words that were written, ever.
+    head: CachePadded<AtomicU64>,
+    /// Words that were read, ever.
+    tail: CachePadded<AtomicU64>,
+    lost: AtomicU64,
+}
+
+impl TapRing {
+    /// A ring of at least `bytes`, which is rounded up to a power of two of at least 4096.
+    pub fn new(bytes: usize) -> TapRing {
+        let words = bytes.max(4096).next_power_of_two() / 8;
+        TapRing {
+            words: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            head: CachePadded::new(AtomicU64::new(0)),
+            tail: CachePadded::new(AtomicU64::new(0)),
+            lost: AtomicU64::new(0),
+        }
+    }
+
+    /// Records that did not fit.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    fn word(&self, at: u64) -> &AtomicU64 {
+        // The length is a power of two.
+        &self.words[at as usize & (self.words.len() - 1)]
+    }
+
+    /// Takes the oldest record, and its bytes into `bytes`. Only one thread at a time may.
+    pub fn pop(&self, bytes: &mut Vec<u8>) -> Option<TapRecord> {
+        let tail = self.tail.load(Ordering::Relaxed);
+        if tail == self.head.load(Ordering::Acquire) {
+            return None;
+        }
+        let word = |at: u64| self.word(tail + at).load(Ordering::Relaxed);
+        let captured = word(0) as u32 as usize;
+        let body = captured.div_ceil(8) as u64;
+        bytes.clear();
+        for at in 0..body {
+            bytes.extend(word(HEAD_WORDS + at).to_le_bytes());
+        }
+        bytes.truncate(captured);
+        let (fate, form) = read_fate(word(FATE_WORD));
+        let (verdict, ends) = (word(3), word(6));
+        let record = TapRecord {
+            time: Time(word(4)),
+            ingress: PortId(word(2) as u16),
+            form,
+            fate,
+            length: (word(0) >> 32) as u32,
+            verdict: (verdict & HAS_VERDICT != 0).then(|| Verdict::from_bits(verdict)),
+            is_reply: verdict & IS_REPLY != 0,
+            generation: Generation(word(5)),
+            source: Incarnation((ends >> 32) as u32),
+            destination: Incarnation(ends as u32),
+        };
+        self.tail.store(tail + HEAD_WORDS + body, Ordering::Release);
+        Some(record)
+    }
+}
+
+/// A record that is written and not yet told of.
+#[derive(Clone, Copy, Debug)]
+struct Draft {
+    at: u64,
+    end: u64,
+    fate: Fate,
+    form: Form,
+}
+
+/// A ring's writer: at most two drafts at a time, of one packet.
+#[derive(Debug, Default)]
+pub(crate) struct Drafts {
+    received: Option<Draft>,
+    sent: Option<Draft>,
+}
+
+impl Drafts {
+    /// Writes a record with the first `snaplen` bytes of `pieces`. One that does not fit is counted.
+    /// Of the two forms the received one goes first.
+    pub fn write<'b>(
+        &mut self,
+        ring: &TapRing,
+        record: &TapRecord,
+        snaplen: u32,
+        pieces: impl Iterator<Item = &'b [u8]> + Clone,
+    ) {
+        let there: usize = pieces.clone().map(<[u8]>::len).sum();
+        let captured = (snaplen as usize).min(there);
+        let size = HEAD_WORDS + captured.div_ceil(8) as u64;
+        let begin = self.received.map(|draft| draft.end);
+        let at = begin.unwrap_or_else(|| ring.head.load(Ordering::Relaxed));
+        // What control has read before it moved the tail may be overwritten from then on.
+        let used = at + size - ring.tail.load(Ordering::Acquire);
+        if used > ring.words.len() as u64 {
+            ring.lost
+                .store(ring.lost.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            return;
+        }
+        let verdict = record.verdict.map_or(0, |v| v.to_bits() | HAS_VERDICT);
+        let head = [
+            captured as u64 | u64::from(record.length) << 32,
+            fate_word(record.fate, record.form),
+            u64::from(record.ingress.0),
+            verdict | if record.is_reply { IS_REPLY } else { 0 },
+            record.time.0,
+            record.generation.0,
+            u64::from(record.source.0) << 32 | u64::from(record.destination.0),
+        ];
+        for (word, value) in (at..).zip(head) {
+            ring.word(word).store(value, Ordering::Relaxed);
+        }
+        write_bytes(ring, at + HEAD_WORDS, captured, pieces);
+        let draft = Draft {
+            at,
+            end: at + size,
+            fate: record.fate,
+            form: record.form,
+        };
+        match record.form {
+            Form::Received => self.received = Some(draft),
+            Form::Sent(_) => self.sent = Some(draft),
+        }
+    }
+
+    /// Tells of what was written, now that it is known whether the port took the packet.
+    pub fn publish(&mut self, ring: &TapRing, taken: Result<(), DropReason>) {
+        let (received, mut sent) = (self.received.take(), self.sent.take());
+        if let Err(reason) = taken {
+            // An answer that is not taken leaves what became of the packet as it was.
+            if let Some(draft) = &received
+                && matches!(draft.fate, Fate::Forwarded(_) | Fate::Answered)
+            {
+                let word = fate_word(Fate::Dropped(reason), draft.form);
+                ring.word(draft.at + FATE_WORD)
+                    .store(word, Ordering::Relaxed);
+            }
+            sent = None;
+        }
+        if let Some(last) = sent.or(received) {
+            ring.head.store(last.end, Ordering::Release);
+        }
+    }
+}
+
+/// Writes the first `captured` bytes of `pieces`, from word `at` on.
+fn write_bytes<'b>(
+    ring: &TapRing,
+    mut at: u64,
+    captured: usize,
+    pieces: impl Iterator<Item = &'b [u8]>,
+) {
+    let mut left = captured;
+    let (mut word, mut filled) = ([0u8; 8], 0);
+    for piece in pieces {
+        let mut piece = &piece[..piece.len().min(left)];
+        left -= piece.len();
+        if filled > 0 {
+            let (first, rest) = piece.split_at(piece.len().min(8 - filled));
+            word[filled..filled + first.len()].copy_from_slice(first);
+            filled += first.len();
+            piece = rest;
+            if filled < 8 {
+                continue;
+            }
+            ring.word(at)
+                .store(u64::from_le_bytes(word), Ordering::Relaxed);
+            at += 1;
+        }
+        let (whole, rest) = piece.as_chunks::<8>();
+        for chunk in whole {
+            ring.word(at)
+                .store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
+            at += 1;
+        }
+        word[..rest.len()].copy_from_slice(rest);
+        filled = rest.len();
+    }
+    if filled > 0 {
+        ring.word(at)
+            .store(u64::from_le_bytes(word), Ordering::Relaxed);
+    }
+}
+
+/// What workers record, and where.
+#[derive(Debug)]
+pub struct Tap {
+    /// A bit for each port.
+    watched: Box<[AtomicU64]>,
+    snaplen: AtomicU32,
+    /// One per worker.
+    rings: Box<[TapRing]>,
+}
+
+impl Tap {
+    /// A tap of no port, with room for `ring_bytes` of records for each worker.
+    pub fn new(workers: usize, ports_max: u16, ring_bytes: usize) -> Arc<Tap> {
+        let words = usize::from(ports_max).div_ceil(64);
+        Arc::new(Tap {
+            watched: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            snaplen: AtomicU32::new(u32::MAX),
+            rings: (0..workers).map(|_| TapRing::new(ring_bytes)).collect(),
+        })
+    }
+
+    /// Sets whether packets from, to and for a port are recorded.
+    pub fn watch(&self, port: PortId, wanted: bool) {
+        let Some(word) = self.watched.get(usize::from(port.0) / 64) else {
+            return;
+        };
+        let bit = 1 << (port.0 % 64);
+        match wanted {
+            true => word.fetch_or(bit, Ordering::Relaxed),
+            false => word.fetch_and(!bit, Ordering::Relaxed),
+        };
+    }
+
+    /// Sets how many bytes of a packet are recorded at most.
+    pub fn set_snaplen(&self, bytes: u32) {
+        self.snaplen.store(bytes, Ordering::Relaxed);
+    }
+
+    /// How many bytes of a packet are recorded at most.
+    pub fn snaplen(&self) -> u32 {
+        self.snaplen.load(Ordering::Relaxed)
+    }
+
+    /// Whether packets of that port are recorded.
+    pub fn is_watched(&self, port: PortId) -> bool {
+        let word = self.watched.get(usize::from(port.0) / 64);
+        word.is_some_and(|word| word.load(Ordering::Relaxed) >> (port.0 % 64) & 1 != 0)
+    }
+
+    /// A worker's ring.
+    pub fn ring(&self, worker: usize) -> Option<&TapRing> {
+        self.rings.get(worker)
+    }
+
+    /// Hands at most `limit` records of each worker to `each`; how many there were.
+    pub fn drain(&self, limit: usize, mut each: impl FnMut(&TapRecord, &[u8])) -> usize {
+        let (mut drained, mut bytes) = (0, Vec::new());
+        for ring in &self.rings {
+            for _ in 0..limit {
+                let Some(record) = ring.pop(&mut bytes) else {
+                    break;
+                };
+                each(&record, &bytes);
+                drained += 1;
+            }
+        }
+        drained
+    }
+
+    /// Records that did not fit, of all workers.
+    pub fn lost(&self) -> u64 {
+        self.rings.iter().map(TapRing::lost).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Direction, PolicyId, Provenance, Tier};
+
+    fn record(number: u64) -> TapRecord {
+        TapRecord {
+            time: Time(number),
+            ingress: PortId(number as u16 % 300),
+            form: Form::Received,
+            fate: Fate::Forwarded(PortId(7)),
+            length: 1 + number as u32,
+            verdict: (!number.is_multiple_of(3)).then_some(Verdict {
+                accept: number.is_multiple_of(2),
+                provenance: Provenance {
+                    direction: Direction::Ingress,
+                    tier: Tier::NetworkPolicy,
+                    policy: Some(PolicyId(PolicyId::MAX)),
+                    rule: Some(number as u16),
+                },
+            }),
+            is_reply: number.is_multiple_of(5),
+            generation: Generation(u64::MAX - number),
+            source: Incarnation(u32::MAX - number as u32),
+            destination: Incarnation(number as u32),
+        }
+    }
+
+    fn bytes(number: u64) -> Vec<u8> {
+        (0..number % 100)
+            .map(|at| (at * 7 + number) as u8)
+            .collect()
+    }
+
+    /// Writes a packet in two pieces.
+    fn write(ring: &TapRing, record: &TapRecord, bytes: &[u8]) -> bool {
+        let (first, second) = bytes.split_at(bytes.len() / 3);
+        let lost = ring.lost();
+        let mut drafts = Drafts::default();
+        drafts.write(ring, record, u32::MAX, [first, second].into_iter());
+        drafts.publish(ring, Ok(()));
+        ring.lost() == lost
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_written_and_losses_are_counted() {
+        let ring = TapRing::new(4096);
+        let mut seen = Vec::new();
+        let (mut written, mut read) = (0, 0);
+        for round in 0..200 {
+            while write(&ring, &record(written), &bytes(written)) {
+                written += 1;
+            }
+            assert_eq!(ring.lost(), round + 1);
+            while let Some(found) = ring.pop(&mut seen) {
+                assert_eq!((found, &seen), (record(read), &bytes(read)));
+                read += 1;
+            }
+            assert_eq!(read, written);
+        }
+        assert!(written > 5000, "{written}");
+    }
+
+    #[test]
+    fn every_fate_and_form_round_trips() {
+        let port = PortId(4095);
+        for form in [Form::Received, Form::Sent(port)] {
+            for fate in [Fate::Forwarded(port), Fate::Answered] {
+                assert_eq!(read_fate(fate_word(fate, form)), (fate, form));
+            }
+            for reason in DropReason::ALL {
+                for fate in [Fate::Dropped(*reason), Fate::Refused(*reason)] {
+                    assert_eq!(read_fate(fate_word(fate, form)), (fate, form));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_port_that_takes_nothing_turns_the_record_into_a_drop_and_sends_nothing() {
+        let ring = TapRing::new(4096);
+        let mut drafts = Drafts::default();
+        let packet = [1, 2, 3];
+        let sent = TapRecord {
+            form: Form::Sent(PortId(7)),
+            ..record(1)
+        };
+        let mut written = |taken| {
+            for record in [record(1), sent] {
+                drafts.write(&ring, &record, 2, [&packet[..]].into_iter());
+            }
+            drafts.publish(&ring, taken);
+            let mut bytes = Vec::new();
+            let pop = || {
+                ring.pop(&mut bytes)
+                    .map(|record| (record.fate, record.form))
+            };
+            std::iter::from_fn(pop).collect::<Vec<_>>()
+        };
+        let full = DropReason::TransmitFull;
+        assert_eq!(written(Err(full)), [(Fate::Dropped(full), Form::Received)]);
+        let forwarded = Fate::Forwarded(PortId(7));
+        let both = [(forwarded, Form::Received), (forwarded, sent.form)];
+        assert_eq!(written(Ok(())), both);
+    }
+
+    #[test]
+    fn writing_allocates_nothing() {
+        let ring = TapRing::new(1 << 16);
+        let (record, bytes) = (record(99), bytes(99));
+        let allocated = allocation_counter::measure(|| while write(&ring, &record, &bytes) {});
+        assert_eq!(allocated.count_total, 0);
+    }
+
+    #[test]
+    fn ports_are_watched_each_for_itself() {
+        let tap = Tap::new(1, 100, 0);
+        tap.watch(PortId(64), true);
+        tap.watch(PortId(65), true);
+        tap.watch(PortId(65), false);
+        // Beyond the ports there are: nothing happens.
+        tap.watch(PortId(4000), true);
+        let watched = (0..4096).filter(|port| tap.is_watched(PortId(*port)));
+        assert_eq!(watched.collect::<Vec<_>>(), [64]);
+    }
+
+    /// A reader beside the writer: what comes is whole and in order, the rest is counted.
+    #[test]
+    fn a_worker_and_control_lose_nothing_uncounted() {
+        const RECORDS: u64 = 30_000;
+        let ring = TapRing::new(4096);
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                (0..RECORDS)
+                    .filter(|n| write(&ring, &record(*n), &bytes(*n)))
+                    .count() as u64
+            });
+            let (mut read, mut last, mut seen) = (0, None, Vec::new());
+            loop {
+                // Asked before the ring, so that the last records are not left in it.
+                let is_last_look = worker.is_finished();
+                while let Some(found) = ring.pop(&mut seen) {
+                    assert!(last.is_none_or(|last| found.time.0 > last));
+                    last = Some(found.time.0);
+                    assert_eq!((found, &seen), (record(found.time.0), &bytes(found.time.0)));
+                    read += 1;
+                }
+                if is_last_look {
+                    break;
+                }
+                std::thread::yield_now();
+            }
+            assert_eq!(read, worker.join().unwrap());
+            assert_eq!(read + ring.lost(), RECORDS);
+        });
+    }
+}
