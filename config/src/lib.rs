@@ -5,8 +5,10 @@
 
 pub mod labs;
 pub mod limits;
+mod services;
 mod settings;
 
+pub use services::{PortRange, Services};
 pub use settings::{
     Addresses, Config, Conntrack, ConntrackTimeouts, Enforcement, ExistingConnections, HostPort,
     Limits, Log, LogFormat, NodeEgress, Polling, SelfCheck, Umem, Uplink,

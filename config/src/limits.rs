@@ -5,6 +5,8 @@
 
 use std::ops::RangeInclusive;
 
+use crate::PortRange;
+
 /// UMEM chunks. 250 idle pods park 8,000 of them; the others are for traffic, at 60,000 bytes some
 /// 200 packets. At 4096 bytes each the default is 44 MiB of memory and, per bound queue,
 /// 128 bytes of kernel memory a chunk. At the bound a packet is dropped as `no_frame`.
@@ -35,6 +37,14 @@ pub const TIMEOUT_RANGE_S: RangeInclusive<u32> = 1..=7 * 24 * 3600;
 pub const PORTS: u32 = 512;
 /// Range of `max_ports`.
 pub const PORTS_RANGE: RangeInclusive<u32> = 8..=4096;
+/// Host bits of a range of `services.ranges`, as the API server takes them: 8 to 1,048,576 addresses.
+/// At the bound a new Service that wants an address is refused.
+pub const SERVICE_RANGE_BITS: RangeInclusive<u8> = 3..=20;
+/// Node ports. At the bound a new Service that wants one is refused.
+pub const NODE_PORTS: PortRange = PortRange {
+    first: 30_000,
+    last: 32_767,
+};
 /// Microseconds for which a worker polls on behind its last packet, at most: about twice what waking
 /// it takes on a virtual machine.
 pub const POLL_WINDOW_US: u32 = 200;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::services::{self, Services};
 use crate::{ConfigError, limits};
 
 /// `weir.toml`. Every key is optional.
@@ -43,6 +44,8 @@ pub struct Config {
     pub host_port: HostPort,
     /// Ranges that pods' addresses come from. The node's stack reaches them through the host port.
     pub pod_ranges: Vec<IpNet>,
+    /// Services' addresses and node ports.
+    pub services: Services,
     /// Gateway addresses that pods see, one per family; answered by the daemon itself.
     pub gateways: Addresses,
     /// What becomes of established connections that policy no longer allows.
@@ -291,6 +294,7 @@ impl Default for Config {
             uplinks: Vec::new(),
             host_port: HostPort::default(),
             pod_ranges: Vec::new(),
+            services: Services::default(),
             gateways: Addresses::default(),
             existing_connections: ExistingConnections::default(),
             node_egress: NodeEgress::default(),
@@ -449,6 +453,12 @@ impl Config {
         Ok(config)
     }
 
+    /// The ranges whose packets are the daemon's: pods' and Services'.
+    pub fn our_ranges(&self) -> impl Iterator<Item = IpNet> {
+        let services = &self.services.ranges;
+        self.pod_ranges.iter().chain(services).copied()
+    }
+
     /// The file's text, as [`Config::parse`] reads it.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         toml::to_string(self).map_err(|error| ConfigError::Parse {
@@ -484,6 +494,7 @@ impl Config {
             limits::LOG_AGGREGATION_RANGE_S,
         )?;
         self.check_self_check()?;
+        services::check(self)?;
         range("limits.clients", self.limits.clients, limits::CLIENTS_RANGE)?;
         range(
             "limits.message_bytes",
@@ -658,7 +669,7 @@ impl Config {
     }
 }
 
-fn wrong<T>(key: &'static str, message: impl Into<String>) -> Result<T, ConfigError> {
+pub(crate) fn wrong<T>(key: &'static str, message: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError::Value {
         key,
         message: message.into(),

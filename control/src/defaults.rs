@@ -1,20 +1,15 @@
 //! What the API server fills in (`pkg/apis/*/v1/defaults.go`, registry strategies), and nulls made
 //! what Go makes of them.
 
-use std::collections::HashSet;
-use std::net::Ipv4Addr;
-
 use k8s_openapi::ByteString;
 use serde_json::{Map, Value, json};
 
-use crate::cluster::Cluster;
-use crate::objects::{Kind, Object, kinds};
+use crate::cluster::{Cluster, Refusal};
+use crate::objects::{Kind, Object};
+use crate::service;
 
-/// Where ClusterIPs are taken from: kubeadm's default range, 10.96.0.0/12.
-pub const SERVICE_RANGE: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 96, 0, 0), 12);
-
-/// Fills in a new object.
-pub fn on_create(kind: &'static Kind, value: &mut Value, cluster: &Cluster) {
+/// Fills in a new object; refused, if a Service wants what it cannot have.
+pub fn on_create(kind: &'static Kind, value: &mut Value, cluster: &Cluster) -> Result<(), Refusal> {
     without_nulls(value);
     match (kind.api_version, kind.kind) {
         ("v1", "Namespace") => {
@@ -22,27 +17,27 @@ pub fn on_create(kind: &'static Kind, value: &mut Value, cluster: &Cluster) {
             set(value, &["status", "phase"], json!("Active"));
         }
         ("v1", "Pod") => set(value, &["status", "phase"], json!("Pending")),
-        ("v1", "Service") => service_address(value, cluster),
+        ("v1", "Service") => service::on_create(value, cluster)?,
         _ => {}
     }
     fill(kind, value);
+    Ok(())
 }
 
-/// Fills in an object that takes the place of `old`.
-pub fn on_update(kind: &'static Kind, value: &mut Value, old: &Object, cluster: &Cluster) {
+/// Fills in an object that takes the place of `old`; refused, if a Service wants what it cannot
+/// have.
+pub fn on_update(
+    kind: &'static Kind,
+    value: &mut Value,
+    old: &Object,
+    cluster: &Cluster,
+) -> Result<(), Refusal> {
     without_nulls(value);
     if (kind.api_version, kind.kind) == ("v1", "Service") {
-        // What was allocated stays, as if the client had sent it.
-        for field in ["clusterIP", "clusterIPs"] {
-            if let Some(kept) = old.value()["spec"].get(field)
-                && value["spec"]["type"] != "ExternalName"
-            {
-                set(value, &["spec", field], kept.clone());
-            }
-        }
-        service_address(value, cluster);
+        service::on_update(value, old.value(), cluster)?;
     }
     fill(kind, value);
+    Ok(())
 }
 
 fn fill(kind: &'static Kind, value: &mut Value) {
@@ -62,9 +57,8 @@ fn fill(kind: &'static Kind, value: &mut Value) {
             "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy",
         ) => admin_network_policy(value),
         ("v1", "Pod") => pod_spec(&mut value["spec"]),
-        ("v1", "Service") => service(value),
         ("v1", "Secret") => secret(value),
-        ("discovery.k8s.io/v1", "EndpointSlice") => protocols(&mut value["ports"]),
+        ("discovery.k8s.io/v1", "EndpointSlice") => slice_ports(value),
         ("v1", "ReplicationController") => replication_controller(value),
         ("apps/v1", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet") => {
             controller(kind.kind, value);
@@ -161,6 +155,15 @@ fn protocols(ports: &mut Value) {
     for port in ports.as_array_mut().into_iter().flatten() {
         set(port, &["protocol"], json!("TCP"));
     }
+}
+
+/// `name: ""` and `protocol: TCP` in each port of an EndpointSlice.
+fn slice_ports(value: &mut Value) {
+    protocols(&mut value["ports"]);
+    for port in value["ports"].as_array_mut().into_iter().flatten() {
+        set(port, &["name"], json!(""));
+    }
+    prune(value, "ports");
 }
 
 /// `policyTypes`: Ingress, and Egress if there is an egress rule.
@@ -325,67 +328,6 @@ fn replication_controller(value: &mut Value) {
     }
     set(value, &["spec", "replicas"], json!(1));
     pod_spec(&mut value["spec"]["template"]["spec"]);
-}
-
-fn service(value: &mut Value) {
-    let spec = &mut value["spec"];
-    set(spec, &["type"], json!("ClusterIP"));
-    set(spec, &["sessionAffinity"], json!("None"));
-    protocols(&mut spec["ports"]);
-    for port in spec["ports"].as_array_mut().into_iter().flatten() {
-        let number = port["port"].clone();
-        if port["targetPort"] == 0 || port["targetPort"] == "" {
-            port["targetPort"] = Value::Null;
-        }
-        set(port, &["targetPort"], number);
-    }
-    prune(spec, "ports");
-    if spec["type"] != "ExternalName" {
-        set(spec, &["internalTrafficPolicy"], json!("Cluster"));
-    }
-}
-
-/// ClusterIP: what is stated, else the lowest free address of [`SERVICE_RANGE`]. Address 1 is left
-/// to `kubernetes.default`, address 10 to DNS, as kubeadm does.
-fn service_address(value: &mut Value, cluster: &Cluster) {
-    let spec = &mut value["spec"];
-    let stated = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
-    prune(spec, "clusterIP");
-    if spec["type"] == "ExternalName" {
-        return;
-    }
-    let address = if stated.is_empty() {
-        let taken: HashSet<&str> = kinds::find("v1", "Service")
-            .into_iter()
-            .flat_map(|kind| cluster.list(kind))
-            .filter_map(|service| service.value()["spec"]["clusterIP"].as_str())
-            .collect();
-        let first = u32::from(SERVICE_RANGE.0);
-        let last = first + (1 << (32 - SERVICE_RANGE.1)) - 2;
-        let free = (first + 11..=last)
-            .map(|bits| Ipv4Addr::from(bits).to_string())
-            .find(|address| !taken.contains(address.as_str()));
-        match free {
-            Some(address) => address,
-            // A million Services: none is left. The Service is stored without an address.
-            None => return,
-        }
-    } else {
-        stated
-    };
-    set(spec, &["clusterIPs"], json!([address]));
-    let family = if address.contains(':') {
-        "IPv6"
-    } else {
-        "IPv4"
-    };
-    if address != "None" || spec["selector"].is_object() {
-        set(spec, &["ipFamilies"], json!([family]));
-        set(spec, &["ipFamilyPolicy"], json!("SingleStack"));
-    }
-    prune(spec, "selector");
-    prune(spec, "type");
-    force(spec, &["clusterIP"], Value::from(address));
 }
 
 /// `stringData` becomes `data`, in base64.

@@ -21,6 +21,7 @@ pub mod policy_test;
 pub mod preview;
 pub mod protocol;
 pub mod selector;
+pub mod service;
 pub mod specification;
 pub mod trace;
 pub mod validate;

@@ -5,10 +5,11 @@
 //! the next address of 10.0.0.0/8.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use dataplane::policy::{EndpointSlot, PolicyTable};
+use ipnet::{IpNet, Ipv6Net};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
@@ -16,6 +17,7 @@ use crate::cluster::{Cluster, Commit, DeleteOptions, Refusal, Seeded, Transactio
 use crate::lower::{self, Change, LocalEndpoint, OutOfSlots, Policies, PolicyIds, Settings};
 use crate::objects::{Key, Object, kinds};
 use crate::protocol::Reason;
+use crate::service::Pools;
 use crate::trace::View;
 
 /// The most pods that one workload stands for.
@@ -40,7 +42,18 @@ impl Offline {
     /// takes the earlier one's place.
     pub fn new(objects: Vec<Object>) -> Result<Offline, Refusal> {
         let mut source = Seeded::new(0);
-        let system = Cluster::empty().with_system_namespaces(&mut source);
+        // Both families, and whatever addresses the files say: they may come from any cluster.
+        let second = IpNet::V6(Ipv6Net::new_assert(
+            Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0),
+            112,
+        ));
+        let mut pools = Pools {
+            foreign: true,
+            ..Pools::default()
+        };
+        pools.services.ranges.push(second);
+        let empty = Cluster::empty().with_pools(pools);
+        let system = empty.with_system_namespaces(&mut source);
         let mut offline = Offline {
             cluster: Cluster::empty(),
             source,

@@ -28,6 +28,11 @@ pub const PODS_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 1
 /// The lab's pod range.
 pub const PODS_V6: Ipv6Net =
     Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0), 64);
+/// The lab's Services.
+pub const SERVICES_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 12);
+/// As [`SERVICES_V4`].
+pub const SERVICES_V6: Ipv6Net =
+    Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0), 112);
 /// The node towards its pods.
 pub const NODE_V4: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
 /// As [`NODE_V4`].
@@ -310,9 +315,11 @@ fn make_external() -> Result<(), NetlinkError> {
     let uplink = up(&mut netlink, "eth0")?;
     netlink.add_address(uplink, net(UPLINK_V4[1].into(), 30))?;
     netlink.add_address(uplink, net(UPLINK_V6[1].into(), 64))?;
-    let ours: [(IpNet, IpAddr); 2] = [
+    let ours: [(IpNet, IpAddr); 4] = [
         (IpNet::V4(PODS_V4), UPLINK_V4[0].into()),
+        (IpNet::V4(SERVICES_V4), UPLINK_V4[0].into()),
         (IpNet::V6(PODS_V6), UPLINK_V6[0].into()),
+        (IpNet::V6(SERVICES_V6), UPLINK_V6[0].into()),
     ];
     for (destination, gateway) in ours {
         netlink.add_route(&Route::via(destination, Some(gateway), uplink))?;
@@ -376,8 +383,8 @@ fn make_pod(addresses: &[IpAddr]) -> Result<(), NetlinkError> {
     Ok(())
 }
 
-/// A pod's routes: other pods are reached in large packets, everybody else in a wire's. So is the
-/// node, whose address towards its pods is of their range.
+/// A pod's routes: other pods, and Services that lead to them, are reached in large packets, everybody
+/// else in a wire's. So is the node, whose address towards its pods is of their range.
 fn pod_routes() -> Vec<(IpNet, IpAddr, (u32, Option<u32>))> {
     const WIRE: (u32, Option<u32>) = (WIRE_MTU, None);
     const POD: (u32, Option<u32>) = (POD_MTU, Some(POD_INITIAL_WINDOW));
@@ -386,9 +393,11 @@ fn pod_routes() -> Vec<(IpNet, IpAddr, (u32, Option<u32>))> {
     vec![
         (all_v4, v4, WIRE),
         (IpNet::V4(PODS_V4), v4, POD),
+        (IpNet::V4(SERVICES_V4), v4, POD),
         (IpAddr::from(NODE_V4).into(), v4, WIRE),
         (all_v6, v6, WIRE),
         (IpNet::V6(PODS_V6), v6, POD),
+        (IpNet::V6(SERVICES_V6), v6, POD),
         (IpAddr::from(NODE_V6).into(), v6, WIRE),
     ]
 }

@@ -16,13 +16,16 @@ use thiserror::Error;
 
 use crate::objects::{DecodeError, Key, Kind, Object, kinds};
 pub use crate::protocol::{OperationKind, Reason};
+use crate::service::Pools;
 
+mod claims;
 mod fields;
 pub mod patch;
 mod shelf;
 mod source;
 mod transaction;
 
+pub use claims::Claims;
 pub use source::{Seeded, Source, System};
 pub use transaction::{DeleteOptions, Outcome, Transaction};
 
@@ -116,6 +119,10 @@ pub struct Cluster {
     stored: KeysByUid,
     /// Objects by the UIDs of their owners.
     owned: KeysByUid,
+    /// What Services have.
+    claims: Claims,
+    /// What Services can have.
+    pools: Arc<Pools>,
     resource_version: u64,
 }
 
@@ -123,6 +130,22 @@ impl Cluster {
     /// Nothing at all, for a store that is to be restored ([`Cluster::restore`]).
     pub fn empty() -> Cluster {
         Cluster::default()
+    }
+
+    /// The same with other pools that Services' addresses and node ports come from.
+    pub fn with_pools(mut self, pools: Pools) -> Cluster {
+        self.pools = Arc::new(pools);
+        self
+    }
+
+    /// What Services' addresses and node ports come from.
+    pub fn pools(&self) -> &Pools {
+        &self.pools
+    }
+
+    /// Which Services have which addresses and node ports.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
     }
 
     /// A cluster with [`SYSTEM_NAMESPACES`] and the Service `default/kubernetes` left out: nothing
@@ -255,6 +278,7 @@ impl Cluster {
     fn put(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
         let shelf = self.shelves.entry(object.kind()).or_default();
         let old = shelf.put(object.clone());
+        self.claims.follow(old.as_deref(), Some(&object));
         if old.as_ref().is_none_or(|old| old.uid() != object.uid()) {
             if let Some(old) = &old {
                 self.stored.remove(old.uid(), old.key());
@@ -279,6 +303,7 @@ impl Cluster {
     fn take(&mut self, key: &Key) -> Option<Arc<Object>> {
         let old = self.shelves.get_mut(key.kind)?.take(key)?;
         self.stored.remove(old.uid(), key);
+        self.claims.follow(Some(&old), None);
         for owner in old.owners() {
             self.owned.remove(owner, key);
         }

@@ -13,7 +13,7 @@ use crate::objects::{Key, Object};
 
 /// Entries of a chunk: what a change copies. Each costs up to three reference counts, so that
 /// larger chunks make changes slow; smaller ones make the trees deep.
-const CHUNK: usize = 32;
+pub(super) const CHUNK: usize = 32;
 
 /// Namespace and name.
 type Place = (Arc<str>, Arc<str>);

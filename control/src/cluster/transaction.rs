@@ -115,7 +115,7 @@ impl<'a> Transaction<'a> {
             return Err(Refusal::new(Reason::AlreadyExists, message));
         }
         self.check_namespace(&key)?;
-        defaults::on_create(kind, &mut value, &self.cluster);
+        defaults::on_create(kind, &mut value, &self.cluster)?;
         let meta = metadata(&mut value);
         let uid = uuid(self.source.random());
         let now = timestamp(self.source.now());
@@ -446,7 +446,7 @@ impl<'a> Transaction<'a> {
             ));
         }
         keep_server_fields(&mut value, live);
-        defaults::on_update(kind, &mut value, live, &self.cluster);
+        defaults::on_update(kind, &mut value, live, &self.cluster)?;
         if value == *live.value() {
             self.validate(live, Some(live))?;
             let operation = match operation {

@@ -153,7 +153,8 @@ pub struct Network {
     netlink: Netlink,
     /// None where the kernel has no such interface.
     ethtool: Option<Ethtool>,
-    pod_ranges: Vec<IpNet>,
+    /// Pods' and Services'.
+    our_ranges: Vec<IpNet>,
     /// Next hops the kernel was asked for, and when.
     managed: BTreeMap<(u32, IpAddr), Instant>,
 }
@@ -164,7 +165,7 @@ impl Network {
         Ok(Network {
             netlink: Netlink::connect()?,
             ethtool: Ethtool::connect().ok(),
-            pod_ranges: config.pod_ranges.clone(),
+            our_ranges: config.our_ranges().collect(),
             managed: BTreeMap::new(),
         })
     }
@@ -231,7 +232,7 @@ impl Network {
         })
     }
 
-    /// Routes the pods' ranges out of a kernel end, by a gateway whose MAC is known for good.
+    /// Routes the pods' and Services' ranges out of a kernel end, by a gateway whose MAC is known for good.
     fn route_pods(
         &mut self,
         config: &Config,
@@ -241,7 +242,7 @@ impl Network {
     ) -> Result<(), NetlinkError> {
         for gateway in config.gateways.iter() {
             self.netlink.set_neighbour(interface, gateway, mac.0)?;
-            for range in &config.pod_ranges {
+            for range in config.our_ranges() {
                 if range.addr().is_ipv4() != gateway.is_ipv4() {
                     continue;
                 }
@@ -251,7 +252,7 @@ impl Network {
                     table,
                     source: if table == MAIN_TABLE { None } else { source },
                     on_link: true,
-                    ..Route::via(*range, Some(gateway), interface)
+                    ..Route::via(range, Some(gateway), interface)
                 })?;
             }
         }
@@ -397,7 +398,7 @@ impl Network {
         }
         Ok(Facts {
             node_addresses: node_addresses(&addresses),
-            routes: plane_routes(&addresses, &routes, ports, &ours, &self.pod_ranges),
+            routes: plane_routes(&addresses, &routes, ports, &ours, &self.our_ranges),
             neighbours: plane_neighbours(&neighbours, ports),
         })
     }
@@ -519,13 +520,14 @@ fn plane_neighbours(
 }
 
 /// The dataplane's routes: the node's own addresses, then the kernel's main and default tables,
-/// lower metrics first, then the pods' ranges, in which what is no endpoint is nowhere.
+/// lower metrics first, then the pods' and Services' ranges, in which what is no endpoint is
+/// nowhere.
 fn plane_routes(
     addresses: &[InterfaceAddress],
     routes: &[Route],
     ports: &BTreeMap<u32, (PortId, Role)>,
     ours: &[u32],
-    pod_ranges: &[IpNet],
+    our_ranges: &[IpNet],
 ) -> Vec<PlaneRoute> {
     let port_of = |wanted: Role| {
         ports
@@ -552,7 +554,7 @@ fn plane_routes(
         .filter(|route| route.interface.is_none_or(|index| !ours.contains(&index)))
         .collect();
     kernel.sort_by_key(|route| (route.table != MAIN_TABLE, route.metric.unwrap_or(0)));
-    found.extend(pod_ranges.iter().map(|range| PlaneRoute {
+    found.extend(our_ranges.iter().map(|range| PlaneRoute {
         prefix: *range,
         target: None,
     }));

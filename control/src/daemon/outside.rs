@@ -6,6 +6,7 @@ use std::sync::Arc;
 use dataplane::Mac;
 use dataplane::route::RouteTable;
 use dataplane::snapshot::{PortId, Role};
+use ipnet::IpNet;
 use tracing::{error, info, warn};
 
 use super::DaemonError;
@@ -21,7 +22,8 @@ impl<P: Plane> Daemon<P> {
         for interface in self.plane.set_up(&self.config)? {
             self.take_up_interface(interface)?;
         }
-        self.plane.set_local_prefixes(&self.config.pod_ranges)?;
+        let ours: Vec<IpNet> = self.config.our_ranges().collect();
+        self.plane.set_local_prefixes(&ours)?;
         let facts = self.plane.facts()?;
         self.take_facts(facts);
         Ok(())

@@ -34,6 +34,7 @@ use crate::journal::{Everything, Gone, Journal, Numbered, Record};
 use crate::lower::{self, Change, Policies, PolicyIds, PolicyName, Touched};
 use crate::objects::{Key, kinds};
 use crate::protocol::{ErrorObject, Reason, WatchEventType, Workers};
+use crate::service::Pools;
 
 /// A generation that workers have adopted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,6 +114,10 @@ impl<P: Plane> Daemon<P> {
         };
         let source = System::open().map_err(system("open the random device"))?;
         let (cluster, ids) = restore(records)?;
+        let cluster = cluster.with_pools(Pools {
+            services: config.services.clone(),
+            foreign: false,
+        });
         let addresses = PodAddresses::of(&cluster);
         let journaled_ids = ids.names().len();
         let mut policies = Policies::new(ids, lower_settings(&config));

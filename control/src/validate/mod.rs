@@ -11,12 +11,13 @@ use crate::objects::policy_api::{AdminNetworkPolicy, ClusterNetworkPolicy, MODE}
 
 mod cluster_policy;
 mod crd;
+mod endpoint_slice;
 mod metadata;
 mod names;
 mod network_policy;
 pub mod security_group;
 mod selectors;
-mod service;
+pub(crate) mod service;
 mod workload;
 
 pub use names::{is_dns_1123_label, is_dns_1123_subdomain};
@@ -53,7 +54,12 @@ impl Findings {
         });
     }
 
-    fn invalid(&mut self, path: impl Into<String>, value: impl Into<Value>, detail: &str) {
+    pub(crate) fn invalid(
+        &mut self,
+        path: impl Into<String>,
+        value: impl Into<Value>,
+        detail: &str,
+    ) {
         let value = value.into();
         self.push(path, format!("Invalid value: {value}: {detail}"));
     }
@@ -123,6 +129,9 @@ pub fn validate(object: &Object, old: Option<&Object>) -> Findings {
         }
         ("v1", "Pod") => workload::validate_pod(object, old, &mut findings),
         ("v1", "Service") => service::validate(object, old, &mut findings),
+        ("discovery.k8s.io/v1", "EndpointSlice") => {
+            endpoint_slice::validate(object, old, &mut findings);
+        }
         ("v1", "ReplicationController")
         | ("apps/v1", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet")
         | ("batch/v1", "Job") => workload::validate_template(object, old, &mut findings),

@@ -15,5 +15,6 @@ mod policy_test;
 mod preview;
 mod questions;
 mod schemas;
+mod services;
 mod store;
 mod verbs;

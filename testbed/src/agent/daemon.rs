@@ -67,6 +67,10 @@ pub fn configuration(lab: &Lab, file: &LabFile) -> Config {
         },
         ..Config::default()
     };
+    config.services.ranges = vec![
+        IpNet::V4(topology::SERVICES_V4),
+        IpNet::V6(topology::SERVICES_V6),
+    ];
     config.host_port.addresses = vec![topology::NODE_V4.into(), topology::NODE_V6.into()];
     config.conntrack.capacity = CONNECTIONS;
     config.enforcement = file.enforcement;

@@ -5,7 +5,7 @@ mod as_written;
 mod cyclonus;
 mod files;
 mod limits;
-mod scene;
+pub(crate) mod scene;
 mod validation;
 
 use scene::Scene;
