@@ -40,27 +40,83 @@ macro_rules! lab {
 /// Every lab, by name.
 pub const LABS: &[Lab] = &[
     lab!(
+        "eks-workshop",
+        "the EKS workshop's network policies: egress, ingress, and a policy that fails",
+        [
+            "application/carts.yaml",
+            "application/catalog.yaml",
+            "application/checkout.yaml",
+            "application/orders.yaml",
+            "application/ui.yaml",
+            "environment/eks-workshop/modules/networking/network-policies/apply-network-policies/allow-catalog-ingress-db.yaml",
+            "environment/eks-workshop/modules/networking/network-policies/apply-network-policies/allow-catalog-ingress-webservice.yaml",
+            "environment/eks-workshop/modules/networking/network-policies/apply-network-policies/allow-order-ingress-fail-debug.yaml",
+            "environment/eks-workshop/modules/networking/network-policies/apply-network-policies/allow-order-ingress-success-debug.yaml",
+            "environment/eks-workshop/modules/networking/network-policies/apply-network-policies/allow-ui-egress.yaml",
+            "environment/eks-workshop/modules/networking/network-policies/apply-network-policies/default-deny.yaml",
+            "scenario.yaml",
+            "tutorial.yaml",
+        ]
+    ),
+    lab!(
+        "http-echo",
+        "a policy without rules, one with a rule, and the label that opens (kubectl 1.8)",
+        [
+            "scenario.yaml",
+            "templates/allow-network-policy.yaml",
+            "templates/deny-all-by-default-network-policy.yaml",
+            "tutorial.yaml",
+        ]
+    ),
+    lab!(
+        "namespaces",
+        "three namespaces, and a policy that lets one of them into another",
+        [
+            "files/demo/namespace-a.yaml",
+            "files/demo/namespace-b.yaml",
+            "files/demo/namespace-c.yaml",
+            "files/demo/network-policy.yaml",
+            "scenario.yaml",
+            "tutorial.yaml",
+        ]
+    ),
+    lab!(
+        "spec",
+        "a network policy's specification word by word, and security groups",
+        [
+            "allow-ui-egress.yaml",
+            "default-deny.yaml",
+            "pods.yaml",
+            "scenario.yaml",
+            "security-groups.yaml",
+            "test-network-policy.yaml",
+            "tutorial.yaml",
+        ]
+    ),
+    lab!(
         "stars",
         "the stars policy demo: default deny, then one arrow after the other",
         [
-            "scenario.yaml",
             "manifests/00-namespace.yaml",
             "manifests/01-management-ui.yaml",
             "manifests/02-backend.yaml",
             "manifests/03-frontend.yaml",
             "manifests/04-client.yaml",
-            "policies/default-deny.yaml",
-            "policies/allow-ui.yaml",
+            "operator/calico-crs.yaml",
+            "operator/calico-operator.yaml",
             "policies/allow-ui-client.yaml",
+            "policies/allow-ui.yaml",
             "policies/backend-policy.yaml",
+            "policies/default-deny.yaml",
             "policies/frontend-policy.yaml",
+            "scenario.yaml",
+            "tutorial.yaml",
         ]
     ),
     lab!(
         "three-tier",
         "the pod networking lab: a database for its backend only, then egress and DNS",
         [
-            "scenario.yaml",
             "00-busybox.yaml",
             "01-bb-services-none-ClusterIP.yaml",
             "02-mysqldb-pv.yaml",
@@ -69,6 +125,8 @@ pub const LABS: &[Lab] = &[
             "06-mysqldb-network-policy.yaml",
             "07-default-deny-egress-network-policy.yaml",
             "08-default-deny-egress-except-dns-network-policy.yaml",
+            "scenario.yaml",
+            "tutorial.yaml",
         ]
     ),
 ];

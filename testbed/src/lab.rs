@@ -4,7 +4,7 @@
 //! namespaces by the names it remembers, processes by the namespaces they are in, pins by the
 //! instance's name. So [`clean`] needs nobody's help, whoever was killed before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
@@ -22,6 +22,14 @@ use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
 use crate::topology;
+
+mod list;
+mod prepare;
+mod shell;
+
+pub use list::{list, list_built_in, list_json};
+pub use prepare::prepare_environment;
+pub use shell::{shell, variables};
 
 /// How long the agent may take to answer after its start.
 const AGENT_START: Duration = Duration::from_secs(15);
@@ -76,6 +84,9 @@ pub struct LabFile {
     pub external_ports: Vec<(String, u16)>,
     /// Folder of the manifests that the lab came up with.
     pub folder: Option<PathBuf>,
+    /// The folder that a shell of the lab takes for its home.
+    #[serde(default)]
+    pub home: Option<PathBuf>,
     /// Whether the lab's daemon enforces policy; off only to prove that scenarios notice.
     #[serde(default)]
     pub enforcement: config::Enforcement,
@@ -191,6 +202,10 @@ pub struct UpOptions {
     pub folder: Option<PathBuf>,
     /// The kubectl whose words and ways the lab's commands have, as `1.8`; default Weir's own.
     pub kubectl: Option<String>,
+    /// The folder that a shell of the lab takes for its home; default the user's own.
+    pub home: Option<PathBuf>,
+    /// Addresses of which the lab has copies, and where those lie.
+    pub urls: BTreeMap<String, PathBuf>,
 }
 
 /// The program `weir` beside this one, or on the `PATH`.
@@ -213,7 +228,7 @@ fn need_root() -> Result<(), CommandError> {
 }
 
 /// User and group behind sudo.
-fn owner() -> Option<(u32, u32)> {
+pub fn owner() -> Option<(u32, u32)> {
     let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
     Some((number("SUDO_UID")?, number("SUDO_GID")?)).filter(|(user, _)| *user != 0)
 }
@@ -298,6 +313,9 @@ fn prepare(lab: &Lab, options: &UpOptions) -> Result<(), CommandError> {
         let path = lab.control_socket().with_file_name(kubectl_version::FILE);
         fs::write(path, text).map_err(system("write the version of kubectl"))?;
     }
+    let urls = serde_json::to_vec_pretty(&options.urls).map_err(io::Error::from);
+    urls.and_then(|text| fs::write(folder.join(lab_protocol::URLS_FILE), text))
+        .map_err(system(format!("write {}", lab_protocol::URLS_FILE)))?;
     let weir = weir_program();
     let external_ports = match options.external_ports.is_empty() {
         true => [80, 443].map(|port| ("TCP".to_owned(), port)).to_vec(),
@@ -314,8 +332,10 @@ fn prepare(lab: &Lab, options: &UpOptions) -> Result<(), CommandError> {
         workers: workers(),
         external_ports,
         folder: options.folder.clone().or(manifests),
+        home: options.home.clone(),
         enforcement: options.enforcement,
     };
+    shell::write_prepare_environment(&folder.join("bin"))?;
     let text = serde_json::to_vec_pretty(&file).map_err(io::Error::from);
     text.and_then(|text| fs::write(folder.join("lab.json"), text))
         .and_then(|()| symlink(&weir, folder.join("bin/kubectl")))
@@ -457,6 +477,24 @@ fn wait_ready(lab: &Lab, options: &UpOptions) -> Result<AgentStatus, CommandErro
     }
 }
 
+/// Waits until the lab's pods are as its objects want them, at most for `limit`; whether they are.
+pub fn wait_settled(lab: &Lab, limit: Duration) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let (Ok(status), Ok(wanted)) = (lab.status(), wanted_pods(lab)) {
+            let over = |phase: &str| phase == "Succeeded" || phase == "Failed";
+            let done = |pod: &control::lab_protocol::PodState| pod.ready || over(&pod.phase);
+            if status.settled && status.pods.len() >= wanted && status.pods.iter().all(done) {
+                return true;
+            }
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 fn tell_stand_ins(status: &AgentStatus) {
     for pod in &status.pods {
         for (container, image) in &pod.stand_ins {
@@ -567,87 +605,6 @@ fn unmount_below(folder: &Path) -> Result<(), CommandError> {
             .map_err(system(format!("unmount {point}")))?;
     }
     Ok(())
-}
-
-/// Every lab's status as JSON; of one whose agent does not answer only the name.
-pub fn list_json() -> serde_json::Value {
-    let one = |lab: Lab| match lab.status() {
-        Ok(status) => serde_json::to_value(status).unwrap_or_default(),
-        Err(_) => serde_json::json!({"lab": lab.name}),
-    };
-    all().into_iter().map(one).collect()
-}
-
-/// The labs that come with Weir, a line each.
-pub fn list_built_in() -> String {
-    let mut text =
-        String::from("\nLabs that come with Weir (weir lab up NAME, weir lab run NAME):\n");
-    for lab in config::labs::LABS {
-        text += &format!("{:<20} {}\n", lab.name, lab.about);
-    }
-    text
-}
-
-/// One line a lab: name, state, pods, daemon, where.
-pub fn list() -> String {
-    let mut text = format!(
-        "{:<20} {:<8} {:<8} {:<10} {}\n",
-        "NAME", "STATE", "PODS", "DAEMON", "SOCKET"
-    );
-    for lab in all() {
-        let socket = lab.control_socket().display().to_string();
-        let row = match lab.status() {
-            Ok(status) => {
-                let ready = status.pods.iter().filter(|pod| pod.ready).count();
-                let daemon = status
-                    .daemon_pid
-                    .map_or("down".into(), |pid| pid.to_string());
-                let pods = format!("{ready}/{}", status.pods.len());
-                format!(
-                    "{:<20} {:<8} {pods:<8} {daemon:<10} {socket}",
-                    lab.name, "up"
-                )
-            }
-            Err(_) if lab.agent_pid().is_some() => {
-                format!(
-                    "{:<20} {:<8} {:<8} {:<10} {socket}",
-                    lab.name, "busy", "-", "-"
-                )
-            }
-            Err(_) => format!(
-                "{:<20} {:<8} {:<8} {:<10} {socket}",
-                lab.name, "stale", "-", "-"
-            ),
-        };
-        text += row.trim_end();
-        text.push('\n');
-    }
-    text
-}
-
-/// Becomes a shell in which `kubectl` is Weir and means this lab.
-pub fn shell(lab: &Lab) -> Result<std::convert::Infallible, CommandError> {
-    let file = lab
-        .read_file()
-        .map_err(system(format!("no lab is called {}", lab.name)))?;
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut folders = vec![lab.folder().join("bin")];
-    folders.extend(file.weir.parent().map(Path::to_owned));
-    folders.extend(std::env::split_paths(&path));
-    let path =
-        std::env::join_paths(folders).map_err(|error| CommandError::Refused(error.to_string()))?;
-    let program = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
-    let mut shell = Command::new(&program);
-    shell.env("PATH", path).env("WEIR_LAB", &lab.name);
-    shell.env("WEIR_SOCKET", lab.control_socket());
-    if let Some(folder) = file.folder.filter(|folder| folder.is_dir()) {
-        shell.current_dir(folder);
-    }
-    let error = shell.exec();
-    Err(CommandError::System {
-        what: format!("run {}", program.display()),
-        source: error,
-    })
 }
 
 #[cfg(test)]

@@ -12,3 +12,4 @@ pub mod probe;
 pub mod responder;
 pub mod scenario;
 pub mod topology;
+pub mod tutorial;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use testbed::lab::{self, CommandError, Lab, UpOptions};
-use testbed::scenario::{self, Collection, RunOptions};
+use testbed::scenario::{self, Collection, Extent, RunOptions};
 
 /// Labs: Kubernetes manifests run as real pods in network namespaces of this machine, with a Weir
 /// of their own.
@@ -32,10 +32,30 @@ enum Verb {
     Run(Run),
     /// A shell in which kubectl is Weir and means this lab
     Shell(Which),
+    /// Bring a lab back to its tutorial's start: what was made since goes, what it had comes back
+    #[command(name = "prepare")]
+    Prepare {
+        /// As the tutorial calls its start
+        module: Option<String>,
+    },
     /// What the agent knows of a lab, as JSON
     Status(Which),
     #[command(name = "__agent", hide = true)]
     Agent { name: String },
+    #[command(name = "__terminal", hide = true)]
+    Terminal {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Read what a tutorial's text tells its reader to type, as tutorial.yaml holds it
+    #[command(hide = true)]
+    Extract {
+        /// The text, in Markdown or AsciiDoc
+        text: std::path::PathBuf,
+        /// The first and the last line of the part that is meant
+        #[arg(long, num_args = 2)]
+        lines: Vec<usize>,
+    },
     #[command(name = "__pod-init", hide = true)]
     PodInit,
     #[command(name = "__stage", hide = true)]
@@ -68,6 +88,9 @@ struct Up {
     /// The kubectl whose words and ways commands have, as 1.8; default that of the lab, or 1.34
     #[arg(long, value_name = "VERSION")]
     kubectl: Option<String>,
+    /// Only what the lab's tutorial presupposes: the tutorial applies the rest
+    #[arg(long, requires = "name", conflicts_with = "filename")]
+    tutorial: bool,
     /// Say nothing
     #[arg(short, long)]
     quiet: bool,
@@ -139,6 +162,14 @@ fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
         Verb::Agent { name } => {
             testbed::agent::run(Lab::named(&name)?).map_err(system("run the agent"))?;
         }
+        Verb::Prepare { module } => {
+            lab::prepare_environment(&Which { name: None }.lab()?, module.as_deref())?;
+        }
+        Verb::Terminal { command } => {
+            let error = testbed::tutorial::terminal::become_session_leader(&command);
+            return Err(system("become a terminal's program")(error));
+        }
+        Verb::Extract { text, lines } => print!("{}", extract(&text, &lines)?),
         Verb::PodInit => testbed::pod::init::run().map_err(system("run a pod's init"))?,
         Verb::Stage { spec } => {
             let code = testbed::pod::stage::become_program(&spec);
@@ -191,22 +222,25 @@ fn bring_up(up: &Up) -> Result<(), CommandError> {
             "no lab called {name} comes with Weir (weir lab list); name manifests of your own with -f"
         )));
     }
-    let manifests = match &built_in {
-        Some(collection) => collection.unpacked(&lab)?,
-        None => up.filename.clone(),
-    };
     let external_ports = up.external_port.iter().map(|text| parse_port(text));
+    let extent = match up.tutorial {
+        true => Extent::TutorialsStart,
+        false => Extent::WithApplication,
+    };
+    let base = match &built_in {
+        Some(collection) => collection.up_options(&lab, extent)?,
+        None => UpOptions {
+            manifests: up.filename.clone(),
+            ..UpOptions::default()
+        },
+    };
     let options = UpOptions {
-        manifests,
         recursive: up.recursive,
         external_ports: external_ports.collect::<Result<_, _>>()?,
         progress: !up.quiet,
         enforcement: up.enforcement,
-        kubectl: match (&up.kubectl, &built_in) {
-            (None, Some(collection)) => collection.scenario()?.kubectl,
-            (given, _) => given.clone(),
-        },
-        folder: built_in.map(|collection| collection.folder(&lab)),
+        kubectl: up.kubectl.clone().or(base.kubectl),
+        ..base
     };
     let begun = std::time::Instant::now();
     let status = lab::up(&lab, &options)?;
@@ -236,6 +270,21 @@ fn play(run: &Run) -> Result<ExitCode, CommandError> {
     };
     let held = scenario::run(&collection, &options, &mut std::io::stdout())?;
     Ok(ExitCode::from(u8::from(!held)))
+}
+
+fn extract(path: &std::path::Path, lines: &[usize]) -> Result<String, CommandError> {
+    let text = std::fs::read_to_string(path).map_err(|source| CommandError::System {
+        what: format!("read {}", path.display()),
+        source,
+    })?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let lines = match lines {
+        [first, last] => Some((*first, *last)),
+        _ => None,
+    };
+    let tutorial = testbed::tutorial::extract::extract(&name, &text, lines);
+    let refused = |error: serde_yaml_ng::Error| CommandError::Refused(error.to_string());
+    tutorial.to_yaml().map_err(refused)
 }
 
 fn parse_enforcement(text: &str) -> Result<config::Enforcement, String> {

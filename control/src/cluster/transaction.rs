@@ -127,10 +127,7 @@ impl<'a> Transaction<'a> {
         let object = self.next_version(kind, value)?;
         self.validate(&object, None)?;
         if kind.category == Category::Stored {
-            self.warn(format!(
-                "{} is stored but has no effect here",
-                kind.qualified_plural()
-            ));
+            self.warn(without_effect(&object));
         }
         Ok(Outcome {
             operation: OperationKind::Created,
@@ -513,6 +510,24 @@ impl<'a> Transaction<'a> {
             old,
         });
         object
+    }
+}
+
+/// Why storing this object changes nothing: of a policy engine's own kinds, and their definitions,
+/// because Weir takes its place.
+fn without_effect(object: &Object) -> String {
+    let key = object.key();
+    let stored = format!(
+        "{} is stored but has no effect here",
+        key.kind.qualified_plural()
+    );
+    let engine = |name: &str| name.ends_with("tigera.io") || name.ends_with("projectcalico.org");
+    if engine(key.kind.group())
+        || (key.kind.kind == "CustomResourceDefinition" && engine(&key.name))
+    {
+        format!("Weir already enforces policy here; {stored}")
+    } else {
+        stored
     }
 }
 

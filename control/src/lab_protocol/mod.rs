@@ -34,6 +34,22 @@ pub fn lab_dir(lab: &str) -> PathBuf {
     Path::new(LABS_DIR).join(lab)
 }
 
+/// The file beside a lab's control socket that says of which addresses the lab has copies: a JSON
+/// object, URL to path.
+pub const URLS_FILE: &str = "urls.json";
+/// Bytes of that file at most; of a longer one no address is known.
+const URLS_BYTES: u64 = 256 << 10;
+
+/// The lab's own copy of what a tutorial finds at `url`, of the lab whose daemon answers at
+/// `socket`; `None` without one.
+pub fn local_copy(socket: &Path, url: &str) -> Option<PathBuf> {
+    let file = std::fs::File::open(socket.with_file_name(URLS_FILE)).ok()?;
+    let text = std::io::Read::take(file, URLS_BYTES);
+    let mut copies: std::collections::BTreeMap<String, PathBuf> =
+        serde_json::from_reader(text).ok()?;
+    copies.remove(url)
+}
+
 /// The agent's socket of one lab.
 pub fn lab_socket(lab: &str) -> PathBuf {
     lab_dir(lab).join("lab.sock")

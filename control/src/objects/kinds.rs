@@ -193,6 +193,8 @@ pub static KINDS: &[Kind] = &[
         networking::Ingress),
     kind!("networking.k8s.io/v1" "NetworkPolicy" "networkpolicies" ["netpol"] namespaced Enforced
         counted networking::NetworkPolicy),
+    kind!("operator.tigera.io/v1" "APIServer" "apiservers" [] cluster Stored counted Value),
+    kind!("operator.tigera.io/v1" "Installation" "installations" [] cluster Stored counted Value),
     kind!("policy/v1" "PodDisruptionBudget" "poddisruptionbudgets" ["pdb"] namespaced Stored counted
         policy::PodDisruptionBudget),
     kind!("policy.networking.k8s.io/v1alpha1" "AdminNetworkPolicy" "adminnetworkpolicies" ["anp"]

@@ -88,6 +88,24 @@ pub fn missing(path: &Path, wanted: &[Wanted], limit: Duration) -> Vec<Wanted> {
     }
 }
 
+/// Whether the log at `path` gets a denial that is `wanted` behind its first `begin` bytes, at the
+/// latest after `limit`. A log that has begun anew meanwhile is read from its start.
+pub fn since(path: &Path, begin: u64, limit: Duration, wanted: impl Fn(&Denial) -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        let from = usize::try_from(begin).unwrap_or(0);
+        let text = String::from_utf8_lossy(bytes.get(from..).unwrap_or(&bytes));
+        if text.lines().filter_map(parse).any(|denial| wanted(&denial)) {
+            return true;
+        }
+        if start.elapsed() >= limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,8 +6,11 @@
 
 pub mod denials;
 pub mod grid;
+pub mod matrix;
 pub mod play;
+pub mod replay;
 pub mod run;
+pub mod typed;
 
 use std::collections::BTreeMap;
 
@@ -15,7 +18,10 @@ use serde::Deserialize;
 
 pub use grid::Grid;
 pub use play::{PlayError, Report, play};
-pub use run::{Collection, RunOptions, run};
+pub use typed::Typed;
+
+use crate::tutorial::Tutorial;
+pub use run::{Collection, Extent, RunOptions, run};
 
 /// The `apiVersion` of `scenario.yaml`.
 pub const API_VERSION: &str = "weir.dev/v1alpha1";
@@ -32,11 +38,27 @@ pub struct Scenario {
     pub metadata: Metadata,
     /// A line for a person.
     pub title: String,
-    /// Files and folders, relative to the scenario's, that hold what the lab runs.
+    /// Files and folders, relative to the scenario's, that hold what the lab runs at the tutorial's
+    /// start.
+    #[serde(default)]
     pub manifests: Vec<String>,
     /// The kubectl that the tutorial was written for, as `1.8`; default Weir's own.
     #[serde(default)]
     pub kubectl: Option<String>,
+    /// Files and folders that the tutorial applies before its policies: `lab up` brings them up,
+    /// too.
+    #[serde(default)]
+    pub application: Vec<String>,
+    /// The folder, relative to the scenario's, that the tutorial's `~` means.
+    #[serde(default)]
+    pub home: Option<String>,
+    /// What the tutorial gives `prepare-environment` to name its start.
+    #[serde(default)]
+    pub module: Option<String>,
+    /// Addresses that the tutorial names, and the folders, relative to the scenario's, that hold
+    /// copies of what lies below them: `apply -f` of such an address reads the copy.
+    #[serde(default)]
+    pub urls: BTreeMap<String, String>,
     /// Who takes part, by the letters that the matrices use.
     pub ends: BTreeMap<String, End>,
     /// What happens.
@@ -77,8 +99,12 @@ pub struct Step {
     /// What is applied first.
     #[serde(default)]
     pub apply: Vec<Apply>,
-    /// The promise.
-    pub matrix: Grid,
+    /// What is typed then.
+    #[serde(default)]
+    pub play: Vec<Typed>,
+    /// The promise. A step without one changes no policy.
+    #[serde(default)]
+    pub matrix: Option<Grid>,
     /// By column, or `*` for all: the policy, `NAMESPACE/NAME`, that the log must name.
     #[serde(default)]
     pub denied_by: BTreeMap<String, String>,
@@ -110,6 +136,14 @@ pub enum ScenarioError {
         /// What is wrong.
         what: String,
     },
+    /// What is typed does not fit the tutorial.
+    #[error("scenario {scenario}: {what}")]
+    Play {
+        /// The scenario's name.
+        scenario: String,
+        /// What is wrong.
+        what: String,
+    },
 }
 
 impl Scenario {
@@ -126,7 +160,7 @@ impl Scenario {
                 step: step.title.clone(),
                 what,
             };
-            for cell in step.matrix.cells() {
+            for cell in step.matrix.iter().flat_map(Grid::cells) {
                 let (from, to) = (cell.row.to_owned(), cell.column.to_owned());
                 scenario.check_cell(&from, &to).map_err(&wrong)?;
                 match cell.sign {
@@ -144,6 +178,24 @@ impl Scenario {
             }
         }
         Ok(scenario)
+    }
+
+    /// The tutorial that the play is of, if the collection has one, held against the play.
+    pub fn tutorial(&self, text: Option<&str>) -> Result<Option<Tutorial>, ScenarioError> {
+        let wrong = |what: String| ScenarioError::Play {
+            scenario: self.metadata.name.clone(),
+            what,
+        };
+        let Some(text) = text else {
+            let line = self.typed().find_map(|typed| typed.line);
+            return match line {
+                None => Ok(None),
+                Some(line) => Err(wrong(format!("line {line} is of no tutorial.yaml"))),
+            };
+        };
+        let tutorial = Tutorial::parse(text).map_err(|error| wrong(error.to_string()))?;
+        self.check_play(&tutorial).map_err(wrong)?;
+        Ok(Some(tutorial))
     }
 
     fn check_cell(&self, from: &str, to: &str) -> Result<(), String> {
@@ -225,6 +277,7 @@ mod tests {
             let text = lab.file("scenario.yaml").unwrap();
             let scenario = Scenario::parse(text).unwrap();
             assert_eq!(scenario.metadata.name, lab.name);
+            scenario.tutorial(lab.file("tutorial.yaml")).unwrap();
             assert_eq!(
                 (scenario.api_version.as_str(), scenario.kind.as_str()),
                 (API_VERSION, "Scenario")

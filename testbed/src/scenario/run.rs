@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::play::{Stage, manifests, play};
+use super::play::{Stage, chosen, play};
 use super::{Report, Scenario};
 use crate::lab::{self, CommandError, Lab, UpOptions};
+use crate::tutorial::Tutorial;
+use crate::tutorial::terminal::Surroundings;
 
 /// The files of a scenario: path below its folder, text.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +18,15 @@ pub struct Collection {
     files: BTreeMap<String, String>,
     /// Where it lies, if it is somebody's own.
     folder: Option<PathBuf>,
+}
+
+/// How much of a scenario a lab comes up with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// What the tutorial presupposes.
+    TutorialsStart,
+    /// Also what the tutorial applies before its policies.
+    WithApplication,
 }
 
 /// How a scenario is run.
@@ -71,8 +82,22 @@ impl Collection {
         self.folder.clone().unwrap_or_else(|| lab.tutorial_folder())
     }
 
+    /// Every address that the lab has a copy of, and where that lies.
+    pub fn urls(&self, lab: &Lab) -> Result<BTreeMap<String, PathBuf>, CommandError> {
+        let (scenario, folder) = (self.scenario()?, self.folder(lab));
+        let mut urls = BTreeMap::new();
+        for (prefix, inside) in &scenario.urls {
+            for file in self.files.keys() {
+                if let Ok(rest) = Path::new(file).strip_prefix(inside.trim_start_matches("./")) {
+                    urls.insert(format!("{prefix}{}", rest.display()), folder.join(file));
+                }
+            }
+        }
+        Ok(urls)
+    }
+
     /// The paths of the files that the lab runs, put on disk if they come with Weir.
-    pub fn unpacked(&self, lab: &Lab) -> Result<Vec<String>, CommandError> {
+    fn unpacked(&self, lab: &Lab, extent: Extent) -> Result<Vec<String>, CommandError> {
         let (scenario, folder) = (self.scenario()?, self.folder(lab));
         if self.folder.is_none() {
             for (path, text) in &self.files {
@@ -82,13 +107,56 @@ impl Collection {
                 }
                 std::fs::write(&place, text).map_err(file_error(&place))?;
             }
+            give_to_owner(&folder)?;
         }
-        let chosen = manifests(&scenario, &self.files);
-        Ok(chosen
-            .iter()
-            .map(|(path, _)| folder.join(path).display().to_string())
-            .collect())
+        let mut wanted = scenario.manifests;
+        if extent == Extent::WithApplication {
+            wanted.extend(scenario.application);
+        }
+        let on_disk = |(path, _): &(String, String)| folder.join(path).display().to_string();
+        Ok(self.chosen(&wanted).iter().map(on_disk).collect())
     }
+
+    /// The files that these paths of files and folders choose: path and text.
+    pub fn chosen(&self, paths: &[String]) -> Vec<(String, String)> {
+        chosen(paths, &self.files)
+    }
+
+    /// The tutorial whose commands the scenario plays, if it is of one.
+    pub fn tutorial(&self) -> Result<Option<Tutorial>, CommandError> {
+        let text = self.files.get("tutorial.yaml").map(String::as_str);
+        let read = self.scenario()?.tutorial(text);
+        read.map_err(|error| CommandError::Refused(error.to_string()))
+    }
+
+    /// How a lab of these files comes up.
+    pub fn up_options(&self, lab: &Lab, extent: Extent) -> Result<UpOptions, CommandError> {
+        let (scenario, folder) = (self.scenario()?, self.folder(lab));
+        Ok(UpOptions {
+            manifests: self.unpacked(lab, extent)?,
+            home: scenario.home.map(|home| folder.join(home)),
+            urls: self.urls(lab)?,
+            kubectl: scenario.kubectl,
+            folder: Some(folder),
+            ..UpOptions::default()
+        })
+    }
+}
+
+/// Gives what was unpacked to the user behind sudo, who may want to change a manifest.
+fn give_to_owner(folder: &Path) -> Result<(), CommandError> {
+    let Some((user, group)) = lab::owner() else {
+        return Ok(());
+    };
+    let mut left = vec![folder.to_owned()];
+    while let Some(path) = left.pop() {
+        std::os::unix::fs::lchown(&path, Some(user), Some(group)).map_err(file_error(&path))?;
+        if path.is_dir() && !path.is_symlink() {
+            let inside = std::fs::read_dir(&path).map_err(file_error(&path))?;
+            left.extend(inside.flatten().map(|entry| entry.path()));
+        }
+    }
+    Ok(())
 }
 
 fn read_below(
@@ -161,12 +229,10 @@ fn up_and_play(
     out: &mut dyn Write,
 ) -> Result<Report, CommandError> {
     let begin = Instant::now();
+    let tutorial = collection.tutorial()?;
     let up = UpOptions {
-        manifests: collection.unpacked(lab)?,
         enforcement: options.enforcement,
-        folder: Some(collection.folder(lab)),
-        kubectl: scenario.kubectl.clone(),
-        ..UpOptions::default()
+        ..collection.up_options(lab, Extent::TutorialsStart)?
     };
     let status = lab::up(lab, &up)?;
     let seconds = begin.elapsed().as_secs_f64();
@@ -175,10 +241,18 @@ fn up_and_play(
         &format!("{} pods are ready after {seconds:.1} s", status.pods.len()),
     )?;
     let program = std::env::current_exe().map_err(file_error(Path::new("this program")))?;
+    let file = lab.read_file().map_err(file_error(Path::new("lab.json")))?;
+    let surroundings = Surroundings {
+        program: program.clone(),
+        folder: collection.folder(lab),
+        variables: lab::variables(lab, &file)?,
+    };
     let stage = Stage {
-        lab: &lab.name,
+        lab,
         files: &collection.files,
         program,
+        tutorial: tutorial.as_ref(),
+        surroundings,
     };
     play(scenario, &stage, out).map_err(|error| CommandError::Refused(error.to_string()))
 }
@@ -211,6 +285,12 @@ fn summary(report: &Report, seconds: f64) -> String {
     let mut text = String::from("\n");
     for failure in &report.failures {
         text += &format!("FAILED: {failure}\n");
+    }
+    if report.commands > 0 {
+        text += &format!(
+            "{} commands typed, {} outputs held against the tutorial's\n",
+            report.commands, report.compared
+        );
     }
     let verdict = if report.failures.is_empty() {
         "every promise held"

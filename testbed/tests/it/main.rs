@@ -1,3 +1,4 @@
 //! Integration tests that need neither root nor the network beyond the loopback interface.
 
 mod dns;
+mod tutorials;
