@@ -99,6 +99,11 @@ pub const FRAGMENT_PORT_PERCENT_RANGE: RangeInclusive<u32> = 1..=100;
 pub const FRAGMENT_PIECES: u32 = 64;
 /// Range of `limits.fragment_pieces`.
 pub const FRAGMENT_PIECES_RANGE: RangeInclusive<u32> = 2..=128;
+/// Clients that stay with their backend (`sessionAffinity: ClientIP`), of all Services together, about.
+/// At the bound the bond that would end first is given up, counted as `affinity_displaced`.
+pub const AFFINITY_CLIENTS: u32 = 1 << 14;
+/// Range of `limits.affinity_clients`.
+pub const AFFINITY_CLIENTS_RANGE: RangeInclusive<u32> = 8..=1 << 20;
 /// Milliseconds that a datagram may wait for its first fragment, and after that for each further one:
 /// senders send them one right after the other. What comes later is dropped as `fragment_timeout`.
 pub const FRAGMENT_TIMEOUT_MS: u32 = 1000;

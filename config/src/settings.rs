@@ -270,6 +270,8 @@ pub struct Limits {
     pub fragment_pieces: u32,
     /// Milliseconds that a datagram may wait for its first fragment, and for each further one.
     pub fragment_timeout_ms: u32,
+    /// Clients that stay with their backend, of all Services together.
+    pub affinity_clients: u32,
     /// Counters of rule hits.
     pub rule_counters: u32,
     /// Counters of the hits that several rules have in common.
@@ -427,6 +429,7 @@ impl Default for Limits {
             fragment_port_percent: limits::FRAGMENT_PORT_PERCENT,
             fragment_pieces: limits::FRAGMENT_PIECES,
             fragment_timeout_ms: limits::FRAGMENT_TIMEOUT_MS,
+            affinity_clients: limits::AFFINITY_CLIENTS,
             rule_counters: limits::RULE_COUNTERS,
             compound_counters: limits::COMPOUND_COUNTERS,
         }
@@ -548,6 +551,11 @@ impl Config {
                 "limits.fragment_pieces",
                 l.fragment_pieces,
                 limits::FRAGMENT_PIECES_RANGE,
+            ),
+            (
+                "limits.affinity_clients",
+                l.affinity_clients,
+                limits::AFFINITY_CLIENTS_RANGE,
             ),
             (
                 "limits.fragment_timeout_ms",

@@ -98,6 +98,40 @@ pub const fn updated(field: u16, old: u16, new: u16) -> u16 {
     !fold(!field as u64 + !old as u64 + new as u64)
 }
 
+/// What changes in the words that a checksum covers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Change(u64);
+
+impl Change {
+    /// Nothing.
+    pub const NONE: Change = Change(0);
+
+    /// A word changes from `old` to `new`.
+    pub const fn word(self, old: u16, new: u16) -> Change {
+        Change(self.0 + !old as u64 + new as u64)
+    }
+
+    /// An address changes to another of its family.
+    pub fn address(self, old: Address, new: Address) -> Change {
+        let word = |change: Change, shift: u32| {
+            let (old, new) = ((old.0 >> shift) as u32, (new.0 >> shift) as u32);
+            Change(change.0 + u64::from(!old) + u64::from(new))
+        };
+        // Of IPv4-mapped addresses, whose other words are alike, these add nothing but zeros.
+        [96, 64, 32, 0].into_iter().fold(self, word)
+    }
+
+    /// The checksum field after the change (RFC 1624, equation 3).
+    pub const fn update(self, field: u16) -> u16 {
+        !fold(!field as u64 + self.0)
+    }
+
+    /// The sum in a field that is not complemented, after the change.
+    pub const fn add_to(self, field: u16) -> u16 {
+        fold(field as u64 + self.0)
+    }
+}
+
 const CRC32C_POLYNOMIAL: u32 = 0x82f6_3b78;
 
 const CRC32C_TABLES: [[u32; 256]; 8] = crc32c_tables();
@@ -155,6 +189,26 @@ pub fn crc32c(parts: &[&[u8]]) -> u32 {
     !crc
 }
 
+/// By what the CRC32c of some bytes changes when four of them, with `behind` more behind them, change
+/// from `old` to `new`: the CRC is linear, so it is that of the difference with zeros behind it.
+pub fn crc32c_change(old: [u8; 4], new: [u8; 4], behind: usize) -> u32 {
+    let mut crc = u32::from_le_bytes(old) ^ u32::from_le_bytes(new);
+    let step = |crc: u32, bytes: usize| {
+        let tables = &CRC32C_TABLES;
+        (crc.to_le_bytes().into_iter().enumerate()).fold(0, |sum, (at, byte)| {
+            sum ^ tables[bytes - 1 - at][usize::from(byte)]
+        })
+    };
+    crc = step(crc, 4);
+    for _ in 0..behind / 8 {
+        crc = step(crc, 8);
+    }
+    for _ in 0..behind % 8 {
+        crc = crc >> 8 ^ CRC32C_TABLES[0][(crc & 0xff) as usize];
+    }
+    crc
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,6 +262,20 @@ mod tests {
                     prop_assert_eq!(sum.folds_to(field), sum.folded() == field);
                 }
             }
+        }
+
+        #[test]
+        fn a_crc_changes_with_four_bytes_as_if_made_anew(
+            mut bytes in proptest::collection::vec(any::<u8>(), 4..200),
+            at in any::<proptest::sample::Index>(),
+            new in any::<[u8; 4]>(),
+        ) {
+            let at = at.index(bytes.len() - 3);
+            let before = crc32c(&[&bytes]);
+            let old = bytes[at..at + 4].try_into().unwrap();
+            bytes[at..at + 4].copy_from_slice(&new);
+            let change = crc32c_change(old, new, bytes.len() - at - 4);
+            prop_assert_eq!(before ^ change, crc32c(&[&bytes]));
         }
 
         #[test]

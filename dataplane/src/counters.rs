@@ -51,7 +51,8 @@ counters! {
     TransmittedBytes = "transmitted_bytes";
     /// Packets answered in place: ARP and neighbour solicitations for a gateway.
     Answered = "answered_packets";
-    /// ICMP errors we made of packets that could not go on. Each such packet counts as dropped too.
+    /// ICMP errors and TCP resets we made of packets that could not go on. Each such packet counts as
+    /// dropped too.
     Originated = "originated_icmp_errors";
     /// New flows that policy accepted.
     FlowsAccepted = "flows_accepted";
@@ -69,6 +70,12 @@ counters! {
     Adopted = "flows_adopted";
     /// ICMP errors passed because they belong to a flow (D4).
     Related = "related_icmp_errors";
+    /// New connections to Services for which a backend was chosen.
+    ServiceConnections = "service_connections";
+    /// Connections that got another source port, because their own was in use or is not ours.
+    SourcePortsGiven = "source_ports_given";
+    /// Clients' bonds with a backend that were given up before their time, for lack of room.
+    AffinityDisplaced = "affinity_displaced";
     /// Fragments received.
     Fragments = "fragments";
     /// Of those, the ones that were held because they came ahead of their datagram's first.

@@ -30,6 +30,7 @@ use crate::counters::{Counter, CounterId, Counters, RuleHits, Totals};
 use crate::events::{Event, EventQueue};
 use crate::fragments;
 use crate::polling::Polling;
+use crate::service::Affinity;
 use crate::snapshot::{
     Generation, Incarnation, NotAcknowledged, PortId, Retired, Role, Snapshot, SnapshotCell,
 };
@@ -56,6 +57,9 @@ pub struct Options {
     /// The bounds of what comes in fragments; the frames held take at most an eighth of
     /// [`Options::umem_chunks`] whatever is set.
     pub fragments: fragments::Bounds,
+    /// Clients' bonds with a backend (`sessionAffinity: ClientIP`), about, 112 bytes each; beyond them
+    /// those that would end first are given up.
+    pub affinity_bonds: u32,
     /// Counters of rules, compound ones too, 1 to [`CounterId::MAX`] + 1: 16 bytes each for every
     /// worker. Rules whose [`CounterId`] is not below it count into [`CounterId::NONE`].
     pub rule_counters: u32,
@@ -245,9 +249,12 @@ impl Engine {
         };
         let seed = [memory::random(), memory::random()];
         let fragments = fragments::Table::new(fragments, options.ports_max, seed);
+        let seed = [memory::random(), memory::random()];
+        let affinity = Affinity::new(options.affinity_bonds, seed);
         let shared = Arc::new(Shared {
             conntrack: opened.table,
             fragments,
+            affinity,
             counters,
             events,
             umem,

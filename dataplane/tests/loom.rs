@@ -114,6 +114,7 @@ fn redecide(table: &Heap, handle: Handle, epoch: u32) -> Redecided {
 
 fn insert(table: &Heap, key: FlowKey, flow: u16, epoch: u32, now: Time) -> Option<Inserted> {
     let new = NewEntry {
+        translation: None,
         key,
         ends: ends(&key),
         verdict: verdict(epoch, flow),

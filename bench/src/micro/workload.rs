@@ -223,6 +223,7 @@ pub fn time_batches<'k>(
 pub fn time_entries(world: &World, keys: &[(FlowKey, Ends)]) -> Result<[Duration; 2], BenchError> {
     let (conntrack, now) = (world.conntrack(), world.now());
     let entry = |&(key, ends): &(FlowKey, Ends)| NewEntry {
+        translation: None,
         key,
         ends,
         verdict: Verdict::default_accept(Direction::Ingress),

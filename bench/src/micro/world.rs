@@ -15,6 +15,7 @@ use dataplane::policy::ir::{
     Action, Block, EndpointPolicy, Isolation, Peers, PortRange, Ports, Rule,
 };
 use dataplane::policy::{EndpointSlot, PolicyTable};
+use dataplane::service::Affinity;
 use dataplane::shm::{self, Region};
 use dataplane::snapshot::{
     Endpoint, Epoch, Generation, Incarnation, Parts, Port, PortId, Role, Snapshot,
@@ -93,6 +94,7 @@ struct Node {
     snapshot: Snapshot,
     conntrack: Table<Region>,
     fragments: fragments::Table,
+    affinity: Affinity,
     counters: Counters,
 }
 
@@ -250,6 +252,7 @@ impl World {
             snapshot: Snapshot::build(parts).map_err(|error| setup(&error))?,
             conntrack: Table::new(region, settings).map_err(|error| setup(&error))?,
             fragments: fragments::Table::new(FRAGMENTS, PODS as u16, [7, 11]),
+            affinity: Affinity::new(8, [7, 11]),
             counters: Counters::new(WORKERS, PODS as u16, 4096),
         });
         Ok(World::of(node, 0, ipv6, frame_bytes))
@@ -372,6 +375,7 @@ impl World {
         let mut tables = Tables {
             conntrack: &node.conntrack,
             fragments: &node.fragments,
+            affinity: &node.affinity,
             counters: shard,
             events: &self.events,
             limiters: &mut self.limiters,

@@ -235,6 +235,7 @@ fn options(config: &Config) -> Result<Options, DaemonError> {
             timeouts: timeouts(&conntrack.timeouts),
         },
         fragments: fragment_bounds(&config.limits),
+        affinity_bonds: config.limits.affinity_clients,
         rule_counters: config.limits.rule_counters + config.limits.compound_counters,
         events_max: EVENTS,
         polling: polling(&config.polling),

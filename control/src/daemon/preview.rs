@@ -155,7 +155,12 @@ impl<P: Plane> Daemon<P> {
         for entry in connections.into_iter().map(|connection| connection.entry) {
             let live = entry.verdict.accept && !is_over(entry.state);
             let denied = |snapshot: &Snapshot| {
-                let verdict = decide_again(snapshot, &entry.key, &entry.ends)?;
+                let verdict = decide_again(
+                    snapshot,
+                    &entry.key,
+                    &entry.ends,
+                    entry.translation.as_ref(),
+                )?;
                 (!verdict.accept).then_some(verdict)
             };
             let Some(verdict) = denied(candidate).filter(|_| live) else {

@@ -45,6 +45,7 @@ fn labelled_scene(name: &str, connections: u32, labels: Value) -> Scene {
         let to = if is_ours { "192.0.2.9" } else { "192.0.2.8" };
         let from = if is_ours { "10.0.0.2" } else { "198.51.100.1" };
         let new = NewEntry {
+            translation: None,
             key: FlowKey {
                 source: from.parse::<std::net::IpAddr>().unwrap().into(),
                 destination: Address::from(to.parse::<std::net::IpAddr>().unwrap()),

@@ -12,11 +12,13 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::candidates::Candidate;
 use super::insert::payer;
-use super::layout::{self, CONTROL, COUNTERS, Control, EPOCHS, Image, Layout, tag_of, tick};
+use super::layout::{
+    self, CONTROL, COUNTERS, Canonical, Control, EPOCHS, Image, Layout, tag_of, tick,
+};
 use super::table::Read;
 use super::{Attached, Epochs, Settings, Storage, Table, TableError};
 use crate::counters::RuleCounters;
-use crate::{Protocol, Time};
+use crate::{Address, Protocol, Time};
 
 impl<S: Storage> Table<S> {
     /// Takes over the table that an earlier process left in `storage`. Nobody else may use it.
@@ -97,22 +99,24 @@ impl<S: Storage> Table<S> {
         if !is_sound(&image, now) || self.is_expired(&image, now) {
             return false;
         }
-        let place = self.place_of(&image);
-        let [a, b, c, d] = image.addresses;
-        let twin = self
-            .references(place.first)
-            .iter()
-            .chain(self.references(place.second));
-        let is_twin = |other: &Image| {
-            other.addresses == [a, b, c, d] && other.key().protocol == image.key().protocol && {
-                let (x, y) = (other.ports & 0xffff_ffff, image.ports & 0xffff_ffff);
-                x == y
-            }
-        };
-        let doubled = twin
-            .filter_map(|reference| super::table::entry_of(reference.load(Relaxed)))
-            .any(|other| matches!(self.read_if(other, is_twin), Read::Image(_)));
-        if doubled || !self.refer_in(layout::reference(&place, entry), &place) {
+        let own = Canonical::of(&image.key());
+        let outer = image
+            .is_translated()
+            .then(|| Canonical::of(&image.outer_key()));
+        // Packets that would be taken for this connection's.
+        let packets = [outer.unwrap_or(own), own.reversed()];
+        let is_twin = |other: &Image| packets.iter().any(|c| other.direction_of(c).is_some());
+        let places = [
+            Some(self.place(&own)),
+            outer.map(|outer| self.place(&outer)),
+        ];
+        let mut both = places.iter().flatten();
+        if both
+            .clone()
+            .any(|place| self.find_where(place, is_twin).is_some())
+            || !both.all(|place| self.refer_in(layout::reference(place, entry), place))
+        {
+            self.forget_references(entry, places.each_ref().map(Option::as_ref));
             return false;
         }
         let undecided = layout::pack_epochs(Epochs::default());
@@ -143,8 +147,15 @@ fn is_sound(image: &Image, now: Time) -> bool {
         let icmp = matches!(key.protocol, Protocol::ICMP | Protocol::ICMPV6);
         key.destination_port == 0 && (icmp || key.source_port == 0)
     };
+    let translation_agrees = !image.is_translated() || {
+        let outer = image.outer_key();
+        let is_v4 = key.source.is_v4();
+        key.protocol.has_ports()
+            && [outer.source, outer.destination].map(Address::is_v4) == [is_v4; 2]
+    };
     ordered
         && ports_agree
+        && translation_agrees
         && image.ports >> layout::PORTS_BITS == 0
         && image.state.fits(key.protocol)
         && tag_of(image.last_seen) == image.control.version()

@@ -102,6 +102,8 @@ impl Met {
             epochs: layout::unpack_epochs(self.epochs),
             state: self.state,
             ingress: layout::ingress(self.ports),
+            // Translated ones are not met.
+            translated: None,
         }
     }
 }
@@ -210,7 +212,8 @@ impl<S: Storage> Table<S> {
         true
     }
 
-    /// The third step: the entry, if it is the packet's, live, of these ends and not expired.
+    /// The third step: the entry, if it is the packet's, live, of these ends, not expired and not
+    /// translated.
     /// Whoever gets none looks it up by [`Table::lookup`].
     #[inline(always)]
     pub(crate) fn meet(&self, probe: &Probe, ends: &Ends, now: Time) -> Option<Met> {
@@ -233,7 +236,7 @@ impl<S: Storage> Table<S> {
         first.state()?;
         let state = last.state()?;
         let strange = original & (layout::ingress(ports) != ends.ingress);
-        let same = canonical.same_ports(ports) & (differs == 0) & !strange;
+        let same = canonical.same_plain_ports(ports) & (differs == 0) & !strange;
         let whole = last.version() == first.version();
         let patience = self.patience(last, state);
         if !(same & whole) || patience.is_over(last_seen, now) {

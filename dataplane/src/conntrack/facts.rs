@@ -125,7 +125,7 @@ impl Facts {
 
     /// Whether such a packet is decided afresh even on a DENIED entry: the beginning of a new
     /// connection beyond doubt.
-    pub(super) const fn begins(&self) -> bool {
+    pub const fn begins(&self) -> bool {
         match self {
             Facts::Tcp(tcp) => tcp.is_syn(),
             Facts::Sctp(sctp) => super::sctp::is_init(sctp),

@@ -1,10 +1,15 @@
 //! Making, replacing, removing and re-deciding entries: what happens under a bucket's lock.
 //!
 //! The lock of an entry's primary bucket covers its coming to life, its removal, and its verdict
-//! with its epochs. It is a try-lock with a bounded number of attempts; a worker holds at most its
-//! own bucket's lock and one more, which it only *tries* to get, so that nobody waits in a circle.
+//! with its epochs. Who makes a translated entry has the locks of both of its tuples' primary
+//! buckets, so that of two entries with one tuple in common the second always sees the first; after
+//! that the lock is the hot line's tuple's. It is a try-lock with a bounded number of attempts; a worker
+//! holds at most its own buckets' locks and one more, which it only *tries* to get, so that nobody
+//! waits in a circle.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+
+use arrayvec::ArrayVec;
 
 use super::candidates::Candidate;
 use super::layout::{
@@ -14,7 +19,7 @@ use super::layout::{
 use super::sctp::{self, Tags};
 use super::state::Step;
 use super::storage::AtomicU64;
-use super::table::{Read, count, entry_of, hit, matches_ends};
+use super::table::{Read, count, entry_of, matches_ends};
 use super::{Ends, Epochs, Facts, Handle, Inserted, NewEntry, Redecided, Storage, Table, window};
 use crate::counters::RuleCounters;
 use crate::snapshot::Incarnation;
@@ -47,6 +52,19 @@ impl Drop for Locked<'_> {
     }
 }
 
+/// The locks that an insertion holds.
+type Locks<'a> = ArrayVec<Locked<'a>, 2>;
+
+/// The tuples under which a new entry will be found.
+struct Tuples {
+    /// What the other end gets; the hot line's.
+    inner: Canonical,
+    /// Where that is looked for.
+    place: Place,
+    /// Of a connection to be translated, what the initiator sends, and where that is looked for.
+    outer: Option<(Canonical, Place)>,
+}
+
 /// Who is charged for a connection: its initiator, or the endpoint that the outside talks to
 /// (semantics D15).
 pub(super) fn payer(ends: &Ends) -> Option<Incarnation> {
@@ -61,7 +79,8 @@ fn fits_protocol(facts: &Facts, protocol: Protocol) -> bool {
 }
 
 impl<S: Storage> Table<S> {
-    /// Makes an entry. A DENIED, closing or closed one of the same tuple is replaced if this packet
+    /// Makes an entry. [`Inserted::Taken`] if its packets could not be told from another connection's.
+    /// A DENIED, closing or closed one of the same tuple is replaced if this packet
     /// opens a connection anew; one with other ends or idle too long is always replaced.
     ///
     /// When the table or the endpoint's share is full, an idle, unreplied or closed entry makes
@@ -83,25 +102,19 @@ impl<S: Storage> Table<S> {
                 return Err(DropReason::PolicyDenied);
             }
         }
-        let canonical = Canonical::of(&new.key);
-        let place = self.place(&canonical);
-        let Some(lock) = self.lock(place.first, LOCK_ATTEMPTS) else {
+        let tuples = self.tuples(new);
+        let Some(locks) = self.lock_both(&tuples) else {
             count(&self.counted.busy);
             return Err(DropReason::ConntrackBusy);
         };
-        if let Some(image) = self.find(&canonical, &place) {
-            if !self.gives_way(&image, &canonical, new, now) {
-                count(&self.counted.raced);
-                return Ok(Inserted::Raced(hit(&image, &canonical, &place).handle));
-            }
-            self.remove_locked(&image, &place);
-            count(&self.counted.replaced);
+        if let Some(other) = self.clear_the_way(new, &tuples, &locks, now)? {
+            return Ok(other);
         }
         let payer = payer(&new.ends);
         if let Some(payer) = payer {
-            self.charge(payer, &lock, now)?;
+            self.charge(payer, &locks, now)?;
         }
-        let made = self.place_entry(new, &canonical, &place, &lock, now);
+        let made = self.place_entry(new, &tuples, &locks, now);
         match (made, payer) {
             (None, Some(payer)) => self.quota().discharge(payer),
             (Some(_), _) => count(&self.counted.inserted),
@@ -119,21 +132,105 @@ impl<S: Storage> Table<S> {
         Ok(Inserted::New(handle))
     }
 
-    /// Whether an entry of the same tuple has to go for a new one.
-    fn gives_way(&self, old: &Image, canonical: &Canonical, new: &NewEntry, now: Time) -> bool {
-        if !matches_ends(old, canonical, &new.ends) || self.is_expired(old, now) {
+    fn tuples(&self, new: &NewEntry) -> Tuples {
+        let inner = match &new.translation {
+            Some(translation) => translation.inner(&new.key),
+            None => new.key,
+        };
+        let inner = Canonical::of(&inner);
+        let outer = new.translation.map(|translation| {
+            let outer = Canonical::of(&translation.outer(&new.key));
+            (outer, self.place(&outer))
+        });
+        Tuples {
+            inner,
+            place: self.place(&inner),
+            outer,
+        }
+    }
+
+    /// Takes the locks of the primary buckets, the lower one first, so that two insertions do not keep
+    /// each other's.
+    fn lock_both(&self, tuples: &Tuples) -> Option<Locks<'_>> {
+        let inner = tuples.place.first;
+        let outer = tuples.outer.map_or(inner, |(_, place)| place.first);
+        let mut locks = Locks::new();
+        locks.push(self.lock(inner.min(outer), LOCK_ATTEMPTS)?);
+        if inner != outer {
+            locks.push(self.lock(inner.max(outer), LOCK_ATTEMPTS)?);
+        }
+        Some(locks)
+    }
+
+    /// Removes the entries that have to go for a new one; what became of the insertion if there is one
+    /// that stays.
+    fn clear_the_way(
+        &self,
+        new: &NewEntry,
+        tuples: &Tuples,
+        locks: &Locks<'_>,
+        now: Time,
+    ) -> Result<Option<Inserted>, DropReason> {
+        let back = tuples.inner.reversed();
+        loop {
+            let found = match &tuples.outer {
+                None => self.find_where(&tuples.place, |image| {
+                    let direction = image.direction_of(&tuples.inner);
+                    direction.or_else(|| image.direction_of(&back)).is_some()
+                }),
+                Some((outer, place)) => self
+                    .find(outer, place)
+                    .or_else(|| self.find(&back, &tuples.place)),
+            };
+            let Some(image) = found else {
+                return Ok(None);
+            };
+            let first = tuples.outer.map_or(tuples.inner, |(outer, _)| outer);
+            let (goes, stays) = match image.direction_of(&first) {
+                Some(original) => {
+                    let handle = self.hit(&image, original).handle;
+                    let goes = self.gives_way(&image, original, new, now);
+                    (goes, Inserted::Raced(handle))
+                }
+                // A stranger's packets only look like those that would come back.
+                None => (self.is_expired(&image, now), Inserted::Taken),
+            };
+            if !goes {
+                if let Inserted::Raced(_) = stays {
+                    count(&self.counted.raced);
+                }
+                return Ok(Some(stays));
+            }
+            let version = image.control.version();
+            let is_same = |now: &Image| now.control.version() == version;
+            if !self.remove_if(&image, locks, is_same) {
+                // A translated entry's lock is another bucket's, and somebody has it.
+                count(&self.counted.busy);
+                return Err(DropReason::ConntrackBusy);
+            }
+            count(&self.counted.replaced);
+        }
+    }
+
+    /// Whether an entry to which the packet belongs has to go for a new one.
+    fn gives_way(&self, old: &Image, original: bool, new: &NewEntry, now: Time) -> bool {
+        let is_other = match new.translation {
+            // The packet does not show who is at the backend's address.
+            Some(_) => old.flow() == new.key && old.ends() != new.ends,
+            None => false,
+        };
+        if is_other || !matches_ends(old, original, &new.ends) || self.is_expired(old, now) {
             return true;
         }
-        let original = old.is_original(canonical.from_lower);
         let step = self.step(old.control, old.state, original, &new.facts);
         step == Ok(Step::Restart)
     }
 
-    fn charge(&self, payer: Incarnation, lock: &Locked<'_>, now: Time) -> Result<(), DropReason> {
+    fn charge(&self, payer: Incarnation, locks: &Locks<'_>, now: Time) -> Result<(), DropReason> {
         let limit = self.settings.quota_per_endpoint;
         let quota = self.quota();
         if quota.charge(payer, limit)
-            || self.evict(Some(payer), lock, now) && quota.charge(payer, limit)
+            || self.evict(Some(payer), locks, now) && quota.charge(payer, limit)
         {
             return Ok(());
         }
@@ -145,31 +242,34 @@ impl<S: Storage> Table<S> {
     fn place_entry(
         &self,
         new: &NewEntry,
-        canonical: &Canonical,
-        place: &Place,
-        lock: &Locked<'_>,
+        tuples: &Tuples,
+        locks: &Locks<'_>,
         now: Time,
     ) -> Option<Handle> {
         let entry = match self.take_entry() {
             Some(entry) => entry,
-            None if self.evict(None, lock, now) => self.take_entry()?,
+            None if self.evict(None, locks, now) => self.take_entry()?,
             None => return None,
         };
         let version = Control(self.hot(entry, CONTROL).load(Acquire)).version();
         // From here on nobody takes it for live; whoever still reads an old image will see that.
         self.hot(entry, CONTROL)
             .store(Control::writing(version).0, Release);
-        self.write(entry, version, new, canonical, now);
-        if !self.refer(entry, place, lock, now) {
-            self.release(entry, version);
-            return None;
+        self.write(entry, version, new, &tuples.inner, now);
+        let places = [Some(&tuples.place), tuples.outer.as_ref().map(|(_, p)| p)];
+        for place in places.into_iter().flatten() {
+            if !self.refer(entry, place, locks, now) {
+                self.forget_references(entry, places);
+                self.release(entry, version);
+                return None;
+            }
         }
         self.storage.words()[layout::H_LIVE].fetch_add(1, Relaxed);
         let control = Control::live(version, new.facts.first_state(), new.verdict);
         self.hot(entry, CONTROL).store(control.0, Release);
         Some(Handle {
             entry,
-            bucket: place.first,
+            bucket: tuples.place.first,
             version,
         })
     }
@@ -178,7 +278,13 @@ impl<S: Storage> Table<S> {
         for (i, word) in canonical.addresses.into_iter().enumerate() {
             self.hot(entry, TUPLE + i).store(word, Release);
         }
-        let ports = canonical.ports_word(new.ends.ingress);
+        if let Some(translation) = &new.translation {
+            let words = layout::pack_translation(translation.service, new.key.sender());
+            for (to, word) in self.translation(entry).iter().zip(words) {
+                to.store(word, Release);
+            }
+        }
+        let ports = canonical.ports_word(new.ends.ingress, new.translation.is_some());
         self.hot(entry, PORTS).store(ports, Release);
         self.hot(entry, ENDS).store(pack_ends(&new.ends), Release);
         self.hot(entry, EPOCHS)
@@ -205,7 +311,7 @@ impl<S: Storage> Table<S> {
 
     /// Writes a reference to the entry into one of its buckets: the primary one while at most
     /// [`PRIMARY`] of its references are used, else the emptier one.
-    fn refer(&self, entry: u32, place: &Place, lock: &Locked<'_>, now: Time) -> bool {
+    fn refer(&self, entry: u32, place: &Place, locks: &Locks<'_>, now: Time) -> bool {
         let word = layout::reference(place, entry);
         if self.refer_in(word, place) {
             return true;
@@ -218,7 +324,7 @@ impl<S: Storage> Table<S> {
                 let may_go = |image: &Image| self.may_go(image, None, now);
                 if let Read::Image(image) = self.read(victim)
                     && may_go(&image)
-                    && self.remove_if(&image, Some(lock), may_go)
+                    && self.remove_if(&image, locks, may_go)
                 {
                     count(&self.counted.evicted);
                     return self.refer_in(word, place);
@@ -246,6 +352,25 @@ impl<S: Storage> Table<S> {
         })
     }
 
+    /// Clears the references to an entry in these buckets.
+    pub(super) fn forget_references(&self, entry: u32, places: [Option<&Place>; 2]) {
+        for place in places.into_iter().flatten() {
+            for bucket in [place.first, place.second] {
+                for reference in self.references(bucket) {
+                    if entry_of(reference.load(Relaxed)) == Some(entry) {
+                        reference.store(0, Release);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where the initiator's packets look for a translated entry.
+    pub(super) fn outer_place(&self, image: &Image) -> Option<Place> {
+        let is_translated = image.is_translated();
+        is_translated.then(|| self.place(&Canonical::of(&image.outer_key())))
+    }
+
     /// Removes an entry whose primary bucket is locked by the caller.
     fn remove_locked(&self, image: &Image, place: &Place) {
         let version = image.control.next_version();
@@ -253,13 +378,8 @@ impl<S: Storage> Table<S> {
         // who is about to make one sees another word now and gives up.
         self.hot(image.entry, CONTROL)
             .swap(Control::writing(version).0, AcqRel);
-        for bucket in [place.first, place.second] {
-            for reference in self.references(bucket) {
-                if entry_of(reference.load(Relaxed)) == Some(image.entry) {
-                    reference.store(0, Release);
-                }
-            }
-        }
+        let outer = self.outer_place(image);
+        self.forget_references(image.entry, [Some(place), outer.as_ref()]);
         if let Some(payer) = payer(&image.ends()) {
             self.quota().discharge(payer);
         }
@@ -274,21 +394,20 @@ impl<S: Storage> Table<S> {
         self.push_free(entry);
     }
 
-    /// Locks the image's bucket (unless `held` is its lock), looks whether the entry is still the
+    /// Locks the image's bucket (unless its lock is among `held`), looks whether the entry is still the
     /// one in the image and still `wanted` gone, and removes it.
     pub(super) fn remove_if(
         &self,
         image: &Image,
-        held: Option<&Locked<'_>>,
+        held: &[Locked<'_>],
         wanted: impl Fn(&Image) -> bool,
     ) -> bool {
         let place = self.place_of(image);
-        let _lock = match held {
-            Some(lock) if lock.bucket == place.first => None,
-            _ => match self.lock(place.first, 1) {
-                Some(lock) => Some(lock),
-                None => return false,
-            },
+        let is_held = held.iter().any(|lock| lock.bucket == place.first);
+        let lock = (!is_held).then(|| self.lock(place.first, 1));
+        let _lock = match lock {
+            Some(None) => return false,
+            lock => lock.flatten(),
         };
         match self.read(image.entry) {
             Read::Image(now) if now.control.version() == image.control.version() => {
@@ -316,12 +435,12 @@ impl<S: Storage> Table<S> {
 
     /// Removes an unreplied, closed or idle entry, of one payer if given. An established connection
     /// that has been DENIED stays, lest its server open it from the other side.
-    fn evict(&self, of: Option<Incarnation>, lock: &Locked<'_>, now: Time) -> bool {
+    fn evict(&self, of: Option<Incarnation>, locks: &Locks<'_>, now: Time) -> bool {
         let noted = of.and_then(|payer| self.noted(payer, now));
         let Some(victim) = noted.or_else(|| self.sampled(of, now)) else {
             return false;
         };
-        let gone = self.remove_if(&victim, Some(lock), |image| self.may_go(image, of, now));
+        let gone = self.remove_if(&victim, locks, |image| self.may_go(image, of, now));
         if gone {
             count(&self.counted.evicted);
         }

@@ -1,18 +1,26 @@
 //! How the table lies in its words, and how fields lie in a word.
 //!
 //! ```text
-//! header 32 | quota counters | buckets × 8 | entries × 16: hot line 8, cold line 8
+//! header 32 | quota counters | buckets × 8 | entries × 16: hot line 8, cold line 8 | translations × 8
 //!
 //! bucket   7 references (tag 32, entry + 1: 32; 0 = empty), lock
 //! hot      0 control: version 13, state 5, verdict 46
 //!          1 epochs: initiator's 32, other's 32 (of a free entry: the next free one + 1)
 //!          2, 3 lower address   4, 5 higher address
-//!          6 lower port 16, higher port 16, protocol 8, initiator is lower 1, ingress port 16
+//!          6 lower port 16, higher port 16, protocol 8, initiator is lower 1, ingress port 16,
+//!            translated 1
 //!          7 incarnations: initiator's 32, other's 32
 //! cold     0 last seen: created (low 16), version 13, tick 32
 //!          1 counters: created (high 16), ingress' 24, egress' 24
 //!          2, 3, 4 initiator's side    5, 6, 7 other side (TCP windows or SCTP tags)
+//! transl.  0, 1 Service's address   2, 3 initiator's own address
+//!          4 Service's port 16, initiator's own port 16
 //! ```
+//!
+//! The tuple in the hot line is the one that the other end knows. A translated entry's initiator sends
+//! under another, which is put together from its line of translation: the entry has references in the
+//! buckets of both. Only a packet that meets a translated entry reads that line, or one whose tag is
+//! like its; the lines of others are never touched.
 //!
 //! The two lines of an entry are neighbours: a packet reads both, so they share a page's translation,
 //! and processors fetch lines in such pairs. Behind the header of a shared region an entry begins at a
@@ -24,13 +32,13 @@
 //! only. The tick at which the entry was made has no word of its own: it stands in bits that no
 //! write to these two words changes.
 
-use super::{Ends, Epochs, Settings, State};
+use super::{Ends, Epochs, Settings, State, Translation};
 use crate::counters::{CounterId, RuleCounters};
 use crate::snapshot::{Epoch, Incarnation, PortId};
-use crate::{Address, FlowKey, Protocol, Time, Verdict};
+use crate::{Address, FlowKey, Protocol, SocketAddress, Time, Verdict};
 
 /// First word of a table of this layout: "weirct" and the layout's number.
-pub(super) const LAYOUT: u64 = 0x7765_6972_6374_0005;
+pub(super) const LAYOUT: u64 = 0x7765_6972_6374_0006;
 
 pub(super) const H_LAYOUT: usize = 0;
 pub(super) const H_CAPACITY: usize = 1;
@@ -56,6 +64,9 @@ pub(super) const ENTRY: usize = 2 * LINE;
 /// Where an entry's cold line begins.
 pub(super) const COLD: usize = LINE;
 
+/// Words of a translation that are used.
+pub(super) const TRANSLATION: usize = 5;
+
 pub(super) const CONTROL: usize = 0;
 pub(super) const EPOCHS: usize = 1;
 pub(super) const TUPLE: usize = 2;
@@ -75,6 +86,8 @@ pub(super) struct Layout {
     pub quota: usize,
     /// Where entries begin.
     pub entries: usize,
+    /// Where translations begin.
+    pub translations: usize,
 }
 
 impl Layout {
@@ -86,17 +99,19 @@ impl Layout {
             .next_power_of_two()
             .max(32);
         let buckets_end = HEADER + quota + buckets * LINE;
+        // With the region's header of one line in front, a multiple of an entry.
+        let entries = buckets_end.next_multiple_of(ENTRY) + LINE;
         Layout {
             capacity,
             buckets,
             quota,
-            // With the region's header of one line in front, a multiple of an entry.
-            entries: buckets_end.next_multiple_of(ENTRY) + LINE,
+            entries,
+            translations: entries + capacity * ENTRY,
         }
     }
 
     pub const fn words(&self) -> usize {
-        self.entries + self.capacity * ENTRY
+        self.translations + self.capacity * LINE
     }
 
     pub const fn quota_start(&self) -> usize {
@@ -109,6 +124,10 @@ impl Layout {
 
     pub const fn entry(&self, entry: u32) -> usize {
         self.entries + entry as usize * ENTRY
+    }
+
+    pub const fn translation(&self, entry: u32) -> usize {
+        self.translations + entry as usize * LINE
     }
 }
 
@@ -185,8 +204,9 @@ pub(super) struct Canonical {
 const PORTS_MASK: u64 = (1 << 40) - 1;
 const FROM_LOWER: u64 = 1 << 40;
 const INGRESS_SHIFT: u32 = 41;
+const TRANSLATED: u64 = 1 << 57;
 /// Bits of word [`PORTS`] that are used.
-pub(super) const PORTS_BITS: u32 = INGRESS_SHIFT + 16;
+pub(super) const PORTS_BITS: u32 = INGRESS_SHIFT + 17;
 
 impl Canonical {
     /// Without branches: which end is lower is as good as random, and a processor would guess
@@ -211,18 +231,36 @@ impl Canonical {
         }
     }
 
+    /// The same flow in the other direction. Of one whose two ends are one, the same.
+    pub const fn reversed(self) -> Canonical {
+        let lower = (self.ports & 0xffff) == (self.ports >> 16 & 0xffff)
+            && self.addresses[0] == self.addresses[2]
+            && self.addresses[1] == self.addresses[3];
+        Canonical {
+            from_lower: !self.from_lower || lower,
+            ..self
+        }
+    }
+
     /// The key that this is of.
     pub const fn key(&self) -> FlowKey {
         key(&self.addresses, self.ports, self.from_lower)
     }
 
     /// Word [`PORTS`] of an entry whose initiator sent the packet with this key.
-    pub const fn ports_word(&self, ingress: PortId) -> u64 {
-        self.ports | (self.from_lower as u64) << 40 | (ingress.0 as u64) << INGRESS_SHIFT
+    pub const fn ports_word(&self, ingress: PortId, is_translated: bool) -> u64 {
+        let translated = if is_translated { TRANSLATED } else { 0 };
+        let ingress = (ingress.0 as u64) << INGRESS_SHIFT;
+        self.ports | (self.from_lower as u64) << 40 | ingress | translated
     }
 
     pub const fn same_ports(&self, word: u64) -> bool {
         word & PORTS_MASK == self.ports
+    }
+
+    /// Whether the ports are these, of an entry that is not translated.
+    pub const fn same_plain_ports(&self, word: u64) -> bool {
+        word & (PORTS_MASK | TRANSLATED) == self.ports
     }
 
     /// Whether a packet with this key goes the way of the initiator that this word [`PORTS`] names.
@@ -243,9 +281,69 @@ pub(super) struct Image {
     pub epochs: u64,
     pub last_seen: u64,
     pub counters: u64,
+    /// Of a translated entry; else anything.
+    pub translation: [u64; TRANSLATION],
+}
+
+/// Whether an entry with this word [`PORTS`] is translated.
+pub(super) const fn is_translated(ports: u64) -> bool {
+    ports & TRANSLATED != 0
 }
 
 impl Image {
+    pub const fn is_translated(&self) -> bool {
+        is_translated(self.ports)
+    }
+
+    /// The initiator's packets as it sends them, of a translated entry.
+    pub fn outer_key(&self) -> FlowKey {
+        let [a, b, c, d, ports] = self.translation;
+        let address = |high: u64, low: u64| Address(u128::from(high) << 64 | u128::from(low));
+        FlowKey {
+            source: address(c, d),
+            destination: address(a, b),
+            source_port: (ports >> 16) as u16,
+            destination_port: ports as u16,
+            protocol: Protocol((self.ports >> 32) as u8),
+        }
+    }
+
+    /// The flow as policy judges it, in the initiator's orientation: from the initiator's own
+    /// address to the one that answers.
+    pub fn flow(&self) -> FlowKey {
+        let key = self.key();
+        if self.is_translated() {
+            key.with_sender(self.outer_key().sender())
+        } else {
+            key
+        }
+    }
+
+    /// How its packets are rewritten.
+    pub fn translated(&self) -> Option<Translation> {
+        if !self.is_translated() {
+            return None;
+        }
+        let (inner, outer) = (self.key(), self.outer_key());
+        Some(Translation {
+            service: outer.receiver(),
+            source: (inner.sender() != outer.sender()).then_some(inner.sender()),
+        })
+    }
+
+    /// Whether a packet with this key is of this connection, and then whether it goes the
+    /// initiator's way. Of a translated connection the initiator's packets have one tuple, those
+    /// that go back another: what goes the other way under either is a stranger.
+    pub fn direction_of(&self, canonical: &Canonical) -> Option<bool> {
+        let is_own = self.addresses == canonical.addresses && canonical.same_ports(self.ports);
+        if !self.is_translated() {
+            return is_own.then(|| self.is_original(canonical.from_lower));
+        }
+        if is_own && !self.is_original(canonical.from_lower) {
+            return Some(false);
+        }
+        (Canonical::of(&self.outer_key()) == *canonical).then_some(true)
+    }
     pub const fn ingress(&self) -> PortId {
         ingress(self.ports)
     }
@@ -268,7 +366,7 @@ impl Image {
         unpack_ends(self.ends, self.ports)
     }
 
-    /// In the initiator's orientation.
+    /// The tuple that the other end knows, in the initiator's orientation.
     pub const fn key(&self) -> FlowKey {
         key(&self.addresses, self.ports, self.is_original(true))
     }
@@ -290,6 +388,22 @@ const fn key(addresses: &[u64; 4], ports: u64, from_lower: bool) -> FlowKey {
 /// The port in word [`PORTS`] where the initiator's packets come in.
 pub(super) const fn ingress(ports: u64) -> PortId {
     PortId((ports >> INGRESS_SHIFT) as u16)
+}
+
+/// The line of translation of an entry whose initiator is `initiator`.
+pub(super) const fn pack_translation(
+    service: SocketAddress,
+    initiator: SocketAddress,
+) -> [u64; TRANSLATION] {
+    let (to, from) = (service.address.0, initiator.address.0);
+    let ports = service.port as u64 | (initiator.port as u64) << 16;
+    [
+        (to >> 64) as u64,
+        to as u64,
+        (from >> 64) as u64,
+        from as u64,
+        ports,
+    ]
 }
 
 pub(super) const fn pack_ends(ends: &Ends) -> u64 {

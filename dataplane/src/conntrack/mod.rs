@@ -15,6 +15,9 @@
 //!   changes take no lock and wait for nobody.
 //! * An entry names both ends by [`Incarnation`] and the initiator's ingress port. A packet that
 //!   disagrees does not match (semantics D22).
+//! * A translated connection has two tuples: its initiator's packets show one, what the other end gets
+//!   and sends shows the other. So it has references in the buckets of both ([`Translation`]), and
+//!   each tuple names it in one direction only: as long as these differ, tuples may meet.
 //! * A denied connection is an entry, too ([`Hit::denied`]): it drops both directions, is refreshed
 //!   by the initiator only and counts in the quota (D2).
 //! * An entry names the counters of the rules that decided it ([`Hit::counters`]), in a cache line
@@ -156,6 +159,8 @@ pub struct Hit {
     pub state: State,
     /// Where the initiator's packets come in.
     pub ingress: PortId,
+    /// Of a translated connection what is to be done with its packets.
+    pub translated: Option<Translated>,
 }
 
 /// What conntrack says of a packet. INVALID is a
@@ -181,12 +186,48 @@ pub struct Translation {
     pub source: Option<SocketAddress>,
 }
 
+impl Translation {
+    /// A flow that is translated like this, as its initiator's packets show it: `flow` is as policy
+    /// judges it, from the initiator to the one that answers.
+    pub const fn outer(&self, flow: &FlowKey) -> FlowKey {
+        flow.with_receiver(self.service)
+    }
+
+    /// Whether it is a Service's: else the connection only has another source port, because its own
+    /// is in use.
+    pub fn is_service(&self, flow: &FlowKey) -> bool {
+        self.service != flow.receiver()
+    }
+
+    /// The same as the packets show it that the other end gets.
+    pub const fn inner(&self, flow: &FlowKey) -> FlowKey {
+        match self.source {
+            Some(source) => flow.with_sender(source),
+            None => *flow,
+        }
+    }
+}
+
+/// What is to be done with the packets of a translated connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Translated {
+    /// The flow as policy judges it, in the initiator's orientation.
+    pub flow: FlowKey,
+    /// Between whom, in the initiator's orientation. [`Table::lookup`] has compared the end that sent
+    /// the packet; whether the other address still belongs to that endpoint, the caller has to see.
+    pub ends: Ends,
+    /// How its packets are rewritten.
+    pub translation: Translation,
+}
+
 /// An entry to be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NewEntry {
-    /// As the first packet shows it.
+    /// As the first packet shows it; of a connection to be translated as policy judges it.
     pub key: FlowKey,
-    /// Of the first packet.
+    /// How the connection's packets are to be rewritten, if they are.
+    pub translation: Option<Translation>,
+    /// Of the first packet; of a connection to be translated, of those whom policy judges.
     pub ends: Ends,
     /// What policy decided; a denial makes a DENIED entry.
     pub verdict: Verdict,
@@ -206,6 +247,9 @@ pub enum Inserted {
     /// Another worker made an entry for this connection meanwhile, perhaps in the other
     /// orientation. Look it up and treat the packet as a hit.
     Raced(Handle),
+    /// Another connection's packets look like those that the other end would get or send: this one
+    /// needs another source port.
+    Taken,
 }
 
 /// What became of [`Table::redecide`].

@@ -1,7 +1,6 @@
 //! ICMP errors and the connections they belong to (semantics D4).
 
 use super::layout::Canonical;
-use super::table::hit;
 use super::{Handle, Hit, IcmpError, Storage, Table, window};
 use crate::{DropReason, Protocol, Time};
 
@@ -15,8 +14,7 @@ impl<S: Storage> Table<S> {
     /// what is denied.
     ///
     /// The quoted packet must be of a connection in the table, go to its sender, come from who could
-    /// have seen it (the endpoint it was for, or, if it was for nobody local, from no endpoint),
-    /// announce no absurd MTU, and with `strict_tcp` quote a sequence number that was sent.
+    /// have seen it (the endpoint it was for, or, if it was for nobody local, from no endpoint), announce no absurd MTU, and with `strict_tcp` quote a sequence number that was sent.
     /// [`Hit::original_direction`] is that of the *quoted* packet.
     pub fn related(&self, error: &IcmpError, now: Time) -> Result<Hit, DropReason> {
         let unrelated = Err(DropReason::UnrelatedIcmpError);
@@ -27,19 +25,34 @@ impl<S: Storage> Table<S> {
         {
             return unrelated;
         }
-        let canonical = Canonical::of(&error.inner);
+        // The error goes where the quoted packet came from, as an answer to it would.
+        let canonical = Canonical::of(&error.inner.reversed());
         let place = self.place(&canonical);
-        let Some(image) = self.find(&canonical, &place) else {
+        let found = self.find(&canonical, &place);
+        let Some((image, original)) = found.and_then(|image| {
+            let answer = image.direction_of(&canonical)?;
+            // Of a flow whose two ends are one, an answer looks like what it answers.
+            let inner = Canonical::of(&error.inner);
+            let original = if image.is_translated() {
+                !answer
+            } else {
+                image.is_original(inner.from_lower)
+            };
+            Some((image, original))
+        }) else {
             return unrelated;
         };
-        let hit = hit(&image, &canonical, &place);
+        let hit = self.hit(&image, original);
         let ends = image.ends();
-        let own = if hit.original_direction {
+        let [sender, receiver] = if original {
             [ends.source, ends.destination]
         } else {
             [ends.destination, ends.source]
         };
-        if own != [error.inner_source, error.inner_destination] || self.is_expired(&image, now) {
+        // The quoted packet's source may be a Service, which is no endpoint.
+        let is_its = receiver == error.inner_destination
+            && (hit.translated.is_some() || sender == error.inner_source);
+        if !is_its || self.is_expired(&image, now) {
             return unrelated;
         }
         if self.settings.strict_tcp

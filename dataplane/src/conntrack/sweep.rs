@@ -10,7 +10,7 @@ use super::{Entry, Expired, Handle, Storage, Table};
 use crate::Time;
 use crate::snapshot::Incarnation;
 
-const NOBODYS: Option<&Locked<'static>> = None;
+const NOBODYS: &[Locked<'static>] = &[];
 
 impl<S: Storage> Table<S> {
     /// Removes idle entries among the next `budget` from `cursor` on. Entries whose bucket is
@@ -56,6 +56,20 @@ impl<S: Storage> Table<S> {
         self.remove_where(entry.handle.entry, same) > 0
     }
 
+    /// Removes the entry of a hit, if it is still that one and nobody has its bucket locked; whether it
+    /// was removed. What it was translated to is no longer there.
+    pub fn retire(&self, handle: Handle) -> bool {
+        let Read::Image(image) = self.read(handle.entry) else {
+            return false;
+        };
+        let same = |image: &Image| image.control.version() == handle.version;
+        let retired = same(&image) && self.remove_if(&image, NOBODYS, same);
+        if retired {
+            count(&self.counted.replaced);
+        }
+        retired
+    }
+
     /// Empties a slot as long as it holds such an entry; how many it held.
     fn remove_where(&self, entry: u32, such: impl Fn(&Image) -> bool + Copy) -> u32 {
         let mut removed = 0;
@@ -99,8 +113,8 @@ impl<S: Storage> Table<S> {
                 bucket: self.place_of(image).first,
                 version: image.control.version(),
             },
-            key: image.key(),
-            translation: None,
+            key: image.flow(),
+            translation: image.translated(),
             ends: image.ends(),
             verdict: image.control.verdict(),
             counters: unpack_counters(image.counters),

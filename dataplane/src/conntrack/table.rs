@@ -16,8 +16,9 @@ use super::storage::AtomicU64;
 use super::window::{self, Side};
 use super::{
     Class, Counters, Ends, Facts, Handle, Hit, Settings, State, Storage, TableError, Timeouts,
+    Translated,
 };
-use crate::snapshot::{Incarnation, PortId};
+use crate::snapshot::Incarnation;
 use crate::{DropReason, FlowKey, Protocol, Time};
 
 /// How often a lookup starts again because an entry changed hands under it.
@@ -178,10 +179,36 @@ impl<S: Storage> Table<S> {
         let canonical = Canonical::of(key);
         let place = self.place(&canonical);
         let image = self.find(&canonical, &place)?;
-        if !matches_ends(&image, &canonical, ends) || self.is_expired(&image, now) {
+        let original = image.direction_of(&canonical)?;
+        if !matches_ends(&image, original, ends) || self.is_expired(&image, now) {
             return None;
         }
-        Some(hit(&image, &canonical, &place))
+        Some(self.hit(&image, original))
+    }
+
+    /// What a look-up says of an entry whose packet goes the initiator's way or not.
+    pub(super) fn hit(&self, image: &Image, original: bool) -> Hit {
+        let verdict = image.control.verdict();
+        let translated = image.translated().map(|translation| Translated {
+            flow: image.flow(),
+            ends: image.ends(),
+            translation,
+        });
+        Hit {
+            handle: Handle {
+                entry: image.entry,
+                bucket: self.place_of(image).first,
+                version: image.control.version(),
+            },
+            original_direction: original,
+            verdict,
+            denied: !verdict.accept,
+            counters: layout::unpack_counters(image.counters),
+            epochs: layout::unpack_epochs(image.epochs),
+            state: image.state,
+            ingress: image.ingress(),
+            translated,
+        }
     }
 
     /// Advances the connection by one packet, after [`Table::redecide`] if that was due.
@@ -333,8 +360,17 @@ impl<S: Storage> Table<S> {
         }
     }
 
-    /// Finds the entry of a tuple, whatever its ends.
+    /// Finds the entry of a packet's tuple, whatever its ends.
     pub(super) fn find(&self, canonical: &Canonical, place: &Place) -> Option<Image> {
+        self.find_where(place, |image| image.direction_of(canonical).is_some())
+    }
+
+    /// The first such entry that a tuple's buckets refer to.
+    pub(super) fn find_where(
+        &self,
+        place: &Place,
+        wanted: impl Fn(&Image) -> bool,
+    ) -> Option<Image> {
         for _ in 0..LOOKUP_ATTEMPTS {
             let mut moved = false;
             for bucket in [place.first, place.second] {
@@ -346,7 +382,7 @@ impl<S: Storage> Table<S> {
                     if (reference >> 32) as u32 != place.tag || entry >= self.settings.capacity {
                         continue;
                     }
-                    match self.read_if(entry, |image| is_of(image, canonical)) {
+                    match self.read_if(entry, &wanted) {
                         Read::Image(image) => return Some(image),
                         Read::Moved => moved = true,
                         Read::Other => {}
@@ -381,7 +417,12 @@ impl<S: Storage> Table<S> {
             epochs: 0,
             last_seen: 0,
             counters: 0,
+            translation: [0; layout::TRANSLATION],
         };
+        if image.is_translated() {
+            let words = self.translation(entry);
+            image.translation = std::array::from_fn(|i| words[i].load(Acquire));
+        }
         let is_wanted = wanted(&image);
         if is_wanted {
             image.ends = self.hot(entry, ENDS).load(Acquire);
@@ -444,6 +485,11 @@ impl<S: Storage> Table<S> {
     #[inline]
     pub(super) fn cold(&self, entry: u32, word: usize) -> &AtomicU64 {
         &self.storage.words()[self.layout.entry(entry) + layout::COLD + word]
+    }
+
+    pub(super) fn translation(&self, entry: u32) -> &[AtomicU64] {
+        let start = self.layout.translation(entry);
+        &self.storage.words()[start..start + layout::TRANSLATION]
     }
 
     #[inline]
@@ -649,37 +695,16 @@ fn changed(head: u64) -> u64 {
     (head >> 32).wrapping_add(1) << 32
 }
 
-pub(super) fn is_of(image: &Image, canonical: &Canonical) -> bool {
-    image.addresses == canonical.addresses && canonical.same_ports(image.ports)
-}
-
-/// Whether a packet's ends are the entry's (semantics D22). Where replies come in is not part of it:
-/// their source's incarnation and the source check of their port say enough.
-pub(super) fn matches_ends(image: &Image, canonical: &Canonical, ends: &Ends) -> bool {
+/// Whether the ends of a packet that goes the initiator's way, or not, are the entry's (semantics
+/// D22). Where replies come in is not part of it: their source's incarnation and the source check of
+/// their port say enough. A translated packet shows only its sender's end.
+pub(super) fn matches_ends(image: &Image, original: bool, ends: &Ends) -> bool {
     let own = image.ends();
-    if image.is_original(canonical.from_lower) {
-        own == *ends
-    } else {
-        own.source == ends.destination && own.destination == ends.source
-    }
-}
-
-pub(super) fn hit(image: &Image, canonical: &Canonical, place: &Place) -> Hit {
-    let verdict = image.control.verdict();
-    let ingress: PortId = image.ingress();
-    Hit {
-        handle: Handle {
-            entry: image.entry,
-            bucket: place.first,
-            version: image.control.version(),
-        },
-        original_direction: image.is_original(canonical.from_lower),
-        verdict,
-        denied: !verdict.accept,
-        counters: layout::unpack_counters(image.counters),
-        epochs: layout::unpack_epochs(image.epochs),
-        state: image.state,
-        ingress,
+    match (image.is_translated(), original) {
+        (false, true) => own == *ends,
+        (false, false) => own.source == ends.destination && own.destination == ends.source,
+        (true, true) => own.source == ends.source && own.ingress == ends.ingress,
+        (true, false) => own.destination == ends.source,
     }
 }
 

@@ -1,5 +1,5 @@
 //! ARP and neighbour discovery (D5): we answer for the pods' gateways, and towards the node for the
-//! pods too. Nothing of it is ever forwarded.
+//! pods and the Services too. Nothing of it is ever forwarded.
 
 use super::stage::Stage;
 use super::{Inbound, Outcome, source};
@@ -80,8 +80,9 @@ impl<S: Storage> Stage<'_, '_, S> {
     }
 
     fn check_target(&self, port: &Port, target: Address) -> Result<(), DropReason> {
-        let pod_for_node = port.role != Role::Pod && self.snapshot.endpoint_at(target).is_some();
-        if self.snapshot.is_gateway(target) || pod_for_node {
+        let is_behind_us = self.snapshot.endpoint_at(target).is_some()
+            || self.snapshot.services().is_service_address(target);
+        if self.snapshot.is_gateway(target) || port.role != Role::Pod && is_behind_us {
             Ok(())
         } else {
             Err(DropReason::NeighbourNotOurs)

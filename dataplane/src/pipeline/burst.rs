@@ -174,6 +174,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
                 source,
                 destination,
                 ingress: port.map_or(Role::Uplink, |port| port.role),
+                by_service: false,
             }
         };
         let mut flows = ArrayVec::<Flow<'_>, BURST_MAX>::new();
@@ -210,6 +211,8 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
                 let goes_on = is_ready & (local.port != port.id);
                 goes_on.then_some(local.mtu)?
             }
+            // To a Service.
+            None if snapshot.services().concerns(key) => return None,
             None => self.leave(port, source?, key.destination, &mut lane.way)?,
         };
         let in_software =
@@ -262,7 +265,14 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         destination: Address,
         way: &mut Way,
     ) -> Option<u16> {
-        let hop = forward::next_hop(self.snapshot, port, Some(source.slot), None, destination);
+        let hop = forward::next_hop(
+            self.snapshot,
+            port,
+            Some(source.slot),
+            None,
+            destination,
+            false,
+        );
         let Ok(Next::Hop(hop)) = hop else {
             return None;
         };

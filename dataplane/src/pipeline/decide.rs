@@ -3,15 +3,20 @@
 use arrayvec::ArrayVec;
 
 use super::BURST_MAX;
-use crate::conntrack::Ends;
-use crate::counters::RuleCounters;
+use crate::conntrack::{Ends, Translation};
+use crate::counters::{CounterId, RuleCounters};
 use crate::policy::{self, PolicyTable, Question};
 use crate::snapshot::{Endpoint, Incarnation, NodeEgress, Role, Snapshot};
-use crate::{Address, Direction, FlowKey, Verdict};
+use crate::{Address, Direction, FlowKey, Tier, Verdict};
 
 /// What `snapshot` would decide of a connection in the table, as its next packet would have it
 /// decided again (D2). None if one of its ends is no endpoint any more.
-pub fn decide_again(snapshot: &Snapshot, key: &FlowKey, ends: &Ends) -> Option<Verdict> {
+pub fn decide_again(
+    snapshot: &Snapshot,
+    key: &FlowKey,
+    ends: &Ends,
+    translation: Option<&Translation>,
+) -> Option<Verdict> {
     let end = |address, incarnation| match incarnation {
         Incarnation::NONE => Some(None),
         wanted => {
@@ -27,6 +32,7 @@ pub fn decide_again(snapshot: &Snapshot, key: &FlowKey, ends: &Ends) -> Option<V
         ingress: snapshot
             .port(ends.ingress)
             .map_or(Role::Uplink, |port| port.role),
+        by_service: translation.is_some_and(|translation| translation.is_service(key)),
     };
     Some(flow.decide(snapshot).verdict)
 }
@@ -50,6 +56,8 @@ pub(super) struct Flow<'s> {
     pub destination: Option<&'s Endpoint>,
     /// What stands behind the port where the initiator's packets come in.
     pub ingress: Role,
+    /// Whether the initiator asked for a Service, and the destination is a backend of that.
+    pub by_service: bool,
 }
 
 /// A direction in which an end's policy has a say.
@@ -60,11 +68,29 @@ struct Judgement<'s> {
 }
 
 impl<'s> Flow<'s> {
-    /// Whether policy decides at all: a pod reaches itself whatever policy says (D7).
-    fn is_hairpin(&self) -> bool {
+    /// Whether both ends are one pod.
+    pub fn is_hairpin(&self) -> bool {
         match (self.source, self.destination) {
             (Some(source), Some(destination)) => source.slot == destination.slot,
             _ => false,
+        }
+    }
+
+    /// Whether policy has nothing to say: a pod reaches its own address whatever policy says (D7).
+    fn is_exempt(&self) -> bool {
+        self.is_hairpin() && !self.by_service
+    }
+
+    /// What is left of a decision: NetworkPolicy never denies a pod that reaches itself through a
+    /// Service, the other tiers may (D7).
+    fn spare(&self, decision: policy::Decision) -> policy::Decision {
+        let Verdict { accept, provenance } = decision.verdict;
+        if accept || provenance.tier != Tier::NetworkPolicy || !self.is_hairpin() {
+            return decision;
+        }
+        policy::Decision {
+            verdict: Verdict::default_accept(provenance.direction),
+            counter: CounterId::NONE,
         }
     }
 
@@ -74,7 +100,7 @@ impl<'s> Flow<'s> {
         let exempt = snapshot.settings().node_egress == NodeEgress::Allow
             && snapshot.is_node_address(self.key.destination);
         let direction = Direction::Egress;
-        (!exempt && !self.is_hairpin()).then_some(Judgement {
+        (!exempt && !self.is_exempt()).then_some(Judgement {
             endpoint,
             direction,
         })
@@ -85,7 +111,7 @@ impl<'s> Flow<'s> {
     fn ingress(&self) -> Option<Judgement<'s>> {
         let endpoint = self.destination?;
         let by_node = self.ingress == Role::HostNode && self.source.is_none();
-        let exempt = by_node || self.is_hairpin();
+        let exempt = by_node || self.is_exempt();
         (!exempt).then_some(Judgement {
             endpoint,
             direction: Direction::Ingress,
@@ -94,7 +120,8 @@ impl<'s> Flow<'s> {
 
     /// The verdict on the flow's first packet. An accept by both directions names ingress.
     pub fn decide(&self, snapshot: &Snapshot) -> Decision {
-        let enforced = |judgement: Judgement<'_>| judgement.enforced(snapshot.policy(), &self.key);
+        let enforced =
+            |judgement: Judgement<'_>| self.spare(judgement.enforced(snapshot.policy(), &self.key));
         let egress = self.egress(snapshot).map(enforced);
         settle(egress, || self.ingress().map(enforced))
     }
@@ -118,6 +145,7 @@ impl<'s> Flow<'s> {
         let settled = flows.iter().map(|flow| {
             let egress = flow.egress(snapshot).and_then(|_| answers.next());
             let ingress = flow.ingress().and_then(|_| answers.next());
+            let [egress, ingress] = [egress, ingress].map(|d| d.map(|d| flow.spare(d)));
             settle(egress, || ingress)
         });
         decisions.extend(settled);
@@ -127,14 +155,17 @@ impl<'s> Flow<'s> {
     pub fn audit(&self, snapshot: &Snapshot) -> Option<Verdict> {
         let policy = snapshot.policy();
         let (egress, ingress) = (self.egress(snapshot), self.ingress());
-        let audits = |j: &Option<Judgement<'_>>| j.and_then(|j| j.audited(policy, &self.key));
+        let audits = |j: &Option<Judgement<'_>>| {
+            let decision = j.and_then(|j| j.audited(policy, &self.key))?;
+            Some(self.spare(decision).verdict)
+        };
         let audited = [audits(&egress), audits(&ingress)];
         if audited == [None, None] {
             return None;
         }
         // What has no audited policies keeps its say in the flow.
         let say = |judgement: Option<Judgement<'_>>, audited: Option<Verdict>| {
-            audited.or_else(|| Some(judgement?.enforced(policy, &self.key).verdict))
+            audited.or_else(|| Some(self.spare(judgement?.enforced(policy, &self.key)).verdict))
         };
         let egress = say(egress, audited[0]);
         if egress.is_some_and(|verdict| !verdict.accept) {
@@ -198,14 +229,13 @@ impl Judgement<'_> {
     }
 
     /// What policy would say with what is audited; none if the endpoint has nothing of that.
-    fn audited(&self, policy: &PolicyTable, key: &FlowKey) -> Option<Verdict> {
+    fn audited(&self, policy: &PolicyTable, key: &FlowKey) -> Option<policy::Decision> {
         let (slot, port) = (self.endpoint.slot, port(key));
         if !policy.audits(slot) {
             return None;
         }
         let peer = policy.peer(self.peer(key));
-        let decision = policy.audit(slot, self.direction, &peer, key.protocol, port);
-        Some(decision?.verdict)
+        policy.audit(slot, self.direction, &peer, key.protocol, port)
     }
 
     fn peer(&self, key: &FlowKey) -> Address {

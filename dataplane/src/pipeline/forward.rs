@@ -1,5 +1,6 @@
 //! The way out: route, hop limit, MTU, and the headers of the next link.
 
+use super::service::Rewriting;
 use super::stage::{Stage, View};
 use super::{Inbound, Outcome, Transmission};
 use crate::conntrack::Storage;
@@ -7,7 +8,7 @@ use crate::counters::Counter;
 use crate::events::EventKind;
 use crate::route::NextHop;
 use crate::snapshot::{Endpoint, EndpointSlot, Port, PortId, Role, Snapshot};
-use crate::wire::{Checksum, TcpFlags, Transport, TxChecksum, Version, reply, rewrite};
+use crate::wire::{Checksum, TcpFlags, Transport, TxChecksum, Version, reply, rewrite, translate};
 use crate::{Address, DropReason, Mac, Protocol};
 
 /// Where a packet leaves and to whom.
@@ -27,13 +28,15 @@ pub(super) enum Next<'s> {
 }
 
 /// The way on of a packet that came in by `ingress`: to the local pod that it is for, else by the
-/// routes. `source` is the local endpoint that sent it.
+/// routes. `source` is the local endpoint that sent it. One that is translated may go back where it
+/// came from.
 pub(super) fn next_hop<'s>(
     snapshot: &'s Snapshot,
     ingress: &Port,
     source: Option<EndpointSlot>,
     endpoint: Option<&Endpoint>,
     destination: Address,
+    is_translated: bool,
 ) -> Result<Next<'s>, DropReason> {
     if let Some(endpoint) = endpoint {
         let egress = snapshot
@@ -51,7 +54,7 @@ pub(super) fn next_hop<'s>(
         .lookup(destination)
         .ok_or(DropReason::NoRoute)?;
     let egress = snapshot.port(target.port).ok_or(DropReason::NoRoute)?;
-    if egress.id == ingress.id {
+    if egress.id == ingress.id && !is_translated {
         return Err(DropReason::SamePort);
     }
     let mac = match egress.role {
@@ -112,7 +115,8 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
     /// The port and the Ethernet address of the next hop; asks control to resolve one that is
     /// missing.
     fn next_hop(&mut self, view: &View<'_>) -> Result<Hop<'a>, DropReason> {
-        let destination = view.ip.destination;
+        let destination = view.onward();
+        let is_translated = view.rewriting != Rewriting::None;
         let source = view.source.map(|source| source.slot);
         match next_hop(
             self.snapshot,
@@ -120,6 +124,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             source,
             view.destination,
             destination,
+            is_translated,
         )? {
             Next::Hop(hop) => Ok(hop),
             Next::Unresolved { port, address } => {
@@ -150,6 +155,15 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         hop: &Hop<'_>,
     ) -> Result<Option<TxChecksum>, DropReason> {
         let packet = view.packet;
+        match &view.rewriting {
+            Rewriting::None => {}
+            Rewriting::Packet { to, .. } => translate::translate(bytes, packet, to)?,
+            Rewriting::Error {
+                source,
+                destination,
+                inner,
+            } => translate::translate_error(bytes, packet, (*source, *destination), inner)?,
+        }
         if let Transport::Tcp(tcp) = &view.ip.transport
             && tcp.flags.has(TcpFlags::SYN)
         {
@@ -182,6 +196,16 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             .is_some_and(|offload| *offload)
     }
 
+    /// Where an answer about the packet may be written.
+    pub fn room<'w>(inbound: &'w mut Inbound<'_>) -> &'w mut [u8] {
+        // Behind the first of several buffers' bytes there is nothing of this packet to quote.
+        let room = match inbound.rest {
+            [] => inbound.window.len(),
+            _ => inbound.len,
+        };
+        inbound.window.get_mut(..room).unwrap_or_default()
+    }
+
     /// Drops the packet and, where that is allowed, tells its sender why (RFC 792, RFC 4443).
     fn refuse(
         &mut self,
@@ -206,12 +230,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         if !self.tables.limiters.own_errors.allow(rate, self.now) {
             return Outcome::Drop(reason);
         }
-        // Behind the first of several buffers' bytes there is nothing of this packet to quote.
-        let room = match inbound.rest {
-            [] => inbound.window.len(),
-            _ => inbound.len,
-        };
-        let window = inbound.window.get_mut(..room).unwrap_or_default();
+        let window = Self::room(inbound);
         let (packet, mac) = (view.packet, view.port.mac);
         let written = match reason {
             DropReason::TooBig => {

@@ -84,8 +84,8 @@ impl<S: Storage> Stage<'_, '_, S> {
                 None => segment = Some(*tcp),
             }
         }
-        let ended = self.admit(&view, None);
-        let ended = ended.and_then(|()| self.forward(inbound, &view));
+        let admitted = self.admit(&view, None);
+        let ended = self.go_on(inbound, &view, admitted);
         let first = First {
             protocol: view.key.protocol,
             source_port: view.key.source_port,
@@ -113,7 +113,7 @@ impl<S: Storage> Stage<'_, '_, S> {
             ..*view
         };
         let ended = self.admit_later(&view);
-        let ended = ended.and_then(|()| self.forward(inbound, &view));
+        let ended = ended.and_then(|view| self.forward(inbound, &view));
         if let Some(reason) = dropped(&ended) {
             self.tables.fragments.decide(ticket, Err(reason), self.now);
         }

@@ -5,14 +5,19 @@
 //!
 //! A packet's way: parse → ARP and neighbour discovery answered → Ethernet destination, multicast
 //! and link-local scope → source → the local endpoints at its ends → its datagram if it is a
-//! fragment → connection table → policy of both ends for what is new or was decided by older policy →
-//! route → TTL → MTU → headers rewritten. Every packet ends as exactly one [`Outcome`].
+//! fragment → connection table → for what is new, a backend if it is for a Service → policy of both
+//! ends for what is new or was decided by older policy → route → TTL → MTU → addresses and ports
+//! translated, headers rewritten. Every packet ends as exactly one [`Outcome`].
+//!
+//! Translation: what the connection table says of a translated connection's packet, or the choice of a
+//! backend for a new one, makes the packet's view the real one (`Stage::meet`, `Stage::reach`): from
+//! there on policy, events and routes know the client and the backend only. The bytes stay as they
+//! came until the packet is sent on, so that an ICMP error about it quotes what its sender sent.
 //!
 //! A fragment ahead of its datagram's first is undecided ([`Outcome::Hold`]), and comes once more
 //! when there is something to decide it by ([`Inbound::held`]).
 //!
-//! What it does not do: fragmentation of what is too big for the way out, and translation for
-//! Services.
+//! What it does not do: fragmentation of what is too big for the way out.
 
 mod answer;
 mod burst;
@@ -20,6 +25,7 @@ mod decide;
 mod forward;
 mod fragment;
 mod limiter;
+mod service;
 mod source;
 mod stage;
 mod track;
@@ -34,6 +40,7 @@ use crate::conntrack::{self, Storage};
 use crate::counters::{Counter, CounterShard};
 use crate::events::EventQueue;
 use crate::fragments::{self, Ticket};
+use crate::service::Affinity;
 use crate::snapshot::{PortId, Snapshot};
 use crate::wire::TxChecksum;
 use crate::{DropReason, Time};
@@ -82,7 +89,7 @@ pub enum Outcome {
     Forward(Transmission),
     /// It is answered (ARP, neighbour discovery): the answer stands in its window.
     Answer(Transmission),
-    /// It is dropped for the reason, and an ICMP error about that stands in its window.
+    /// It is dropped for the reason, and an ICMP error about that, or a TCP reset, stands in its window.
     Refuse(Transmission, DropReason),
     /// It is dropped.
     Drop(DropReason),
@@ -125,12 +132,14 @@ impl Outcome {
 }
 
 /// What the pipeline reads and writes besides packets and snapshot. One per worker; the tables of
-/// connections and of datagrams are shared by all.
+/// connections, of datagrams and of clients' backends are shared by all.
 pub struct Tables<'a, S> {
     /// Connections.
     pub conntrack: &'a conntrack::Table<S>,
     /// Datagrams that come in fragments.
     pub fragments: &'a fragments::Table,
+    /// Which client stays with which backend.
+    pub affinity: &'a Affinity,
     /// The worker's counters.
     pub counters: &'a CounterShard,
     /// The worker's events.

@@ -11,7 +11,8 @@ use crate::{Address, DropReason, Mac};
 /// itself says. What the node forwards or translates may carry any source but a local pod's or a
 /// gateway's; an uplink's neither these nor the node's own. Both only what there is a way back to
 /// (loose reverse-path filtering, RFC 3704): of the local pods' ranges that is nothing but the pods
-/// there are, so that nobody takes the address of one that has gone or is still to come. The parser
+/// there are, so that nobody takes the address of one that has gone or is still to come. Nobody sends
+/// from a Service's address: what comes from there, we have translated. The parser
 /// has dropped loopback, multicast and other impossible sources already.
 pub(super) fn check<'s>(
     snapshot: &'s Snapshot,
@@ -27,7 +28,10 @@ pub(super) fn check<'s>(
             }
             Ok(Some(endpoint))
         }
-        Role::HostNode => permit(snapshot.is_node_address(source)),
+        Role::HostNode => {
+            let services = snapshot.services();
+            permit(snapshot.is_node_address(source) && !services.is_service_address(source))
+        }
         Role::HostTransit => permit(!is_ours(snapshot, source) && has_way_back(snapshot, source)),
         Role::Uplink => permit(
             !is_ours(snapshot, source)
@@ -56,7 +60,9 @@ pub(super) fn sender<'s>(
 }
 
 fn is_ours(snapshot: &Snapshot, source: Address) -> bool {
-    snapshot.is_gateway(source) || snapshot.endpoint_at(source).is_some()
+    snapshot.is_gateway(source)
+        || snapshot.endpoint_at(source).is_some()
+        || snapshot.services().is_service_address(source)
 }
 
 fn has_way_back(snapshot: &Snapshot, source: Address) -> bool {

@@ -1,13 +1,14 @@
 //! One packet through the stages.
 
 use super::decide::{Decision, Flow};
+use super::service::{self, Rewriting};
 use super::{Inbound, Outcome, Tables, Transmission, source};
 use crate::conntrack::{Ends, Facts, IcmpFacts, SctpFacts, Storage, TcpFacts, TcpFlags};
 use crate::counters::Counter;
 use crate::events::{Event, EventKind};
 use crate::snapshot::{Endpoint, Incarnation, Port, Snapshot};
 use crate::wire::{self, Icmp, Ip, Kind, Offload, Packet, Sctp, Tcp, Transport};
-use crate::{Address, DropReason, FlowKey, Time};
+use crate::{Address, DropReason, FlowKey, SocketAddress, Time};
 
 /// What a burst is processed with.
 pub(super) struct Stage<'a, 't, S> {
@@ -28,6 +29,9 @@ pub(super) struct View<'s> {
     pub source: Option<&'s Endpoint>,
     /// The local endpoint that it is for, if any.
     pub destination: Option<&'s Endpoint>,
+    /// What has been found out of its translation: then `key`, `source` and `destination` are of the
+    /// client and the backend.
+    pub rewriting: Rewriting,
 }
 
 impl<'s> View<'s> {
@@ -38,6 +42,24 @@ impl<'s> View<'s> {
             source: self.source,
             destination: self.destination,
             ingress: self.port.role,
+            by_service: self.service().is_some(),
+        }
+    }
+
+    /// The Service that its connection goes to, if it does.
+    fn service(&self) -> Option<SocketAddress> {
+        match self.rewriting {
+            Rewriting::Packet { service, .. } => service,
+            Rewriting::None | Rewriting::Error { .. } => None,
+        }
+    }
+
+    /// Where it goes on to.
+    pub fn onward(&self) -> Address {
+        match &self.rewriting {
+            Rewriting::None => self.ip.destination,
+            Rewriting::Packet { to, .. } => to.destination,
+            Rewriting::Error { destination, .. } => *destination,
         }
     }
 
@@ -99,14 +121,30 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             Ok(view) => match &ip.fragment {
                 Some(fragment) => self.fragment(inbound, &view, fragment),
                 None => {
-                    self.admit(&view, ahead)?;
-                    self.forward(inbound, &view)
+                    let admitted = self.admit(&view, ahead);
+                    self.go_on(inbound, &view, admitted)
                 }
             },
             Err(reason) => {
                 self.announce_drop(ip, port, inbound.total(), reason);
                 Err(reason)
             }
+        }
+    }
+
+    /// Sends on what was admitted, and tells senders of what asks a Service in vain.
+    pub fn go_on(
+        &mut self,
+        inbound: &mut Inbound<'_>,
+        view: &View<'_>,
+        admitted: Result<View<'_>, DropReason>,
+    ) -> Result<Outcome, DropReason> {
+        match admitted {
+            Ok(admitted) => self.forward(inbound, &admitted),
+            Err(reason) if service::is_refusal(reason) => {
+                Ok(self.refuse_service(inbound, view, reason))
+            }
+            Err(reason) => Err(reason),
         }
     }
 
@@ -143,6 +181,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             port,
             source,
             destination,
+            rewriting: Rewriting::None,
         })
     }
 
@@ -158,7 +197,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             time: self.now,
             kind,
             key,
-            service: None,
+            service: view.service(),
             ingress: view.port.id,
             ingress_role: view.port.role,
             source,
@@ -222,16 +261,23 @@ pub(super) fn receiver<'s>(
     destination: Address,
 ) -> Result<Option<&'s Endpoint>, DropReason> {
     let receiver = snapshot.endpoint_at(destination);
-    if let Some(endpoint) = receiver
-        && (snapshot.port(endpoint.port).is_none() || !snapshot.has_policy(endpoint.slot))
-    {
+    if receiver.is_some_and(|endpoint| !is_ready(snapshot, endpoint)) {
         return Err(DropReason::EndpointNotReady);
     }
-    if source.is_none() && receiver.is_none() {
+    // A Service's, a node port, or the answer to what was translated to come back here.
+    let services = snapshot.services();
+    let may_be_service = services.is_service_address(destination)
+        || !services.is_empty() && snapshot.is_node_address(destination);
+    if source.is_none() && receiver.is_none() && !may_be_service {
         // Nothing of ours is at either end: we are no router for others.
         return Err(DropReason::NoRoute);
     }
     Ok(receiver)
+}
+
+/// Whether packets can be brought to an endpoint, and policy be asked of it.
+pub(super) fn is_ready(snapshot: &Snapshot, endpoint: &Endpoint) -> bool {
+    snapshot.port(endpoint.port).is_some() && snapshot.has_policy(endpoint.slot)
 }
 
 fn clamp_length(len: usize) -> u16 {

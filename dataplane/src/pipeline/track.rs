@@ -1,9 +1,10 @@
 //! The packet and its connection: follow what was decided, decide what is new or out of date.
 
 use super::decide::{Decision, Flow};
+use super::service::{self, Reached, SOURCE_PORT_TRIES};
 use super::stage::{Stage, View, incarnation};
 use crate::conntrack::{
-    Class, Epochs, Facts, Hit, IcmpError, Inserted, NewEntry, Redecided, Storage,
+    Class, Epochs, Facts, Hit, IcmpError, Inserted, NewEntry, Redecided, Storage, Translation,
 };
 use crate::counters::{Counter, RuleCounters};
 use crate::events::EventKind;
@@ -21,9 +22,9 @@ struct Connection<'s> {
 }
 
 /// How a hit ended.
-enum Followed {
-    /// The packet may pass, or may not.
-    Done(Result<(), DropReason>),
+pub(super) enum Followed<'s> {
+    /// The packet may pass, with its real ends, or may not.
+    Done(Result<View<'s>, DropReason>),
     /// The packet opens the connection anew: decide as if there were no entry.
     Opens(Option<Denied>),
     /// The entry went away meanwhile: look again.
@@ -32,7 +33,7 @@ enum Followed {
 
 /// A DENIED connection that its initiator tries to open once more.
 #[derive(Clone, Copy)]
-struct Denied {
+pub(super) struct Denied {
     hit: Hit,
     /// Whether this very packet cut it.
     newly: bool,
@@ -53,17 +54,27 @@ pub(super) fn epochs(
     }
 }
 
-impl<S: Storage> Stage<'_, '_, S> {
-    /// Whether the packet may pass, by its connection and by policy. `ahead`: what policy says of its
-    /// flow as a new one, if that is known.
-    pub fn admit(&mut self, view: &View<'_>, ahead: Option<&Decision>) -> Result<(), DropReason> {
+impl<'a, S: Storage> Stage<'a, '_, S> {
+    /// Whether the packet may pass, by its connection and by policy; the packet with its real ends, if
+    /// it may. `ahead`: what policy says of its flow as a new one, if that is known.
+    pub fn admit<'v>(
+        &mut self,
+        view: &View<'v>,
+        ahead: Option<&Decision>,
+    ) -> Result<View<'v>, DropReason>
+    where
+        'a: 'v,
+    {
         if let Transport::Icmp(Icmp::Error(error)) = &view.ip.transport {
             return self.admit_error(view, error);
         }
         let ends = view.ends();
         for _ in 0..ATTEMPTS {
             let followed = match self.tables.conntrack.lookup(&view.key, &ends, self.now) {
-                Some(hit) => self.follow(view, hit),
+                Some(hit) => match self.meet(view, &hit) {
+                    Ok(met) => self.follow(&met, hit),
+                    Err(followed) => followed,
+                },
                 None => Followed::Opens(None),
             };
             match followed {
@@ -80,7 +91,7 @@ impl<S: Storage> Stage<'_, '_, S> {
     }
 
     /// A packet of a connection that has an entry.
-    fn follow(&mut self, view: &View<'_>, mut hit: Hit) -> Followed {
+    fn follow<'v>(&mut self, view: &View<'v>, mut hit: Hit) -> Followed<'v> {
         let mut newly = false;
         let connection = self.orient(view, &hit);
         if connection.epochs.is_newer_than(hit.epochs) {
@@ -112,17 +123,26 @@ impl<S: Storage> Stage<'_, '_, S> {
             }
             Ok(()) => self.tables.counters.rule_packet(hit.counters),
         }
-        Followed::Done(result)
+        Followed::Done(result.map(|()| *view))
     }
 
     /// Whether a fragment behind its datagram's first may pass: with the first one's connection, if
     /// that is still accepted under the epochs in force. Nothing of it is announced, but that newer
     /// policy has cut the connection.
-    pub fn admit_later(&mut self, view: &View<'_>) -> Result<(), DropReason> {
+    pub fn admit_later<'v>(&mut self, view: &View<'v>) -> Result<View<'v>, DropReason>
+    where
+        'a: 'v,
+    {
         let ends = view.ends();
         let Some(mut hit) = self.tables.conntrack.lookup(&view.key, &ends, self.now) else {
             // The first one passed without an entry, or its entry has gone meanwhile.
-            return self.pass_untracked(view, &view.flow(), DropReason::ConntrackInvalid);
+            self.pass_untracked(view, &view.flow(), DropReason::ConntrackInvalid)?;
+            return Ok(*view);
+        };
+        let view = &match self.meet(view, &hit) {
+            Ok(met) => met,
+            Err(Followed::Done(Err(reason))) => return Err(reason),
+            Err(_) => return Err(DropReason::ConntrackInvalid),
         };
         let connection = self.orient(view, &hit);
         if connection.epochs.is_newer_than(hit.epochs) {
@@ -138,7 +158,7 @@ impl<S: Storage> Stage<'_, '_, S> {
         if hit.denied {
             return Err(DropReason::ConnectionDenied);
         }
-        Ok(())
+        Ok(*view)
     }
 
     /// Counts and announces a packet of a DENIED connection.
@@ -174,6 +194,7 @@ impl<S: Storage> Stage<'_, '_, S> {
             source: flow.destination,
             destination: flow.source,
             ingress,
+            ..flow
         };
         Connection {
             flow,
@@ -245,19 +266,30 @@ impl<S: Storage> Stage<'_, '_, S> {
 
     /// A packet without entry, or one that opens its connection anew, perhaps a DENIED one. None if
     /// another worker made an entry meanwhile.
-    fn open(
+    fn open<'v>(
         &mut self,
-        view: &View<'_>,
+        view: &View<'v>,
         denied: Option<Denied>,
         ahead: Option<&Decision>,
-    ) -> Option<Result<(), DropReason>> {
-        let flow = view.flow();
+    ) -> Option<Result<View<'v>, DropReason>>
+    where
+        'a: 'v,
+    {
         let opens = view.facts.opens();
+        let reached = match self.reach(view) {
+            Ok(reached) => reached,
+            // Told with the answer, if there is one.
+            Err(reason) if service::is_refusal(reason) => return Some(Err(reason)),
+            Err(reason) => return Some(self.drop_invalid(view, reason)),
+        };
+        let view = &reached.view;
+        let flow = view.flow();
         if !opens && !self.tables.conntrack.adopts(&view.facts, self.now) {
             return Some(self.pass_untracked(view, &flow, DropReason::ConntrackInvalid));
         }
         self.tables.counters.add(Counter::FlowDecisions, 1);
-        let decided = ahead.copied();
+        // What was asked ahead was asked of the packet as it came.
+        let decided = ahead.copied().filter(|_| reached.translation.is_none());
         let decided = decided.unwrap_or_else(|| flow.decide(self.snapshot));
         debug_assert_eq!(decided, flow.decide(self.snapshot));
         let Decision { verdict, counters } = decided;
@@ -272,15 +304,7 @@ impl<S: Storage> Stage<'_, '_, S> {
             // Adopted flows are judged in either direction: perhaps the other one is allowed (D21).
             return Some(self.drop_invalid(view, DropReason::ConntrackInvalid));
         }
-        let entry = NewEntry {
-            key: view.key,
-            ends: view.ends(),
-            verdict,
-            counters,
-            epochs: epochs(self.snapshot, view.source, view.destination),
-            facts: view.facts,
-        };
-        let inserted = self.tables.conntrack.insert(&entry, self.now);
+        let (inserted, translation) = self.insert(&reached, decided);
         if let Ok(Inserted::Raced(_)) = inserted {
             return None;
         }
@@ -292,7 +316,10 @@ impl<S: Storage> Stage<'_, '_, S> {
             return Some(Err(self.deny(view, verdict, inserted.is_ok())));
         }
         if let Err(reason) = inserted {
-            return Some(self.pass_untracked(view, &flow, reason));
+            return Some(match translation {
+                None => self.pass_untracked(view, &flow, reason),
+                Some(_) => self.drop_invalid(view, reason),
+            });
         }
         self.tables.counters.add(Counter::FlowsAccepted, 1);
         if !opens {
@@ -302,7 +329,41 @@ impl<S: Storage> Stage<'_, '_, S> {
             let event = self.event(view, EventKind::Accepted(verdict), false);
             self.announce(event);
         }
-        Some(Ok(()))
+        Some(Ok(reached.admitted(translation)))
+    }
+
+    /// Makes the entry of a new connection, with another source port if it needs one; how its packets
+    /// are translated.
+    fn insert(
+        &mut self,
+        reached: &Reached<'_>,
+        decided: Decision,
+    ) -> (Result<Inserted, DropReason>, Option<Translation>) {
+        let view = &reached.view;
+        let mut entry = NewEntry {
+            key: view.key,
+            translation: reached.translation,
+            ends: view.ends(),
+            verdict: decided.verdict,
+            counters: decided.counters,
+            epochs: epochs(self.snapshot, view.source, view.destination),
+            facts: view.facts,
+        };
+        for attempt in 0..=SOURCE_PORT_TRIES {
+            entry.translation = self.with_source_port(reached, attempt);
+            let inserted = self.tables.conntrack.insert(&entry, self.now);
+            if inserted != Ok(Inserted::Taken) {
+                let is_given = entry.translation.is_some_and(|t| t.source.is_some());
+                if is_given && matches!(inserted, Ok(Inserted::New(_))) {
+                    self.tables.counters.add(Counter::SourcePortsGiven, 1);
+                }
+                return (inserted, entry.translation);
+            }
+            if !view.key.protocol.has_ports() {
+                break;
+            }
+        }
+        (Err(DropReason::SourcePorts), entry.translation)
     }
 
     /// Counts a new entry for the rules that decided it, and chooses some for the self-check.
@@ -317,7 +378,9 @@ impl<S: Storage> Stage<'_, '_, S> {
         self.tables.counters.rule_connection(counters.ingress);
         self.audit(view, flow, verdict, false);
         let one_in = self.snapshot.settings().sample_one_in;
-        if self.tables.limiters.samples(one_in) {
+        // The self-check knows a pod's own address only as exempt from policy.
+        let is_special = flow.by_service && flow.is_hairpin();
+        if !is_special && self.tables.limiters.samples(one_in) {
             self.tables.counters.add(Counter::FlowsSampled, 1);
             let event = self.event(view, EventKind::Sampled(verdict), false);
             if !self.tables.events.push_sample(event) {
@@ -342,37 +405,58 @@ impl<S: Storage> Stage<'_, '_, S> {
 
     /// A packet that cannot have an entry: it passes only where no tier may deny anything at either
     /// end (D15), so that the table's limits never cut off whom nobody restricts.
-    fn pass_untracked(
+    fn pass_untracked<'v>(
         &mut self,
-        view: &View<'_>,
+        view: &View<'v>,
         flow: &Flow<'_>,
         reason: DropReason,
-    ) -> Result<(), DropReason> {
-        if flow.may_be_denied(self.snapshot) {
+    ) -> Result<View<'v>, DropReason> {
+        // What is for a Service, or comes back from one, cannot go on as it is.
+        let is_strange = view.source.is_none() && view.destination.is_none()
+            || self.snapshot.services().concerns(&view.key);
+        if is_strange || flow.may_be_denied(self.snapshot) {
             return self.drop_invalid(view, reason);
         }
         self.tables.counters.add(Counter::Untracked, 1);
-        Ok(())
+        Ok(*view)
     }
 
-    fn drop_invalid(&mut self, view: &View<'_>, reason: DropReason) -> Result<(), DropReason> {
+    fn drop_invalid<'v>(
+        &mut self,
+        view: &View<'v>,
+        reason: DropReason,
+    ) -> Result<View<'v>, DropReason> {
         let event = self.event(view, EventKind::Dropped(reason), false);
         self.announce(event);
         Err(reason)
     }
 
     /// An ICMP error (D4): passes with the connection that it is about.
-    fn admit_error(&mut self, view: &View<'_>, error: &wire::IcmpError) -> Result<(), DropReason> {
+    fn admit_error<'v>(
+        &mut self,
+        view: &View<'v>,
+        error: &wire::IcmpError,
+    ) -> Result<View<'v>, DropReason>
+    where
+        'a: 'v,
+    {
         match self.related(view, error) {
-            Ok(()) => {
+            Ok(admitted) => {
                 self.tables.counters.add(Counter::Related, 1);
-                Ok(())
+                Ok(admitted)
             }
             Err(reason) => self.drop_invalid(view, reason),
         }
     }
 
-    fn related(&mut self, view: &View<'_>, error: &wire::IcmpError) -> Result<(), DropReason> {
+    fn related<'v>(
+        &mut self,
+        view: &View<'v>,
+        error: &wire::IcmpError,
+    ) -> Result<View<'v>, DropReason>
+    where
+        'a: 'v,
+    {
         let snapshot = self.snapshot;
         let inner = error.inner.key;
         let inner_source = snapshot.endpoint_at(inner.source);
@@ -395,6 +479,25 @@ impl<S: Storage> Stage<'_, '_, S> {
             destination: inner_destination,
             ..*view
         };
+        let (quoted, admitted) = match &hit.translated {
+            None => (quoted, *view),
+            Some(translated) => {
+                let original = hit.original_direction;
+                let real = self.real(&quoted, translated, original);
+                let real = real.ok_or(DropReason::UnrelatedIcmpError)?;
+                // It goes to whoever sent the quoted packet.
+                let sender = view.ip.source;
+                let admitted = View {
+                    destination: real.source,
+                    rewriting: service::error_rewriting(translated, original, sender),
+                    ..*view
+                };
+                (real, admitted)
+            }
+        };
+        if !self.is_ready(admitted.destination) {
+            return Err(DropReason::EndpointNotReady);
+        }
         let connection = self.orient_quoted(&quoted, &hit);
         if connection.epochs.is_newer_than(hit.epochs) {
             let cut = self.redecide(&quoted, &connection, &mut hit);
@@ -411,7 +514,7 @@ impl<S: Storage> Stage<'_, '_, S> {
         if !self.tables.limiters.related_errors.allow(rate, self.now) {
             return Err(DropReason::IcmpRateLimited);
         }
-        Ok(())
+        Ok(admitted)
     }
 
     /// As [`Stage::orient`], for a packet that did not come in here itself: the role of its port is

@@ -69,6 +69,7 @@ mod paged;
 mod paint;
 mod pieces;
 mod ports;
+mod reach;
 mod rules;
 mod spans;
 mod spoken;

@@ -10,7 +10,7 @@ use super::ir::EndpointPolicy;
 use super::naive::PeerSets;
 use super::numbers::Numbers;
 use super::paged::Paged;
-use super::{Compiler, Decision, EndpointSlot, Peer, Slot, naive, packed, ports};
+use super::{Compiler, Decision, EndpointSlot, Peer, Slot, naive, packed, ports, reach};
 use crate::{Address, CounterId, Direction, Protocol, Provenance, Tier, Verdict};
 
 /// The policies of all local endpoints, compiled, immutable: references to what a [`Compiler`]
@@ -150,6 +150,21 @@ impl PolicyTable {
     pub fn may_deny(&self, slot: EndpointSlot, direction: Direction) -> bool {
         self.chain(slot, direction)
             .is_none_or(|chain| chain.may_deny)
+    }
+
+    /// Whether policy would accept some flow of the endpoint in `direction` to this port, whoever is at
+    /// the other end (semantics D19). False for an unknown slot.
+    ///
+    /// Looks at the endpoint's rules one after another: for what is seldom asked.
+    pub fn may_accept(
+        &self,
+        slot: EndpointSlot,
+        direction: Direction,
+        protocol: Protocol,
+        port: u16,
+    ) -> bool {
+        self.chain(slot, direction)
+            .is_some_and(|chain| reach::may_accept(&chain.source, protocol, port))
     }
 
     /// The verdict of [`PolicyTable::decide`] with everything that led to it.

@@ -8,8 +8,10 @@
 //! [`ServiceTable::lookup`] is what packets ask, and `trace` without packets: there is no second way to
 //! find out.
 
+mod affinity;
 mod table;
 
+pub use affinity::{Affinity, Chosen};
 pub use table::{Found, ServiceTable};
 
 use crate::{Address, Protocol, SocketAddress};

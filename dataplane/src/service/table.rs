@@ -152,7 +152,7 @@ impl Frontend {
         }
     }
 
-    fn policy_port(&self) -> u16 {
+    pub(crate) fn policy_port(&self) -> u16 {
         self.target_port.unwrap_or(self.port)
     }
 }

@@ -12,6 +12,7 @@ pub(super) const HEADER_BYTES: usize = 8;
 pub(super) mod v4 {
     pub(crate) const ECHO_REPLY: u8 = 0;
     pub(crate) const UNREACHABLE: u8 = 3;
+    pub(crate) const PORT_UNREACHABLE: u8 = 3;
     pub(crate) const FRAGMENTATION_NEEDED: u8 = 4;
     pub(crate) const SOURCE_QUENCH: u8 = 4;
     pub(crate) const REDIRECT: u8 = 5;
@@ -25,6 +26,7 @@ pub(super) mod v4 {
 /// ICMPv6 types (IANA "ICMPv6 type Numbers").
 pub(super) mod v6 {
     pub(crate) const UNREACHABLE: u8 = 1;
+    pub(crate) const PORT_UNREACHABLE: u8 = 4;
     pub(crate) const PACKET_TOO_BIG: u8 = 2;
     pub(crate) const TIME_EXCEEDED: u8 = 3;
     pub(crate) const PARAMETER_PROBLEM: u8 = 4;

@@ -5,6 +5,7 @@
 //! * [`brief`] reads ordinary TCP and UDP packets, which nearly all are, in less time, and tells what
 //!   an established connection's packet is asked.
 //! * [`reply`] turns a received frame into its answer: ARP, neighbour advertisement, ICMP errors.
+//! * [`translate`] gives a packet, or the one that an ICMP error quotes, other addresses and ports.
 //! * [`rewrite`] changes a frame that is forwarded: addresses, hop limit, checksums, MSS.
 //!
 //! The parser takes any bytes: it never panics, allocates or loops beyond stated bounds, and says
@@ -20,6 +21,7 @@ mod packet;
 mod parse;
 pub mod reply;
 pub mod rewrite;
+pub mod translate;
 mod transport;
 
 pub use brief::{Brief, brief};

@@ -6,7 +6,8 @@
 
 use super::icmp::{self, v4, v6};
 use super::{
-    ArpOperation, ETHERNET_BYTES, Icmp, Ip, Kind, NeighbourMessage, Packet, Transport, Version,
+    ArpOperation, ETHERNET_BYTES, Icmp, Ip, Kind, NeighbourMessage, Packet, TcpFlags, Transport,
+    Version,
 };
 use crate::checksum::Sum;
 use crate::{Address, DropReason, Mac, Protocol};
@@ -152,6 +153,80 @@ pub fn packet_too_big(
     error(bytes, packet, &sort, router, mac).ok_or(DropReason::TooBig)
 }
 
+/// Turns the packet into "port unreachable" from `router` at `mac`, sent back to the sender (RFC 1122,
+/// section 4.1.3.1).
+///
+/// # Errors
+///
+/// [`DropReason::ServiceNoBackend`] where no error may be sent, as in [`time_exceeded`].
+pub fn port_unreachable(
+    bytes: &mut [u8],
+    packet: &Packet,
+    router: Address,
+    mac: Mac,
+) -> Result<usize, DropReason> {
+    let sort = Sort {
+        v4: (v4::UNREACHABLE, v4::PORT_UNREACHABLE),
+        v6: (v6::UNREACHABLE, v6::PORT_UNREACHABLE),
+        parameter: 0,
+    };
+    error(bytes, packet, &sort, router, mac).ok_or(DropReason::ServiceNoBackend)
+}
+
+/// Bytes of a TCP header without options.
+const TCP_BYTES: usize = 20;
+
+/// Turns a TCP segment into the reset that its receiver would send if nobody listened there (RFC 9293,
+/// section 3.10.7.1), sent back by the port at `mac`.
+///
+/// # Errors
+///
+/// [`DropReason::ServiceNoBackend`] for a reset, which is never answered. [`DropReason::Internal`] if
+/// `packet` is no TCP segment, [`DropReason::NoFrame`] if the window is too small.
+pub fn tcp_reset(bytes: &mut [u8], packet: &Packet, mac: Mac) -> Result<usize, DropReason> {
+    let ip = packet.ip().ok_or(DropReason::Internal)?;
+    let Transport::Tcp(tcp) = ip.transport else {
+        return Err(DropReason::Internal);
+    };
+    if tcp.flags.has(TcpFlags::RST) {
+        return Err(DropReason::ServiceNoBackend);
+    }
+    let header = match ip.version {
+        Version::V4 => IPV4_BYTES,
+        Version::V6 => IPV6_BYTES,
+    };
+    let length = ETHERNET_BYTES + header + TCP_BYTES;
+    let frame = bytes.get_mut(..length).ok_or(DropReason::NoFrame)?;
+    let (source, destination) = (ip.destination, ip.source);
+    ethernet(frame, mac, packet.ethernet.source);
+    match ip.version {
+        Version::V4 => {
+            ipv4_header(frame, TCP_BYTES, source, destination);
+            finish_ipv4(frame, Protocol::TCP, 0);
+        }
+        Version::V6 => {
+            ipv6_header(frame, TCP_BYTES, HOP_LIMIT, source, destination);
+            frame[ETHERNET_BYTES + 6] = Protocol::TCP.0;
+        }
+    }
+    let (sequence, acknowledgement, flags) = if tcp.flags.has(TcpFlags::ACK) {
+        (tcp.acknowledgement, 0, TcpFlags::RST)
+    } else {
+        let behind = tcp.sequence.wrapping_add(tcp.sequence_length());
+        (0, behind, TcpFlags::RST | TcpFlags::ACK)
+    };
+    let segment = &mut frame[ETHERNET_BYTES + header..];
+    segment[..2].copy_from_slice(&tcp.destination_port.to_be_bytes());
+    segment[2..4].copy_from_slice(&tcp.source_port.to_be_bytes());
+    segment[4..8].copy_from_slice(&sequence.to_be_bytes());
+    segment[8..12].copy_from_slice(&acknowledgement.to_be_bytes());
+    segment[12..].copy_from_slice(&[5 << 4, flags, 0, 0, 0, 0, 0, 0]);
+    let sum = Sum::pseudo_header(source, destination, Protocol::TCP, TCP_BYTES as u32);
+    let checksum = sum.bytes(segment).checksum();
+    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+    Ok(length)
+}
+
 /// An error's type and code in either version, and the 32 bits behind its checksum.
 struct Sort {
     v4: (u8, u8),
@@ -250,6 +325,14 @@ fn ipv4_header(frame: &mut [u8], payload: usize, source: Address, destination: A
     header[8..12].copy_from_slice(&[HOP_LIMIT, Protocol::ICMP.0, 0, 0]);
     header[12..16].copy_from_slice(&(source.0 as u32).to_be_bytes());
     header[16..20].copy_from_slice(&(destination.0 as u32).to_be_bytes());
+    finish_ipv4(frame, Protocol::ICMP, CONTROL_CLASS);
+}
+
+/// Writes protocol and class into an IPv4 header, and its checksum.
+fn finish_ipv4(frame: &mut [u8], protocol: Protocol, class: u8) {
+    let header = &mut frame[ETHERNET_BYTES..ETHERNET_BYTES + IPV4_BYTES];
+    (header[1], header[9]) = (class, protocol.0);
+    header[10..12].copy_from_slice(&[0, 0]);
     let checksum = Sum::ZERO.bytes(header).checksum();
     header[10..12].copy_from_slice(&checksum.to_be_bytes());
 }

@@ -38,6 +38,7 @@ use crate::events::EventQueue;
 use crate::fragments::{self, Held, Released, Ticket};
 use crate::pipeline::{self, BURST_MAX, Lanes, Limiters, Outcome, Tables};
 use crate::polling::{Next, PollWindow, Polling};
+use crate::service::Affinity;
 use crate::snapshot::{PortId, SnapshotReader};
 use crate::xsk::{Burst, Frame, Holdings, Magazine, Received, Umem};
 use crate::{DropReason, Time};
@@ -105,6 +106,7 @@ pub(crate) const AUDIT_PAUSE: Duration = Duration::from_millis(200);
 pub(crate) struct Shared<S> {
     pub conntrack: Table<S>,
     pub fragments: fragments::Table,
+    pub affinity: Affinity,
     pub counters: Counters,
     /// One queue per worker.
     pub events: Box<[EventQueue]>,
@@ -492,6 +494,7 @@ impl<S: Storage> Worker<S> {
             let mut tables = Tables {
                 conntrack: &shared.conntrack,
                 fragments: &shared.fragments,
+                affinity: &shared.affinity,
                 counters,
                 events,
                 limiters,

@@ -5,6 +5,7 @@ mod model;
 mod scenarios;
 mod shared;
 mod threads;
+mod translated;
 
 use dataplane::conntrack::{
     AtomicU64, Class, Ends, Epochs, Facts, Inserted, NewEntry, Settings, Table, TcpFacts, TcpFlags,
@@ -156,6 +157,7 @@ fn drive<S: dataplane::conntrack::Storage>(
         }
         let verdict = decide(key);
         let new = NewEntry {
+            translation: None,
             key: *key,
             ends: *ends,
             verdict,
@@ -167,6 +169,7 @@ fn drive<S: dataplane::conntrack::Storage>(
             Inserted::New(_) if verdict.accept => return Ok(Class::New),
             Inserted::New(_) => return Err(DropReason::PolicyDenied),
             Inserted::Raced(_) => {}
+            Inserted::Taken => return Err(DropReason::SourcePorts),
         }
     }
     Err(DropReason::ConntrackBusy)

@@ -375,6 +375,7 @@ fn options(cores: Vec<usize>, pin_dir: PathBuf) -> Options {
             pieces: 64,
             timeout_ms: 1000,
         },
+        affinity_bonds: 1024,
         rule_counters: 1024,
         events_max: 1024,
         polling: Polling::Adaptive {

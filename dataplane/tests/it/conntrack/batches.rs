@@ -8,6 +8,7 @@ use super::*;
 fn entry(key: FlowKey, ends: Ends, accept: bool) -> NewEntry {
     let verdict = verdict(accept, 2, key.source_port);
     NewEntry {
+        translation: None,
         key,
         ends,
         verdict,

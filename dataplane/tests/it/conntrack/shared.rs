@@ -177,7 +177,7 @@ fn connections_survive_a_restart() {
 fn any_torn_word_costs_at_most_its_entry() {
     let settings = settings(8);
     let words = Shared::words(&settings);
-    let entries_start = words - 8 * 16;
+    let entries_start = words - 8 * (16 + 8);
     let whole = || {
         let fd = memory(&settings);
         let table = Shared::new(map(&fd, &settings), settings.clone()).unwrap();
@@ -236,7 +236,7 @@ fn torn_buckets_locks_and_free_list_are_made_anew() {
     std::mem::forget(table);
     let storage = map(&fd, &settings);
     // Everything between the header's sizes and the entries.
-    let entries_start = Shared::words(&settings) - 8 * 16;
+    let entries_start = Shared::words(&settings) - 8 * (16 + 8);
     for word in &storage.words()[8..entries_start] {
         word.store(u64::MAX, Relaxed);
     }
@@ -301,6 +301,7 @@ fn a_new_daemon_decides_again_even_if_its_generations_start_over() {
     let before = Shared::new(map(&fd, &settings), settings.clone()).unwrap();
     let (k, e) = (key(Protocol::UDP, 1, 2, 7), ends(1, 2));
     let old = NewEntry {
+        translation: None,
         key: k,
         ends: e,
         verdict: verdict(true, 42, 7),

@@ -10,4 +10,7 @@ mod jumbo;
 mod packets;
 mod policies;
 mod random;
+mod services;
+mod shown;
+mod translations;
 mod world;

@@ -12,6 +12,7 @@ use dataplane::pipeline::{BURST_MAX, Inbound, Lanes, Limiters, Outcome, Tables, 
 use dataplane::policy::ir::EndpointPolicy;
 use dataplane::policy::{Compiler, EndpointSlot, Slot};
 use dataplane::route::{NextHop, Route, RouteTable, RouteTarget};
+use dataplane::service::Affinity;
 use dataplane::snapshot::{
     Endpoint, Epoch, Generation, Incarnation, Neighbour, Parts, Port, PortId, Role, Snapshot,
 };
@@ -167,6 +168,7 @@ pub struct World {
     pub counters: Counters,
     pub events: EventQueue,
     pub fragments: fragments::Table,
+    pub affinity: Affinity,
     /// What each worker holds.
     pub held: Vec<Held<Vec<u8>>>,
     /// What became of fragments that were held.
@@ -299,6 +301,7 @@ impl World {
             events: EventQueue::new(4096),
             held: (0..WORKERS).map(|_| Held::new(&fragments)).collect(),
             fragments,
+            affinity: Affinity::new(64, [7, 11]),
             released: Vec::new(),
             worker: 0,
             now: Time(1000 * SECOND),
@@ -407,6 +410,7 @@ impl World {
         let mut tables = Tables {
             conntrack: &self.conntrack,
             fragments: &self.fragments,
+            affinity: &self.affinity,
             counters: shard,
             events: &self.events,
             limiters: &mut self.limiters,
