@@ -12,12 +12,12 @@
 use std::sync::atomic::Ordering::Acquire;
 
 use super::layout::{
-    self, COLD, CONTROL, COUNTERS, Canonical, Control, ENDS, ENTRY, EPOCHS, Hash, LAST_SEEN, PORTS,
-    TUPLE, WAYS,
+    self, COLD, CONTROL, COUNTERS, Canonical, Control, ENDS, ENTRY, EPOCHS, Hash, Image, LAST_SEEN,
+    PORTS, TUPLE, WAYS,
 };
 use super::storage::AtomicU64;
-use super::table::{Patience, class, entry_of};
-use super::{Class, Ends, Epochs, Facts, Handle, Hit, State, Storage, Table};
+use super::table::{Patience, Read, class, entry_of, matches_ends};
+use super::{Class, Ends, Epochs, Facts, Handle, Hit, State, Storage, Table, Translated};
 use crate::counters::RuleCounters;
 use crate::shm::prefetch;
 use crate::{DropReason, FlowKey, Time};
@@ -83,6 +83,11 @@ impl Met {
     pub fn is_accepted_under(&self, epochs: PackedEpochs) -> bool {
         let turned = epochs.0.rotate_left(if self.original { 0 } else { 32 });
         self.control.accepts() & (turned == self.epochs)
+    }
+
+    /// Whether the packet goes the initiator's way.
+    pub fn is_original(&self) -> bool {
+        self.original
     }
 
     /// The counters of the rules that decided.
@@ -257,6 +262,42 @@ impl<S: Storage> Table<S> {
             last_seen,
             patience,
         })
+    }
+
+    /// The third step for a packet that has not met its entry: the entry, if it is that of the packet's
+    /// translated connection, live, of its sender and not expired.
+    pub(crate) fn meet_translated(
+        &self,
+        probe: &Probe,
+        ends: &Ends,
+        now: Time,
+    ) -> Option<(Met, Translated)> {
+        if probe.entry >= self.settings.capacity {
+            return None;
+        }
+        let direction = |image: &Image| image.direction_of(&probe.canonical);
+        let wanted = |image: &Image| image.is_translated() && direction(image).is_some();
+        let Read::Image(image) = self.read_if(probe.entry, wanted) else {
+            return None;
+        };
+        let original = direction(&image)?;
+        let patience = self.patience(image.control, image.state);
+        if !matches_ends(&image, original, ends) || patience.is_over(image.last_seen, now) {
+            return None;
+        }
+        let hit = self.hit(&image, original);
+        let met = Met {
+            handle: hit.handle,
+            original,
+            control: image.control,
+            state: image.state,
+            ports: image.ports,
+            epochs: image.epochs,
+            counters: image.counters,
+            last_seen: image.last_seen,
+            patience,
+        };
+        Some((met, hit.translated?))
     }
 
     /// [`Table::track`] of an entry that a packet has met.

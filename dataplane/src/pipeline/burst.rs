@@ -12,6 +12,9 @@
 //! as if one came after the other. And it only finishes what goes the common way: a live entry that
 //! accepts, under the epochs in force, and a state that the packet fits. Every other packet leaves
 //! the stages untouched and takes the whole way ([`Stage::run`]), as if there were no short one.
+//!
+//! A translated connection's packet goes with them, and finds its way only when it has met its entry,
+//! which knows its other end.
 
 use arrayvec::ArrayVec;
 
@@ -23,7 +26,7 @@ use crate::Address;
 use crate::conntrack::{Class, Ends, Epochs, Facts, PackedEpochs, Probe, Storage};
 use crate::shm::prefetch;
 use crate::snapshot::{EndpointSlot, Epoch, Incarnation, Local, Port, PortId, Role};
-use crate::wire::{self, Brief, Checksum, TxChecksum, Version, rewrite};
+use crate::wire::{self, Brief, Checksum, TxChecksum, Version, rewrite, translate};
 
 /// A packet on the common way, with all that can be known without its connection.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +38,8 @@ struct Lane {
     epochs: PackedEpochs,
     facts: Facts,
     way: Way,
+    /// It is for a Service: where it goes only its connection knows.
+    to_service: bool,
 }
 
 /// So many packets before its turn a packet's headers are asked for: whoever received it, mostly the
@@ -82,11 +87,12 @@ impl Lane {
             length: 0,
             checksum: None,
         },
+        to_service: false,
     };
 
     /// Whether the packet is perhaps a flow's first.
     fn seems_new(&self) -> bool {
-        self.probe.is_lost() && self.facts.opens()
+        !self.to_service && self.probe.is_lost() && self.facts.opens()
     }
 }
 
@@ -202,36 +208,21 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         self.tables.conntrack.probe(key, &mut lane.probe);
         let source = self.sender(port, &brief)?;
         let destination = snapshot.local_at(key.destination);
-        let mtu = match destination {
-            Some(local) => {
-                lane.way.egress = local.port;
-                lane.way.ethernet = local.ethernet;
-                let is_ready = local.has_port & snapshot.has_policy(local.slot);
-                // Only a pod that talks to itself goes out where it came in, which is seldom.
-                let goes_on = is_ready & (local.port != port.id);
-                goes_on.then_some(local.mtu)?
-            }
-            // To a Service.
-            None if snapshot.services().concerns(key) => return None,
-            None => self.leave(port, source?, key.destination, &mut lane.way)?,
-        };
-        let in_software =
-            brief.checksum == Checksum::Partial && !self.completes_checksums(lane.way.egress);
-        if in_software || brief.packet_length() > u32::from(mtu) {
-            return None;
+        lane.to_service = destination.is_none() && snapshot.services().concerns(key);
+        if !lane.to_service {
+            self.find_way(
+                port,
+                [source, destination],
+                key.destination,
+                &brief,
+                &mut lane.way,
+            )?;
         }
-        let incarnation =
-            |end: Option<&Local>| end.map_or(Incarnation::NONE, |end| end.incarnation);
         lane.ends.source = incarnation(source);
         lane.ends.destination = incarnation(destination);
         lane.ends.ingress = port.id;
         lane.slots = [source, destination].map(|end| end.map(|end| end.slot));
-        let epoch = |end: Option<&Local>| end.map_or(Epoch::NONE, |end| snapshot.epoch(end.slot));
-        lane.epochs = Epochs {
-            source: epoch(source),
-            destination: epoch(destination),
-        }
-        .into();
+        lane.epochs = self.epochs(source, destination);
         lane.facts = match &brief.tcp {
             Some(tcp) => Facts::Tcp(stage::tcp_facts(tcp)),
             None => Facts::Udp,
@@ -240,6 +231,43 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         lane.way.length = brief.length;
         lane.way.checksum = brief.tx_checksum();
         Some(())
+    }
+
+    #[inline(always)]
+    fn epochs(&self, source: Option<&Local>, destination: Option<&Local>) -> PackedEpochs {
+        let epoch =
+            |end: Option<&Local>| end.map_or(Epoch::NONE, |end| self.snapshot.epoch(end.slot));
+        Epochs {
+            source: epoch(source),
+            destination: epoch(destination),
+        }
+        .into()
+    }
+
+    /// The way of a packet between these local ends, to `to`; none if it cannot go there as it is.
+    #[inline(always)]
+    fn find_way(
+        &self,
+        port: &Port,
+        [source, destination]: [Option<&Local>; 2],
+        to: Address,
+        brief: &Brief,
+        way: &mut Way,
+    ) -> Option<()> {
+        let mtu = match destination {
+            Some(local) => {
+                way.egress = local.port;
+                way.ethernet = local.ethernet;
+                let is_ready = local.has_port & self.snapshot.has_policy(local.slot);
+                // Only a pod that talks to itself goes out where it came in, which is seldom.
+                let goes_on = is_ready & (local.port != port.id);
+                goes_on.then_some(local.mtu)?
+            }
+            None => self.leave(port, source?, to, way)?,
+        };
+        let in_software =
+            brief.checksum == Checksum::Partial && !self.completes_checksums(way.egress);
+        (!in_software && brief.packet_length() <= u32::from(mtu)).then_some(())
     }
 
     /// Who sent the packet, if it may have that source; none leaves it to the whole way.
@@ -286,10 +314,15 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
     /// has been changed or counted.
     #[inline(always)]
     fn finish(&mut self, inbound: &mut Inbound<'_>, lane: &Lane) -> Option<Transmission> {
+        if lane.to_service {
+            return self.finish_translated(inbound, lane);
+        }
         let conntrack = self.tables.conntrack;
         let len = lane.way.length as usize;
         let bytes = inbound.window.get_mut(..len)?;
-        let met = conntrack.meet(&lane.probe, &lane.ends, self.now)?;
+        let Some(met) = conntrack.meet(&lane.probe, &lane.ends, self.now) else {
+            return self.finish_translated(inbound, lane);
+        };
         if !met.is_accepted_under(lane.epochs) {
             return None;
         }
@@ -307,4 +340,56 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             checksum: lane.way.checksum,
         })
     }
+
+    /// [`Stage::finish`] for a packet of a translated connection, of which the burst has found out only
+    /// who sent it. Its real ends and its way are looked up now that they are known.
+    #[inline(never)]
+    fn finish_translated(
+        &mut self,
+        inbound: &mut Inbound<'_>,
+        lane: &Lane,
+    ) -> Option<Transmission> {
+        let (conntrack, snapshot) = (self.tables.conntrack, self.snapshot);
+        let (met, translated) = conntrack.meet_translated(&lane.probe, &lane.ends, self.now)?;
+        let port = snapshot.port(lane.ends.ingress)?;
+        let bytes = inbound.window.get_mut(..lane.way.length as usize)?;
+        let brief = wire::brief(bytes, stage::offload(port))?;
+        let original = met.is_original();
+        if original && brief.tcp.is_none() && !self.serves(port.role, &translated) {
+            return None;
+        }
+        let (flow, ends) = (&translated.flow, &translated.ends);
+        let (address, wanted) = match original {
+            true => (flow.destination, ends.destination),
+            false => (flow.source, ends.source),
+        };
+        let source = lane.slots[0].and_then(|slot| snapshot.local(slot));
+        let other = snapshot.local_at(address);
+        if incarnation(other) != wanted {
+            return None;
+        }
+        let mut way = lane.way;
+        self.find_way(port, [source, other], address, &brief, &mut way)?;
+        if !met.is_accepted_under(self.epochs(source, other)) {
+            return None;
+        }
+        match conntrack.track_met(&met, &lane.facts, self.now) {
+            Ok(Class::Established | Class::Reply) => {}
+            // Neither has changed anything.
+            Ok(Class::New) | Err(_) => return None,
+        }
+        self.tables.counters.rule_packet(met.counters());
+        // As in `finish`, neither of these fails.
+        translate::translate_brief(bytes, &brief, &translated.to(original)).ok()?;
+        rewrite::forward(bytes, way.version, &way.ethernet).ok()?;
+        Some(Transmission {
+            port: way.egress,
+            len: way.length as usize,
+            checksum: way.checksum,
+        })
+    }
+}
+
+fn incarnation(end: Option<&Local>) -> Incarnation {
+    end.map_or(Incarnation::NONE, |end| end.incarnation)
 }

@@ -6,7 +6,6 @@
 //! carried out when the packet is sent on.
 
 use super::stage::{Stage, View, incarnation};
-use super::track::Followed;
 use super::{Inbound, Outcome, stage};
 use crate::conntrack::{Facts, Hit, Storage, Translated, Translation};
 use crate::counters::Counter;
@@ -69,17 +68,20 @@ impl<'s> Reached<'s> {
 }
 
 impl Translated {
-    /// What becomes of the addresses and ports of a packet that goes the initiator's way, or back.
-    pub(super) fn rewriting(&self, original: bool) -> Rewriting {
-        let translation = &self.translation;
-        let to = if original {
-            translation.inner(&self.flow)
+    /// The addresses and ports that a packet gets which goes the initiator's way, or back.
+    pub(super) fn to(&self, original: bool) -> FlowKey {
+        if original {
+            self.translation.inner(&self.flow)
         } else {
-            translation.outer(&self.flow).reversed()
-        };
+            self.translation.outer(&self.flow).reversed()
+        }
+    }
+
+    fn rewriting(&self, original: bool) -> Rewriting {
+        let translation = &self.translation;
         let is_service = translation.is_service(&self.flow);
         Rewriting::Packet {
-            to,
+            to: self.to(original),
             service: is_service.then_some(translation.service),
         }
     }
@@ -92,9 +94,16 @@ fn begins(facts: &Facts) -> bool {
 }
 
 impl<'a, S: Storage> Stage<'a, '_, S> {
-    /// The packet of a hit with its real ends, if the hit is still what it should be: else its entry is
-    /// removed, so that the next look finds none.
-    pub(super) fn meet<'v>(&self, view: &View<'v>, hit: &Hit) -> Result<View<'v>, Followed<'v>>
+    /// The packet of a hit with its real ends. None if the hit is not what it should be any more: then
+    /// its entry is removed, so that the next look finds no such.
+    ///
+    /// # Errors
+    /// `EndpointNotReady` if nothing may come to one of its ends.
+    pub(super) fn meet<'v>(
+        &self,
+        view: &View<'v>,
+        hit: &Hit,
+    ) -> Result<Option<View<'v>>, DropReason>
     where
         'a: 'v,
     {
@@ -103,28 +112,29 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         let met = match &hit.translated {
             // What was routed before there was such a Service.
             None if may_move && self.snapshot.services().concerns(&view.key) => None,
-            None => return Ok(*view),
-            Some(translated) if may_move && !self.serves(view, translated) => None,
+            None => return Ok(Some(*view)),
+            Some(translated) if may_move && !self.serves(view.port.role, translated) => None,
             Some(translated) => self.real(view, translated, original),
         };
         let Some(met) = met else {
             self.tables.conntrack.retire(hit.handle);
-            return Err(Followed::Gone);
+            return Ok(None);
         };
         if self.is_ready(met.source) && self.is_ready(met.destination) {
-            Ok(met)
+            Ok(Some(met))
         } else {
-            Err(Followed::Done(Err(DropReason::EndpointNotReady)))
+            Err(DropReason::EndpointNotReady)
         }
     }
 
-    /// Whether the backend of a connection is still one of its Service's.
-    fn serves(&self, view: &View<'_>, translated: &Translated) -> bool {
+    /// Whether the backend of a connection is still one of its Service's, for clients behind a port of
+    /// this role.
+    pub(super) fn serves(&self, from: Role, translated: &Translated) -> bool {
         let Translated {
             flow, translation, ..
         } = translated;
         let services = self.snapshot.services();
-        match services.find(view.port.role, translation.service, flow.protocol) {
+        match services.find(from, translation.service, flow.protocol) {
             Some(found) => found.serves(flow.receiver()),
             None => !translation.is_service(flow),
         }

@@ -22,7 +22,7 @@ struct Connection<'s> {
 }
 
 /// How a hit ended.
-pub(super) enum Followed<'s> {
+enum Followed<'s> {
     /// The packet may pass, with its real ends, or may not.
     Done(Result<View<'s>, DropReason>),
     /// The packet opens the connection anew: decide as if there were no entry.
@@ -33,7 +33,7 @@ pub(super) enum Followed<'s> {
 
 /// A DENIED connection that its initiator tries to open once more.
 #[derive(Clone, Copy)]
-pub(super) struct Denied {
+struct Denied {
     hit: Hit,
     /// Whether this very packet cut it.
     newly: bool,
@@ -72,8 +72,9 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         for _ in 0..ATTEMPTS {
             let followed = match self.tables.conntrack.lookup(&view.key, &ends, self.now) {
                 Some(hit) => match self.meet(view, &hit) {
-                    Ok(met) => self.follow(&met, hit),
-                    Err(followed) => followed,
+                    Ok(Some(met)) => self.follow(&met, hit),
+                    Ok(None) => Followed::Gone,
+                    Err(reason) => Followed::Done(Err(reason)),
                 },
                 None => Followed::Opens(None),
             };
@@ -139,11 +140,8 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             self.pass_untracked(view, &view.flow(), DropReason::ConntrackInvalid)?;
             return Ok(*view);
         };
-        let view = &match self.meet(view, &hit) {
-            Ok(met) => met,
-            Err(Followed::Done(Err(reason))) => return Err(reason),
-            Err(_) => return Err(DropReason::ConntrackInvalid),
-        };
+        let met = self.meet(view, &hit)?;
+        let view = &met.ok_or(DropReason::ConntrackInvalid)?;
         let connection = self.orient(view, &hit);
         if connection.epochs.is_newer_than(hit.epochs) {
             let cut = self.redecide(view, &connection, &mut hit);

@@ -4,7 +4,7 @@
 //! wrong, for the receiver to see, and the payload is not read. SCTP's CRC32c is linear, and changes by
 //! the CRC of what has changed with zeros behind it.
 
-use super::{Checksum, ETHERNET_BYTES, Icmp, Packet, Transport, Version, ipv4};
+use super::{Brief, Checksum, ETHERNET_BYTES, Icmp, Packet, Transport, Version, ipv4};
 use crate::checksum::{Change, Sum, crc32c_change};
 use crate::{Address, DropReason, FlowKey, Protocol};
 
@@ -23,47 +23,100 @@ const SCTP_CHECKSUM: usize = 8;
 pub fn translate(bytes: &mut [u8], packet: &Packet, to: &FlowKey) -> Result<(), DropReason> {
     let ip = packet.ip().ok_or(DropReason::Internal)?;
     let at = usize::from(ip.transport_offset);
-    let addresses = Change::NONE
-        .address(ip.source, to.source)
-        .address(ip.destination, to.destination);
-    let (from_port, to_port) = ip.ports();
-    let whole = addresses
-        .word(from_port, to.source_port)
-        .word(to_port, to.destination_port);
-    let old = [from_port, to_port];
-    let new = [to.source_port, to.destination_port];
-    let segment = bytes.get_mut(at..).ok_or(DropReason::Internal)?;
+    let from = ip.flow_key();
+    let addresses = of_addresses(&from, to);
     match (ip.transport, ip.checksum) {
-        (Transport::Tcp(_), state) => internet(segment, TCP_CHECKSUM, state, addresses, whole)?,
-        (Transport::Udp(_), Checksum::Absent) => {}
-        (Transport::Udp(_), state) => {
-            internet(segment, UDP_CHECKSUM, state, addresses, whole)?;
-            let field = field(segment, UDP_CHECKSUM)?;
-            // 0 would say that there is none; both zeros are one number.
-            if state == Checksum::Complete && *field == [0, 0] {
-                *field = [0xff, 0xff];
+        (Transport::Tcp(_), state) => tcp(bytes, at, state, &from, to)?,
+        (Transport::Udp(_), state) => udp(bytes, at, state, &from, to)?,
+        (Transport::Sctp(_), state) => {
+            let has_new_port =
+                (from.source_port, from.destination_port) != (to.source_port, to.destination_port);
+            if state == Checksum::Complete && has_new_port {
+                if ip.fragment.is_some() {
+                    return Err(DropReason::Fragment);
+                }
+                sctp(bytes, at, ip.transport_length, &from, to)?;
             }
+            put_ports(bytes, at, to)?;
         }
-        (Transport::Sctp(_), Checksum::Complete) if old != new => {
-            if ip.fragment.is_some() {
-                return Err(DropReason::Fragment);
-            }
-            let behind = (ip.transport_length as usize).checked_sub(4);
-            let behind = behind.ok_or(DropReason::Internal)?;
-            let change = crc32c_change(ports(old), ports(new), behind);
-            let field = segment.get_mut(SCTP_CHECKSUM..SCTP_CHECKSUM + 4);
-            let field = field.and_then(|f| f.first_chunk_mut::<4>());
-            let field = field.ok_or(DropReason::Internal)?;
-            *field = (u32::from_le_bytes(*field) ^ change).to_le_bytes();
-        }
-        (Transport::Sctp(_) | Transport::Unread, _) => {}
+        (Transport::Unread, _) => {}
         _ => return Err(DropReason::Internal),
     }
-    if !matches!(ip.transport, Transport::Unread) {
-        let header = segment.first_chunk_mut::<4>();
-        *header.ok_or(DropReason::Internal)? = ports(new);
-    }
     put_addresses(bytes, ETHERNET_BYTES, ip.version, to, addresses)
+}
+
+/// [`translate`] for a packet that [`brief`](super::brief) has described.
+///
+/// # Errors
+///
+/// [`DropReason::Internal`] if the frame is shorter than the description.
+#[inline]
+pub fn translate_brief(bytes: &mut [u8], brief: &Brief, to: &FlowKey) -> Result<(), DropReason> {
+    let (at, from) = (usize::from(brief.transport_offset()), &brief.key);
+    let addresses = of_addresses(from, to);
+    match brief.tcp {
+        Some(_) => tcp(bytes, at, brief.checksum, from, to)?,
+        None => udp(bytes, at, brief.checksum, from, to)?,
+    }
+    put_addresses(bytes, ETHERNET_BYTES, brief.version, to, addresses)
+}
+
+fn of_addresses(from: &FlowKey, to: &FlowKey) -> Change {
+    Change::NONE
+        .address(from.source, to.source)
+        .address(from.destination, to.destination)
+}
+
+fn of_all(from: &FlowKey, to: &FlowKey) -> Change {
+    of_addresses(from, to)
+        .word(from.source_port, to.source_port)
+        .word(from.destination_port, to.destination_port)
+}
+
+fn tcp(
+    bytes: &mut [u8],
+    at: usize,
+    state: Checksum,
+    from: &FlowKey,
+    to: &FlowKey,
+) -> Result<(), DropReason> {
+    internet(bytes, at + TCP_CHECKSUM, state, from, to)?;
+    put_ports(bytes, at, to)
+}
+
+fn udp(
+    bytes: &mut [u8],
+    at: usize,
+    state: Checksum,
+    from: &FlowKey,
+    to: &FlowKey,
+) -> Result<(), DropReason> {
+    if state != Checksum::Absent {
+        internet(bytes, at + UDP_CHECKSUM, state, from, to)?;
+        let field = field(bytes, at + UDP_CHECKSUM)?;
+        // 0 would say that there is none; both zeros are one number.
+        if state == Checksum::Complete && *field == [0, 0] {
+            *field = [0xff, 0xff];
+        }
+    }
+    put_ports(bytes, at, to)
+}
+
+fn sctp(
+    bytes: &mut [u8],
+    at: usize,
+    length: u32,
+    from: &FlowKey,
+    to: &FlowKey,
+) -> Result<(), DropReason> {
+    let behind = (length as usize).checked_sub(4);
+    let behind = behind.ok_or(DropReason::Internal)?;
+    let change = crc32c_change(ports(from), ports(to), behind);
+    let field = bytes.get_mut(at + SCTP_CHECKSUM..);
+    let field = field.and_then(|bytes| bytes.first_chunk_mut::<4>());
+    let field = field.ok_or(DropReason::Internal)?;
+    *field = (u32::from_le_bytes(*field) ^ change).to_le_bytes();
+    Ok(())
 }
 
 /// Gives an ICMP error other addresses, and the packet that it quotes the addresses and ports of
@@ -121,49 +174,47 @@ fn quoted(
     to: &FlowKey,
 ) -> Result<(), DropReason> {
     let from = quotation.key;
-    let addresses = Change::NONE
-        .address(from.source, to.source)
-        .address(from.destination, to.destination);
-    let whole = addresses
-        .word(from.source_port, to.source_port)
-        .word(from.destination_port, to.destination_port);
     let at = usize::from(quotation.offset);
-    put_addresses(frame, at, version, to, addresses)?;
-    let segment = frame
-        .get_mut(usize::from(quotation.transport_offset)..)
-        .ok_or(DropReason::Internal)?;
-    let header = segment.first_chunk_mut::<4>();
-    *header.ok_or(DropReason::Internal)? = ports([to.source_port, to.destination_port]);
+    put_addresses(frame, at, version, to, of_addresses(&from, to))?;
+    let at = usize::from(quotation.transport_offset);
+    put_ports(frame, at, to)?;
     let checksum_at = match from.protocol {
         Protocol::TCP => TCP_CHECKSUM,
         Protocol::UDP => UDP_CHECKSUM,
         _ => return Ok(()),
     };
-    if let Ok(field) = field(segment, checksum_at)
+    if let Ok(field) = field(frame, at + checksum_at)
         && (*field != [0, 0] || from.protocol != Protocol::UDP)
     {
+        let whole = of_all(&from, to);
         *field = whole.update(u16::from_be_bytes(*field)).to_be_bytes();
     }
     Ok(())
 }
 
-fn ports([from, to]: [u16; 2]) -> [u8; 4] {
-    (u32::from(from) << 16 | u32::from(to)).to_be_bytes()
+fn ports(key: &FlowKey) -> [u8; 4] {
+    (u32::from(key.source_port) << 16 | u32::from(key.destination_port)).to_be_bytes()
+}
+
+fn put_ports(bytes: &mut [u8], at: usize, to: &FlowKey) -> Result<(), DropReason> {
+    let header = bytes.get_mut(at..).and_then(|b| b.first_chunk_mut::<4>());
+    *header.ok_or(DropReason::Internal)? = ports(to);
+    Ok(())
 }
 
 /// Changes a TCP or UDP checksum: a Partial one covers addresses only as yet, and is not complemented.
 fn internet(
-    segment: &mut [u8],
+    bytes: &mut [u8],
     at: usize,
     state: Checksum,
-    addresses: Change,
-    whole: Change,
+    from: &FlowKey,
+    to: &FlowKey,
 ) -> Result<(), DropReason> {
-    let field = field(segment, at)?;
+    let field = field(bytes, at)?;
     let old = u16::from_be_bytes(*field);
     let new = match state {
-        Checksum::Partial => addresses.add_to(old),
-        Checksum::Complete | Checksum::Absent => whole.update(old),
+        Checksum::Partial => of_addresses(from, to).add_to(old),
+        Checksum::Complete | Checksum::Absent => of_all(from, to).update(old),
     };
     *field = new.to_be_bytes();
     Ok(())

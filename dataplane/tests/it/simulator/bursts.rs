@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::packets::{self, ACK, Flags, RST, SYN, SYN_ACK, Spec, Transport, tcp};
 use super::policies::{addresses, allow, ingress, port};
+use super::services::{frontends, service, set};
 use super::world::{Place, SECOND, Sent, World, pod_address};
 
 const A: Place = Place::Pod(0);
@@ -32,6 +33,8 @@ struct Sending {
     kind: u8,
     ttl: u8,
     long: bool,
+    /// Whether the client asks for a Service, whoever is behind it.
+    to_service: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -41,6 +44,8 @@ enum Step {
     Later(u64),
     /// B accepts from A only, from nobody, or from all.
     Policy(u8),
+    /// The Service has these backends, as bits.
+    Backends(u8),
 }
 
 fn sending() -> impl Strategy<Value = Sending> {
@@ -60,16 +65,20 @@ fn sending() -> impl Strategy<Value = Sending> {
         0..9_u8,
         ttl,
         0..20_u8,
+        0..3_u8,
     )
-        .prop_map(|(places, v4, client, reply, kind, ttl, long)| Sending {
-            places,
-            v4,
-            client,
-            reply,
-            kind,
-            ttl,
-            long: long == 0,
-        })
+        .prop_map(
+            |(places, v4, client, reply, kind, ttl, long, service)| Sending {
+                places,
+                v4,
+                client,
+                reply,
+                kind,
+                ttl,
+                long: long == 0,
+                to_service: service == 0,
+            },
+        )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -77,6 +86,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => proptest::collection::vec(sending(), 1..40).prop_map(Step::Burst),
         2 => (0..40_u64).prop_map(Step::Later),
         2 => (0..3_u8).prop_map(Step::Policy),
+        1 => (0..4_u8).prop_map(Step::Backends),
     ]
 }
 
@@ -102,6 +112,9 @@ fn packet(world: &World, sending: &Sending) -> (PortId, Vec<u8>) {
         ttl: sending.ttl,
         ..world.spec(places.0, places.1, sending.v4, transport)
     };
+    if sending.to_service && !sending.reply {
+        spec.destination = service(sending.v4);
+    }
     if sending.long {
         spec.payload = vec![7; 1600];
     }
@@ -115,6 +128,22 @@ fn policy(kind: u8) -> EndpointPolicy {
         1 => ingress(2, vec![]),
         _ => ingress(3, vec![allow(3, Peers::Any, Ports::Any)]),
     }
+}
+
+/// A Service whose backends have the port that clients ask for, so that its connections and others
+/// meet.
+fn set_backends(world: &mut World, backends: u8) {
+    let pods: Vec<usize> = [0, 1]
+        .into_iter()
+        .filter(|pod| backends >> pod & 1 != 0)
+        .collect();
+    let mut frontends = frontends(&pods);
+    for frontend in &mut frontends {
+        for list in [&mut frontend.internal, &mut frontend.external] {
+            list.iter_mut().for_each(|backend| backend.port = 80);
+        }
+    }
+    set(world, frontends);
 }
 
 /// Everything that is seen of a world from outside.
@@ -150,6 +179,7 @@ proptest! {
     #[test]
     fn a_burst_is_its_packets_one_after_the_other(steps in proptest::collection::vec(step(), 1..20)) {
         let mut worlds = [World::new(64), World::new(64)];
+        worlds.iter_mut().for_each(|world| set_backends(world, 0b11));
         for step in steps {
             match step {
                 Step::Burst(sendings) => {
@@ -164,6 +194,9 @@ proptest! {
                 Step::Later(seconds) => worlds.iter_mut().for_each(|world| {
                     world.now = world.now.plus_nanos(seconds * SECOND + 300_000_000);
                 }),
+                Step::Backends(backends) => worlds
+                    .iter_mut()
+                    .for_each(|world| set_backends(world, backends)),
                 Step::Policy(kind) => worlds
                     .iter_mut()
                     .for_each(|world| world.set_policy(&[1], &policy(kind))),
@@ -230,4 +263,34 @@ fn a_new_flow_twice_in_a_burst_is_one_flow() {
     assert_eq!(world.totals().counter(Counter::FlowsDenied), 1);
     assert_eq!(world.conntrack.counters().inserted, 1);
     assert_eq!(world.parts.generation, Generation(3));
+}
+
+/// Established connections through a Service go the short way, both ways, in both families.
+#[test]
+fn a_services_packets_go_with_the_burst() {
+    let mut world = World::new(64);
+    set_backends(&mut world, 0b10);
+    for v4 in [true, false] {
+        let to = service(v4);
+        let bytes = |world: &World, transport| super::services::frame(world, A, to, transport);
+        let syn = bytes(&world, tcp(4000, 80, SYN));
+        world.send_bytes(A.port(), &syn);
+        world.send(B, A, v4, tcp(80, 4000, SYN_ACK));
+        let there = bytes(&world, tcp(4000, 80, ACK));
+        let back = packets::build(&world.spec(B, A, v4, tcp(80, 4000, ACK)));
+        let burst = [(A.port(), &there[..]), (B.port(), &back[..])].repeat(16);
+        let sent = world.send_mixed(&burst);
+        for pair in sent.chunks(2) {
+            assert_eq!(pair[0].forwarded_to(), Some(B.port()));
+            let shows = super::shown::right(&pair[0].bytes);
+            assert_eq!(
+                (shows.source, shows.destination),
+                (pod_address(0, v4), pod_address(1, v4))
+            );
+            assert_eq!(pair[1].forwarded_to(), Some(A.port()));
+            let shows = super::shown::right(&pair[1].bytes);
+            assert_eq!((shows.source, shows.destination), (to, pod_address(0, v4)));
+        }
+    }
+    world.assert_balanced();
 }

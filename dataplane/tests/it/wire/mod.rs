@@ -8,3 +8,4 @@ mod malformed;
 mod neighbours;
 mod replies;
 mod rewrites;
+mod translations;
