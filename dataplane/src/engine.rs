@@ -30,7 +30,7 @@ use crate::counters::{Counter, CounterId, Counters, RuleHits, Totals};
 use crate::events::{Event, EventQueue};
 use crate::fragments;
 use crate::polling::Polling;
-use crate::service::Affinity;
+use crate::service::{Affinity, ServiceTable};
 use crate::snapshot::{
     Generation, Incarnation, NotAcknowledged, PortId, Retired, Role, Snapshot, SnapshotCell,
 };
@@ -194,6 +194,8 @@ pub struct Engine {
     /// Snapshots that some worker may still use.
     retired: Retired,
     programs: Programs,
+    /// The Services whose node ports the programs know.
+    services: Arc<ServiceTable>,
     ports: PortRegister,
     publish_patience: Duration,
     expire_cursor: u32,
@@ -268,6 +270,7 @@ impl Engine {
             cell,
             retired: Retired::default(),
             programs,
+            services: Arc::default(),
             ports: PortRegister::new(options.ports_max, multi_buffer),
             multi_buffer,
             publish_patience: options.publish_patience,
@@ -373,7 +376,8 @@ impl Engine {
     /// Publishes a snapshot and waits until every worker has adopted it.
     ///
     /// # Errors
-    /// [`EngineError::StaleGeneration`] if it is not newer than the newest: nothing changes then.
+    /// [`EngineError::StaleGeneration`] if it is not newer than the newest, [`EngineError::Xdp`] if the
+    /// uplinks' programs cannot be told of its Services' node ports: nothing changes then.
     /// [`EngineError::NotAcknowledged`] after [`Options::publish_patience`] and
     /// [`EngineError::WorkerGone`]: it is published all the same.
     pub fn publish(&mut self, snapshot: Snapshot) -> Result<Acknowledged, EngineError> {
@@ -381,6 +385,7 @@ impl Engine {
         if offered <= newest {
             return Err(EngineError::StaleGeneration { offered, newest });
         }
+        self.tell_programs(&snapshot)?;
         let begin = Instant::now();
         let previous = self.cell.publish(Arc::new(snapshot));
         self.retired.keep(previous);
@@ -397,6 +402,21 @@ impl Engine {
             workers: self.workers.len(),
             elapsed,
         })
+    }
+
+    /// Lets the uplinks' programs give us the node ports of a snapshot's Services, and what comes back to
+    /// the node's address that connections elsewhere are translated to. Before workers know them, or
+    /// after they have forgotten, such packets are dropped.
+    fn tell_programs(&mut self, snapshot: &Snapshot) -> Result<(), EngineError> {
+        let services = snapshot.shared_services();
+        if Arc::ptr_eq(&services, &self.services) {
+            return Ok(());
+        }
+        let is_remote = |address| snapshot.endpoint_at(address).is_none();
+        self.programs
+            .set_node_services(services.of_the_node(is_remote))?;
+        self.services = services;
+        Ok(())
     }
 
     /// The newest snapshot.

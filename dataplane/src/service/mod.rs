@@ -18,6 +18,10 @@ use crate::{Address, Protocol, SocketAddress};
 
 /// Frontends there can be: ports of Services, for each of their addresses and node ports.
 pub const FRONTENDS_MAX: usize = 1 << 16;
+/// Node ports there can be, of all protocols: each once, whatever addresses have it.
+pub const NODE_PORTS_MAX: usize = 1 << 14;
+/// The node's addresses that node ports can be reached at.
+pub const NODE_ADDRESSES_MAX: usize = 256;
 /// Backends that one list of a frontend can have.
 pub const BACKENDS_OF_FRONTEND_MAX: usize = 1 << 13;
 /// Backends that all lists together can have.
@@ -115,6 +119,16 @@ pub enum ServiceError {
     /// More than [`FRONTENDS_MAX`].
     #[error("{0} ports of Services are more than the {FRONTENDS_MAX} that there can be")]
     TooManyFrontends(usize),
+    /// More than [`NODE_PORTS_MAX`] ports or [`NODE_ADDRESSES_MAX`] addresses.
+    #[error(
+        "node ports: {ports} of {NODE_PORTS_MAX} possible at {addresses} of {NODE_ADDRESSES_MAX} addresses"
+    )]
+    TooManyNodePorts {
+        /// Node ports.
+        ports: usize,
+        /// The node's addresses that have some.
+        addresses: usize,
+    },
     /// More than [`BACKENDS_OF_FRONTEND_MAX`].
     #[error(
         "{at} has {count} backends, more than the {BACKENDS_OF_FRONTEND_MAX} that one port can have"

@@ -3,10 +3,11 @@
 use hashbrown::{HashMap, HashSet};
 
 use super::{
-    BACKENDS_MAX, BACKENDS_OF_FRONTEND_MAX, FRONTENDS_MAX, Frontend, Lookup, ServiceError,
-    ServiceParts,
+    BACKENDS_MAX, BACKENDS_OF_FRONTEND_MAX, FRONTENDS_MAX, Frontend, Lookup, NODE_ADDRESSES_MAX,
+    NODE_PORTS_MAX, ServiceError, ServiceParts,
 };
 use crate::snapshot::Role;
+use crate::xdp::NodeServices;
 use crate::{Address, FlowKey, Protocol, SocketAddress};
 
 /// Every Service's frontends with their backends: immutable.
@@ -57,13 +58,19 @@ impl ServiceTable {
         if backends > BACKENDS_MAX {
             return Err(ServiceError::TooManyBackends(backends));
         }
-        Ok(ServiceTable {
+        let table = ServiceTable {
             frontends,
             by_key,
             addresses,
             source_v4: parts.source_v4,
             source_v6: parts.source_v6,
-        })
+        };
+        let node = table.of_the_node(|_| false);
+        let (ports, addresses) = (node.ports.len(), node.addresses.len());
+        if ports > NODE_PORTS_MAX || addresses > NODE_ADDRESSES_MAX {
+            return Err(ServiceError::TooManyNodePorts { ports, addresses });
+        }
+        Ok(table)
     }
 
     /// Where a connection leads that comes in by a port of this role: from a pod ([`Role::Pod`]) or the
@@ -131,6 +138,25 @@ impl ServiceTable {
     /// The addresses that belong to Services, in no particular order.
     pub fn addresses(&self) -> impl Iterator<Item = Address> + '_ {
         self.addresses.iter().copied()
+    }
+
+    /// Which of the node's own ports are Services', and come to translated connections: those are there
+    /// only if some backend `is_remote`.
+    pub(crate) fn of_the_node(&self, is_remote: impl Fn(Address) -> bool) -> NodeServices {
+        let node_ports = || self.frontends.iter().filter(|frontend| frontend.node_port);
+        let addresses: HashSet<Address> = node_ports().map(|port| port.address).collect();
+        let ports: HashSet<_> = node_ports().map(|f| (f.protocol, f.port)).collect();
+        let lists = |f: &Frontend| {
+            [&f.internal, &f.external].map(|l| l.iter().any(|b| is_remote(b.address)))
+        };
+        let any_remote = self.frontends.iter().any(|f| lists(f).contains(&true));
+        let sources = [self.source_v4, self.source_v6].into_iter().flatten();
+        let sources = sources.filter(|_| any_remote);
+        NodeServices {
+            addresses: addresses.into_iter().collect(),
+            ports: ports.into_iter().collect(),
+            sources: sources.collect(),
+        }
     }
 
     /// The node's address, of the family of `other`, for connections that have to come back here.

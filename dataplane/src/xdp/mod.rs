@@ -14,7 +14,7 @@
 mod pins;
 mod programs;
 
-pub use programs::{Attachment, Programs};
+pub use programs::{Attachment, NodeServices, Programs};
 
 use std::io;
 use std::path::PathBuf;

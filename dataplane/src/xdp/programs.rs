@@ -1,6 +1,6 @@
 //! Loading, attaching, and the maps.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
@@ -18,8 +18,8 @@ use ipnet::IpNet;
 
 use super::XdpError;
 use super::pins::{Pins, interface_name};
-use crate::Address;
 use crate::snapshot::Role;
+use crate::{Address, Protocol};
 
 /// The built object; see its source's head for the command.
 static OBJECT: &[u8] =
@@ -29,6 +29,22 @@ static OBJECT: &[u8] =
 const ATTACH_TRIES: u32 = 10;
 /// Pause between them; a dying process holds its link for some 20 ms.
 const ATTACH_PAUSE: Duration = Duration::from_millis(20);
+
+/// What the map `local` says of a destination; the same numbers stand in the programs' source.
+const OURS: u32 = 1;
+const NODE_PORTS: u32 = 2;
+const SOURCE_PORTS: u32 = 3;
+
+/// Ports of the node's own addresses that an uplink's program gives to us.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeServices {
+    /// The addresses at which node ports are reached.
+    pub addresses: Vec<Address>,
+    /// The node ports.
+    pub ports: Vec<(Protocol, u16)>,
+    /// Addresses that translated connections come from: their answers are for the ports from 61000 on.
+    pub sources: Vec<Address>,
+}
 
 /// An interface whose way in, and for pods whose way out, is ours.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,6 +60,10 @@ pub struct Programs {
     slots: maps::HashMap<MapData, [u32; 2], u32>,
     sockets: XskMap<MapData>,
     local: LpmTrie<MapData, [u8; 16], u32>,
+    node_ports: maps::HashMap<MapData, u32, u32>,
+    /// What `local` is to hold: our prefixes, and the node's addresses with ports of Services.
+    prefixes: Vec<IpNet>,
+    node: NodeServices,
     /// Slots in use, by (interface, queue).
     used: HashMap<(u32, u32), u32>,
     free: Vec<u32>,
@@ -85,12 +105,17 @@ impl Programs {
         let slots = maps::HashMap::try_from(take(&mut ebpf, "slots")?).map_err(wrong_map)?;
         let sockets = XskMap::try_from(take(&mut ebpf, "sockets")?).map_err(wrong_map)?;
         let local = LpmTrie::try_from(take(&mut ebpf, "local")?).map_err(wrong_map)?;
+        let node_ports =
+            maps::HashMap::try_from(take(&mut ebpf, "node_ports")?).map_err(wrong_map)?;
         Ok(Programs {
             ebpf,
             pins,
             slots,
             sockets,
             local,
+            node_ports,
+            prefixes: Vec::new(),
+            node: NodeServices::default(),
             used: HashMap::new(),
             free: (0..slots_max).rev().collect(),
             slots_max,
@@ -238,25 +263,57 @@ impl Programs {
         }
     }
 
-    /// Replaces the destinations that an uplink's program gives to us; all else stays the node's.
+    /// Replaces the destinations that an uplink's program gives to us; all else stays the node's, but for
+    /// what [`Programs::set_node_services`] names.
     pub fn set_local_prefixes(&mut self, prefixes: &[IpNet]) -> Result<(), XdpError> {
+        self.prefixes = prefixes.to_vec();
+        self.sync_local()
+    }
+
+    /// Replaces the node's ports that an uplink's program gives to us.
+    pub fn set_node_services(&mut self, node: NodeServices) -> Result<(), XdpError> {
+        let failed = |error: maps::MapError| XdpError::Map {
+            what: "the uplinks' node ports".into(),
+            message: chain(&error),
+        };
+        let wanted: HashSet<u32> = node.ports.iter().map(port_key).collect();
+        let present: HashSet<u32> = self
+            .node_ports
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(failed)?;
+        for key in wanted.difference(&present) {
+            self.node_ports.insert(key, 1, 0).map_err(failed)?;
+        }
+        for key in present.difference(&wanted) {
+            self.node_ports.remove(key).map_err(failed)?;
+        }
+        self.node = node;
+        self.sync_local()
+    }
+
+    fn sync_local(&mut self) -> Result<(), XdpError> {
         let failed = |error: maps::MapError| XdpError::Map {
             what: "the uplinks' destinations".into(),
             message: chain(&error),
         };
-        let wanted: Vec<(u32, [u8; 16])> = prefixes.iter().map(trie_key).collect();
+        let mut wanted: HashMap<(u32, [u8; 16]), u32> = HashMap::new();
+        let host = |address: &Address| (128, address.0.to_be_bytes());
+        wanted.extend(self.node.addresses.iter().map(|a| (host(a), NODE_PORTS)));
+        wanted.extend(self.node.sources.iter().map(|a| (host(a), SOURCE_PORTS)));
+        wanted.extend(self.prefixes.iter().map(|prefix| (trie_key(prefix), OURS)));
         let present: Vec<Key<[u8; 16]>> = self
             .local
             .keys()
             .collect::<Result<_, _>>()
             .map_err(failed)?;
-        for (bits, address) in &wanted {
+        for ((bits, address), whose) in &wanted {
             self.local
-                .insert(&Key::new(*bits, *address), 1, 0)
+                .insert(&Key::new(*bits, *address), whose, 0)
                 .map_err(failed)?;
         }
         for key in present {
-            if !wanted.contains(&(key.prefix_len(), key.data())) {
+            if !wanted.contains_key(&(key.prefix_len(), key.data())) {
                 self.local.remove(&key).map_err(failed)?;
             }
         }
@@ -391,6 +448,11 @@ fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, XdpError> {
 
 fn wrong_map(error: maps::MapError) -> XdpError {
     XdpError::Load(chain(&error))
+}
+
+/// The key of a node port.
+fn port_key((protocol, port): &(Protocol, u16)) -> u32 {
+    u32::from(protocol.0) << 16 | u32::from(*port)
 }
 
 /// The LPM trie's key: IPv4 as IPv4-mapped, so 96 bits longer.

@@ -112,7 +112,7 @@ impl Lab {
         lab
     }
 
-    fn node(&self) -> String {
+    pub fn node(&self) -> String {
         format!("{}-node", self.prefix)
     }
 
@@ -458,7 +458,12 @@ fn pings(namespace: &str, to: IpAddr) -> bool {
 
 /// Serves one TCP connection at `pod`: sends back the sum of what it reads. Returns its port.
 fn serve_sum(namespace: &str, at: IpAddr, connections: usize) -> u16 {
-    let listener = inside(namespace, || TcpListener::bind((at, 0)).unwrap());
+    serve_sum_at(namespace, (at, 0).into(), connections)
+}
+
+/// The same at a port that is given.
+pub fn serve_sum_at(namespace: &str, at: SocketAddr, connections: usize) -> u16 {
+    let listener = inside(namespace, || TcpListener::bind(at).unwrap());
     let number = listener.local_addr().unwrap().port();
     thread::spawn(move || {
         for stream in listener.incoming().take(connections) {
@@ -485,11 +490,11 @@ fn checksum(sum: u64, bytes: &[u8]) -> u64 {
     })
 }
 
-fn connect(namespace: &str, to: SocketAddr) -> std::io::Result<TcpStream> {
+pub fn connect(namespace: &str, to: SocketAddr) -> std::io::Result<TcpStream> {
     inside(namespace, || TcpStream::connect_timeout(&to, PATIENCE))
 }
 
-fn transfer(namespace: &str, to: SocketAddr, bytes: usize) {
+pub fn transfer(namespace: &str, to: SocketAddr, bytes: usize) {
     let mut stream = connect(namespace, to).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(20)))

@@ -11,6 +11,7 @@ mod cut;
 mod engine;
 mod forwarder;
 mod fragments;
+mod services;
 mod traffic;
 mod world;
 
@@ -72,6 +73,18 @@ const TESTS: &[Test] = &[
     (
         "policy_decides_and_cuts_live_connections",
         engine::policy_decides_and_cuts_live_connections,
+    ),
+    (
+        "services_lead_to_their_backends",
+        services::services_lead_to_their_backends,
+    ),
+    (
+        "node_ports_are_reached_from_outside",
+        services::node_ports_are_reached_from_outside,
+    ),
+    (
+        "services_without_backends_refuse",
+        services::services_without_backends_refuse,
     ),
     (
         "queues_wake_their_worker_busy_and_quiet_again",
