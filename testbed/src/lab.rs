@@ -21,6 +21,7 @@ use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
+use crate::images;
 use crate::topology;
 
 mod list;
@@ -216,6 +217,12 @@ pub fn weir_program() -> PathBuf {
     beside
         .filter(|path| path.exists())
         .unwrap_or_else(|| "weir".into())
+}
+
+/// The stand-ins' programs beside this one; without, only containers of images that need them fail.
+pub fn applets_program() -> Option<PathBuf> {
+    let beside = std::env::current_exe().ok()?.with_file_name("weir-applets");
+    beside.exists().then_some(beside)
 }
 
 fn need_root() -> Result<(), CommandError> {
@@ -498,9 +505,9 @@ pub fn wait_settled(lab: &Lab, limit: Duration) -> bool {
 fn tell_stand_ins(status: &AgentStatus) {
     for pod in &status.pods {
         for (container, image) in &pod.stand_ins {
+            let what = images::find(image).map_or("the built-in responder", |i| i.description);
             eprintln!(
-                "pod {}/{}: container {container}: the built-in responder stands in for image \
-                 {image}",
+                "pod {}/{}: container {container}: {what} stands in for image {image}",
                 pod.namespace, pod.name
             );
         }

@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod clock;
 pub mod dns;
+pub mod images;
 pub mod lab;
 pub mod pod;
 pub mod probe;

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::objects::{is_terminating, text, uid};
 use super::{Agent, lock};
+use crate::images;
 use crate::pod::message::{FromInit, ProcessSpec};
 use crate::pod::sandbox::Sandbox;
 
@@ -130,7 +131,8 @@ impl Pod {
     /// Its state, for a person.
     pub fn summary(&self) -> PodState {
         let state = lock(&self.state);
-        let stand_ins = state.containers.iter().filter(|c| c.stand_in);
+        let replaced = |c: &&ContainerState| c.stand_in || images::find(&c.image).is_some();
+        let stand_ins = state.containers.iter().filter(replaced);
         let mains = || state.containers.iter().filter(|c| !c.init);
         let waiting = state.containers.iter().find_map(|c| match &c.condition {
             Condition::Waiting { reason, message } if *reason != "ContainerCreating" => {

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::mirror::Mirror;
 use super::{DNS_V4, NODE};
-use crate::pod::message::{ProcessSpec, Volume, VolumeMount};
+use crate::images;
+use crate::pod::message::{ProcessSpec, StandInProgram, Volume, VolumeMount};
 use crate::pod::{capability, stage};
 use crate::responder;
 use crate::topology;
@@ -108,7 +109,11 @@ pub fn process(
             .collect()
     };
     let (mut command, arguments) = (expand(&container.command), expand(&container.args));
-    command.extend(arguments);
+    let image = images::find(container.image.as_deref().unwrap_or_default());
+    match image {
+        Some(image) => command = image.command_line(&command, &arguments),
+        None => command.extend(arguments),
+    }
     let security = container.security_context.clone().unwrap_or_default();
     let pod_security = spec.security_context.clone().unwrap_or_default();
     let asked = security.capabilities.unwrap_or_default();
@@ -130,7 +135,11 @@ pub fn process(
         command,
         responder: None,
         environment,
-        directory: container.working_dir.clone().unwrap_or_default(),
+        directory: container
+            .working_dir
+            .clone()
+            .or_else(|| image.map(|image| image.directory.to_owned()))
+            .unwrap_or_default(),
         user: id(security.run_as_user, pod_security.run_as_user),
         group: id(security.run_as_group, pod_security.run_as_group),
         groups: groups
@@ -139,6 +148,7 @@ pub fn process(
             .collect(),
         capabilities,
         mounts: mounts(container),
+        programs: image.map(programs).unwrap_or_default(),
         join: None,
         tty: container.tty.unwrap_or(false),
         stdin: container.stdin.unwrap_or(false),
@@ -168,6 +178,16 @@ pub fn stand_in(
         tty: false,
         ..process.clone()
     }
+}
+
+fn programs(image: &images::Image) -> Vec<StandInProgram> {
+    let programs = image.programs.iter();
+    programs
+        .map(|program| StandInProgram {
+            path: program.path.to_owned(),
+            machines: program.machines,
+        })
+        .collect()
 }
 
 fn mounts(container: &Container) -> Vec<VolumeMount> {

@@ -34,6 +34,9 @@ pub struct RootSpec {
     pub writable_bytes: u64,
     /// Volumes by name.
     pub volumes: BTreeMap<String, Volume>,
+    /// The machine's file with the stand-ins' programs; empty for a pod without.
+    #[serde(default)]
+    pub applets: String,
 }
 
 /// A volume.
@@ -60,6 +63,15 @@ pub struct VolumeMount {
     pub read_only: bool,
 }
 
+/// A program of an image that a stand-in takes the place of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandInProgram {
+    /// Absolute path.
+    pub path: String,
+    /// Whether the machine's program of that name, where it has one, stays.
+    pub machines: bool,
+}
+
 /// A process to start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProcessSpec {
@@ -82,6 +94,9 @@ pub struct ProcessSpec {
     pub capabilities: Vec<u8>,
     /// Volumes in its view of the root.
     pub mounts: Vec<VolumeMount>,
+    /// Programs of its image that stand-ins are in its view of the root: paths.
+    #[serde(default)]
+    pub programs: Vec<StandInProgram>,
     /// Join the mount namespace of this process instead of making one: exec.
     #[serde(default)]
     pub join: Option<i32>,

@@ -13,4 +13,5 @@ pub mod process;
 pub mod root;
 pub mod sandbox;
 pub mod stage;
+mod stand_ins;
 pub mod streams;

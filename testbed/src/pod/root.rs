@@ -3,7 +3,7 @@
 //! Everything here happens in the pod's mount namespace, so it is gone with the pod's last
 //! process. `/run` and `/tmp` start empty: the machine's sockets are not for pods.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Component, Path, PathBuf};
@@ -12,6 +12,7 @@ use rustix::fs::{CWD, FileType, Mode};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use super::message::{RootSpec, Volume};
+use crate::images;
 
 /// Where volumes wait to be bound into containers; readable by root in the pod only.
 pub const VOLUMES: &str = "/run/.volumes";
@@ -72,6 +73,7 @@ pub fn enter(spec: &RootSpec) -> io::Result<()> {
     mount("tmpfs", &root.join("tmp"), safe, small)?;
     mount("tmpfs", &root.join("run"), safe, "mode=755,size=64m")?;
     fs::create_dir_all(root.join("run/lock"))?;
+    applets(&root, &spec.applets)?;
     resolver_files(&root, spec)?;
     volumes(&root, spec)?;
     rustix::process::chdir(&root)?;
@@ -204,6 +206,25 @@ fn resolver_files(root: &Path, spec: &RootSpec) -> io::Result<()> {
         let _not_there = fs::remove_file(&path);
         fs::write(&path, text).map_err(at(format_args!("write /etc/{name}")))?;
     }
+    Ok(())
+}
+
+/// Shows the stand-ins' programs, without a right to write them: whoever runs as root here could
+/// reach the machine's file through `/proc` (CVE-2019-5736).
+fn applets(root: &Path, program: &str) -> io::Result<()> {
+    let folder = root.join(images::FOLDER.trim_start_matches('/'));
+    fs::create_dir_all(&folder)?;
+    File::create(root.join(images::MACHINE_SHELL.trim_start_matches('/')))?;
+    if program.is_empty() {
+        return Ok(());
+    }
+    let target = root.join(images::APPLETS.trim_start_matches('/'));
+    File::create(&target)?;
+    rustix::mount::mount_bind(program, &target)
+        .map_err(io::Error::from)
+        .map_err(at(format_args!("show {program} in the pod")))?;
+    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID;
+    rustix::mount::mount_remount(&target, flags, c"")?;
     Ok(())
 }
 

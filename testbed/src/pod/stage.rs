@@ -22,7 +22,7 @@ use signal_hook::consts::{
 };
 
 use super::message::{ProcessSpec, VolumeMount};
-use super::{capability, root};
+use super::{capability, root, stand_ins};
 
 /// `PATH` of a container that sets none.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -53,6 +53,7 @@ pub fn find_program(spec: &ProcessSpec) -> Result<PathBuf, Unstartable> {
     if name.contains('/') {
         let path = Path::new(&spec.directory).join(name);
         return match fs::metadata(&path) {
+            Err(_) if stand_ins::has(&spec.programs, name) => Ok(path),
             Err(_) => Err(wrong(127, "stat: no such file or directory")),
             Ok(_) if !executable(&path) => Err(wrong(126, "permission denied")),
             Ok(_) => Ok(path),
@@ -63,6 +64,7 @@ pub fn find_program(spec: &ProcessSpec) -> Result<PathBuf, Unstartable> {
     std::env::split_paths(OsStr::new(list))
         .map(|folder| folder.join(name))
         .find(|path| executable(path))
+        .or_else(|| stand_ins::path_of(&spec.programs, name))
         .ok_or_else(|| wrong(127, "executable file not found in $PATH"))
 }
 
@@ -87,7 +89,10 @@ fn try_become(spec: &ProcessSpec) -> io::Result<Infallible> {
     }
     match spec.join {
         Some(pid) => join_files(pid)?,
-        None => own_files(&spec.mounts)?,
+        None => {
+            own_files(&spec.mounts)?;
+            stand_ins::install(&spec.programs)?;
+        }
     }
     let directory = if spec.directory.is_empty() {
         "/"

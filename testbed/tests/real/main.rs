@@ -9,6 +9,7 @@ mod jumbo;
 mod lab;
 mod pod;
 mod scenarios;
+mod stand_ins;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -22,6 +23,9 @@ pub struct Skipped(pub String);
 
 /// The `weir-lab` of this build.
 pub const WEIR_LAB: &str = env!("CARGO_BIN_EXE_weir-lab");
+
+/// The `weir-applets` of this build.
+pub const WEIR_APPLETS: &str = env!("CARGO_BIN_EXE_weir-applets");
 
 /// A test's name and what it does.
 pub type Test = (&'static str, fn() -> Outcome);
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
         closed::TESTS,
         cases::TESTS,
         scenarios::TESTS,
+        stand_ins::TESTS,
     ]
     .concat();
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);

@@ -14,7 +14,7 @@ use testbed::pod::capability;
 use testbed::pod::message::{FromInit, ProcessSpec, RootSpec, ToInit, Volume, VolumeMount};
 use testbed::pod::sandbox::{Program, Sandbox};
 
-use crate::{Outcome, Test, WEIR_LAB};
+use crate::{Outcome, Test, WEIR_APPLETS, WEIR_LAB};
 
 pub const TESTS: &[Test] = &[
     (
@@ -67,6 +67,7 @@ impl Pod {
             volumes: volumes
                 .map(|(name, volume)| (name.to_owned(), volume))
                 .into(),
+            applets: WEIR_APPLETS.into(),
         };
         let program = Program::seal(WEIR_LAB.as_ref()).unwrap();
         let stderr = File::create(folder.join("init.log")).unwrap();

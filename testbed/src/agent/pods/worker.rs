@@ -229,6 +229,9 @@ impl Worker<'_> {
             scratch: scratch(&folder).map_err(text)?,
             writable_bytes: WRITABLE_BYTES,
             volumes,
+            applets: crate::lab::applets_program()
+                .map(|path| path.display().to_string())
+                .unwrap_or_default(),
         };
         let logs = log_folder(self.agent, &self.pod.uid);
         fs::create_dir_all(&logs).map_err(text)?;

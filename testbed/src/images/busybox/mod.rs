@@ -1,0 +1,7 @@
+//! Programs of busybox whose options and words Debian's do not have: written anew, from what
+//! busybox prints.
+
+pub mod nc;
+mod progress;
+pub mod sh;
+pub mod wget;
