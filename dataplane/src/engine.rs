@@ -25,6 +25,7 @@ use ipnet::IpNet;
 
 pub use self::memory::{ConnectionTable, TableMemory};
 use self::ports::PortRegister;
+use crate::Time;
 use crate::conntrack::Timeouts;
 use crate::counters::{Counter, CounterId, Counters, RuleHits, Totals};
 use crate::events::{Event, EventQueue};
@@ -253,6 +254,7 @@ impl Engine {
         let fragments = fragments::Table::new(fragments, options.ports_max, seed);
         let seed = [memory::random(), memory::random()];
         let affinity = Affinity::new(options.affinity_bonds, seed);
+        learn_bonds(&opened.table, &affinity, now);
         let shared = Arc::new(Shared {
             conntrack: opened.table,
             fragments,
@@ -603,6 +605,18 @@ impl Drop for Engine {
                 // A worker that panicked has said so already.
                 let _ = thread.join();
             }
+        }
+    }
+}
+
+/// Takes on the bonds of clients whose connections go on.
+fn learn_bonds(connections: &ConnectionTable, affinity: &Affinity, now: Time) {
+    for entry in connections.entries(now) {
+        if let Some(translation) = entry.translation
+            && translation.is_service(&entry.key)
+        {
+            let (asked, backend) = (translation.outer(&entry.key), entry.key.receiver());
+            affinity.learn(&asked, backend, entry.created);
         }
     }
 }

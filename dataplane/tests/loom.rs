@@ -15,11 +15,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dataplane::conntrack::{
     AtomicU64, Ends, Epochs, Facts, Handle, Inserted, NewEntry, Redecided, Settings, Table,
-    Timeouts, heap,
+    Timeouts, Translation, heap,
 };
 use dataplane::counters::{CounterId, RuleCounters};
 use dataplane::snapshot::{Epoch, Incarnation, PortId};
-use dataplane::{Address, Direction, FlowKey, PolicyId, Protocol, Provenance, Tier, Time, Verdict};
+use dataplane::{
+    Address, Direction, FlowKey, PolicyId, Protocol, Provenance, SocketAddress, Tier, Time, Verdict,
+};
 use loom::thread;
 
 type Heap = Table<Box<[AtomicU64]>>;
@@ -260,5 +262,76 @@ fn a_stale_handle_changes_nothing() {
             );
             assert_eq!(now.state, dataplane::conntrack::State::UdpUnreplied);
         }
+    });
+}
+
+/// A connection to a Service, whose backend has this number.
+fn insert_translated(table: &Heap, backend: u32) -> Option<Inserted> {
+    let socket = |address, port| SocketAddress {
+        address: Address::v4(address),
+        port,
+    };
+    let new = NewEntry {
+        key: key(1).with_receiver(socket(backend, 8080)),
+        translation: Some(Translation {
+            service: socket(99, 80),
+            source: None,
+        }),
+        ends: ends(&key(1)),
+        verdict: verdict(2, backend as u16),
+        counters: counters(&verdict(2, backend as u16)),
+        epochs: epochs(2),
+        facts: Facts::Udp,
+    };
+    table.insert(&new, NOW).ok()
+}
+
+/// The backend of the connection, as its client's packets find it and as that backend's do.
+fn backend_of(table: &Heap) -> Option<u32> {
+    let service = key(1).with_receiver(SocketAddress {
+        address: Address::v4(99),
+        port: 80,
+    });
+    let hit = table.lookup(&service, &ends(&service), NOW)?;
+    let flow = hit.translated.unwrap().flow;
+    // Verdict and translation are of one entry.
+    let backend = flow.destination.0 as u32;
+    assert_eq!(hit.verdict.provenance.rule, Some(backend as u16));
+    Some(backend)
+}
+
+#[test]
+fn two_backends_at_once_make_one_translated_entry() {
+    model(|| {
+        let table = table(2);
+        let other = Arc::clone(&table);
+        let thread = thread::spawn(move || insert_translated(&other, 7));
+        let here = insert_translated(&table, 8);
+        backend_of(&table);
+        let made = [here, thread.join().unwrap()];
+        let new = made.iter().filter(|m| matches!(m, Some(Inserted::New(_))));
+        // Each may have had one lock of the other's two.
+        let new = new.count();
+        assert!(new <= 1, "{made:?}");
+        assert_eq!(table.counters().entries, new as u64);
+        assert_eq!(backend_of(&table).is_some(), new == 1);
+    });
+}
+
+#[test]
+fn a_translated_entry_goes_under_both_tuples() {
+    model(|| {
+        let table = table(1);
+        let Some(Inserted::New(handle)) = insert_translated(&table, 7) else {
+            panic!("an empty table takes an entry")
+        };
+        let other = Arc::clone(&table);
+        let thread =
+            thread::spawn(move || other.retire(handle) && insert_translated(&other, 8).is_some());
+        backend_of(&table);
+        let moved = thread.join().unwrap();
+        assert!(moved, "nobody else has the locks");
+        assert_eq!(backend_of(&table), Some(8));
+        assert_eq!(table.entries(NOW).count(), 1);
     });
 }

@@ -28,8 +28,21 @@ struct Bond {
     service: SocketAddress,
     protocol: Protocol,
     backend: SocketAddress,
-    until: Time,
+    /// The client's last new connection.
+    since: Time,
+    /// For how long the bond lasts from then.
+    seconds: u32,
 }
+
+impl Bond {
+    fn until(&self) -> Time {
+        self.since.plus_seconds(self.seconds.into())
+    }
+}
+
+/// Kubernetes' default (`service.spec.sessionAffinityConfig.clientIP.timeoutSeconds`), of bonds whose
+/// Service is not known yet.
+const SECONDS: u32 = 10_800;
 
 type Bucket = [Option<Bond>; WAYS];
 
@@ -81,26 +94,43 @@ impl Affinity {
                 displaced: false,
             });
         };
-        let is_own = |bond: &Bond| {
-            bond.client == key.source
-                && bond.service == key.receiver()
-                && bond.protocol == key.protocol
+        let place = place(&bucket, key);
+        let lasts = |bond: &Bond| {
+            let bond = Bond { seconds, ..*bond };
+            bond.until() >= now && found.serves(bond.backend)
         };
-        let own = bucket.iter().position(|b| b.as_ref().is_some_and(is_own));
-        let lasting = own.and_then(|at| bucket[at]);
-        let lasting = lasting.filter(|bond| bond.until >= now && found.serves(bond.backend));
-        let backend = lasting.map_or(by_connection, |bond| bond.backend);
-        let first_to_end = |at: &usize| bucket[*at].map_or(Time(0), |bond| bond.until);
-        let at = own.or_else(|| (0..WAYS).min_by_key(first_to_end))?;
-        let displaced = own.is_none() && bucket[at].is_some_and(|bond| bond.until >= now);
-        bucket[at] = Some(Bond {
+        let own = bucket[place].filter(|bond| bond.is_of(key));
+        let backend = own.filter(lasts).map_or(by_connection, |bond| bond.backend);
+        let displaced = own.is_none() && bucket[place].is_some_and(|bond| bond.until() >= now);
+        bucket[place] = Some(Bond {
             client: key.source,
             service: key.receiver(),
             protocol: key.protocol,
             backend,
-            until: now.plus_seconds(seconds.into()),
+            since: now,
+            seconds,
         });
         Some(Chosen { backend, displaced })
+    }
+
+    /// Takes on a bond that an earlier process had: its client has had a connection to this backend
+    /// since then. Where the Service wants no affinity, nobody asks for it.
+    pub(crate) fn learn(&self, key: &FlowKey, backend: SocketAddress, since: Time) {
+        let Some(mut bucket) = self.lock(self.hash(key, u64::from(key.destination_port))) else {
+            return;
+        };
+        let place = place(&bucket, key);
+        let is_newer = |bond: &Bond| bond.is_of(key) && bond.since >= since;
+        if !bucket[place].as_ref().is_some_and(is_newer) {
+            bucket[place] = Some(Bond {
+                client: key.source,
+                service: key.receiver(),
+                protocol: key.protocol,
+                backend,
+                since,
+                seconds: SECONDS,
+            });
+        }
     }
 
     /// A number that nobody can foretell for a new connection's own use.
@@ -133,6 +163,21 @@ impl Affinity {
         }
         None
     }
+}
+
+impl Bond {
+    fn is_of(&self, key: &FlowKey) -> bool {
+        let same = (self.client, self.service, self.protocol);
+        same == (key.source, key.receiver(), key.protocol)
+    }
+}
+
+/// Where the bond of a client is, or may be: in place of that which ends first.
+fn place(bucket: &Bucket, key: &FlowKey) -> usize {
+    let is_own = |bond: &Option<Bond>| bond.as_ref().is_some_and(|bond| bond.is_of(key));
+    let end = |at: &usize| bucket[*at].map_or(Time(0), |bond| bond.until());
+    let own = bucket.iter().position(is_own);
+    own.or_else(|| (0..WAYS).min_by_key(end)).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -222,5 +267,30 @@ mod tests {
         assert_eq!(fill(0, 1000), 0);
         assert_eq!(fill(100, 1010), WAYS);
         assert_eq!(fill(200, 1071), 0, "all had ended");
+    }
+
+    #[test]
+    fn a_successor_learns_bonds_from_connections() {
+        let affinity = Affinity::new(64, [9, 9]);
+        let sticky = table(4, Some(60));
+        let (old, new) = (at(102, 8080), at(101, 8080));
+        affinity.learn(&key(7, 1), new, Time(990 * SECOND));
+        affinity.learn(&key(7, 2), old, Time(980 * SECOND));
+        for port in 3..9 {
+            assert_eq!(choose(&affinity, &sticky, key(7, port), 1000).backend, new);
+        }
+        affinity.learn(&key(8, 1), old, Time(900 * SECOND));
+        assert!(
+            spread(&affinity, &sticky, 8, 1000) == 1,
+            "renewed by the first"
+        );
+        let expired: std::collections::HashSet<_> = (0..40)
+            .map(|port| {
+                let affinity = Affinity::new(64, [9, 9]);
+                affinity.learn(&key(8, 1), old, Time(900 * SECOND));
+                choose(&affinity, &sticky, key(8, port), 1000).backend
+            })
+            .collect();
+        assert_eq!(expired.len(), 4, "the Service's time counts");
     }
 }

@@ -79,6 +79,10 @@ const TESTS: &[Test] = &[
         services::services_lead_to_their_backends,
     ),
     (
+        "large_packets_go_through_services",
+        services::large_packets_go_through_services,
+    ),
+    (
         "node_ports_are_reached_from_outside",
         services::node_ports_are_reached_from_outside,
     ),

@@ -129,6 +129,33 @@ pub fn services_lead_to_their_backends() {
     lab.finish();
 }
 
+/// Packets of many frames, as pods send them to each other, through a Service.
+pub fn large_packets_go_through_services() {
+    let mut lab = Lab::new("large", 2);
+    let mtu = lab.engine().mtu_max(false).min(60_000);
+    let node = lab.node();
+    for pod in 0..3 {
+        let ns = lab.pod(pod);
+        // The end that the program is on first: its peer's may not be larger.
+        run(&format!("ip -n {node} link set p{pod} mtu {mtu}"));
+        run(&format!("ip -n {ns} link set eth0 mtu {mtu}"));
+        lab.parts.ports[pod].mtu = mtu as u16;
+    }
+    set(&mut lab, &[1, 2]);
+    for v4 in [true, false] {
+        for pod in [1, 2] {
+            let at = SocketAddr::new(pod_address(pod, v4), TARGET);
+            serve_sum_at(&lab.pod(pod), at, 100);
+        }
+        transfer(&lab.pod(0), SocketAddr::new(service(v4), 80), 128 << 20);
+    }
+    let totals = lab.engine().counters();
+    let received = totals.port(lab.parts.ports[0].id);
+    let mean = received.received_bytes / received.received.max(1);
+    assert!(mean > 4000, "packets of {mean} bytes, of an MTU of {mtu}");
+    lab.finish();
+}
+
 fn node_uplink(v4: bool) -> IpAddr {
     let text = if v4 { "198.51.100.2" } else { "2001:db8::2" };
     text.parse().unwrap()

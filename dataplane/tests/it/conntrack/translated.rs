@@ -348,3 +348,120 @@ proptest! {
         check(&ops)?;
     }
 }
+
+/// A small generator of numbers (xorshift64*).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: u32) -> u32 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32 % bound
+    }
+}
+
+/// A packet of a translated connection that one of these threads may have made: to the Service, or back.
+fn any_packet(numbers: &mut Numbers) -> FlowKey {
+    let client = socket(1 + numbers.below(3), 4000 + numbers.below(6) as u16);
+    if numbers.below(2) == 0 {
+        return flow(client, socket(SERVICE, 80 + numbers.below(2) as u16));
+    }
+    let back = match numbers.below(3) {
+        0 => socket(SERVICE, 61_000 + numbers.below(6) as u16),
+        _ => client,
+    };
+    flow(socket(4 + numbers.below(3), 8080), back)
+}
+
+/// What a worker does with a packet: follow its connection, or make one to a backend of its choice.
+fn work(table: &Heap, numbers: &mut Numbers, now: Time) {
+    let packet = any_packet(numbers);
+    if let Some(hit) = table.lookup(&packet, &ends_of(&packet), now) {
+        let translated = hit.translated.expect("there are no others");
+        let (flow, translation) = (translated.flow, translated.translation);
+        let own = match hit.original_direction {
+            true => translation.outer(&flow),
+            false => translation.inner(&flow).reversed(),
+        };
+        assert_eq!(own, packet, "another's entry: {hit:?}");
+        assert_eq!(translated.ends.source, incarnation(flow.source));
+        assert_eq!(translated.ends.destination, incarnation(flow.destination));
+        match numbers.below(4) {
+            0 => _ = table.retire(hit.handle),
+            _ => _ = table.track(&hit, &Facts::Udp, now),
+        }
+        return;
+    }
+    if (packet.destination.0 as u32 & 0xffff) != SERVICE || packet.destination_port > 81 {
+        return;
+    }
+    let key = packet.with_receiver(socket(4 + numbers.below(3), 8080));
+    let source = match numbers.below(3) {
+        0 => Some(socket(SERVICE, 61_000 + numbers.below(6) as u16)),
+        _ => None,
+    };
+    let service = packet.receiver();
+    let _ = table.insert(&new(key, Some(Translation { service, source })), now);
+}
+
+/// Several workers on a table that is too small for all they want: nobody ever gets another's entry, no
+/// tuple has two, and nothing is left when all has gone.
+#[test]
+fn workers_never_share_a_tuple() {
+    let table = table(Settings {
+        quota_per_endpoint: 8,
+        ..settings(24)
+    });
+    std::thread::scope(|scope| {
+        for seed in 1..=4 {
+            let table = &table;
+            scope.spawn(move || {
+                let mut numbers = Numbers(seed);
+                for round in 0..60_000 {
+                    work(table, &mut numbers, at(round / 1000));
+                    match numbers.below(2000) {
+                        0 => _ = table.remove_endpoint(Incarnation(1 + numbers.below(6))),
+                        1 => _ = table.expire(0, 24, at(round / 1000)),
+                        _ => {}
+                    }
+                }
+            });
+        }
+    });
+    let entries: Vec<_> = table.entries(at(60)).collect();
+    let mut packets: Vec<FlowKey> = (entries.iter())
+        .flat_map(|entry| {
+            let translation = entry.translation.unwrap();
+            let back = translation.inner(&entry.key).reversed();
+            [translation.outer(&entry.key), back]
+        })
+        .collect();
+    for packet in &packets {
+        assert!(lookup(&table, *packet, at(60)).is_some(), "{packet:?}");
+    }
+    let count = packets.len();
+    packets.sort_by_key(|key| {
+        (
+            key.source,
+            key.source_port,
+            key.destination,
+            key.destination_port,
+        )
+    });
+    packets.dedup();
+    assert_eq!(packets.len(), count);
+    assert!(table.counters().inserted > 1000);
+    table.expire(0, 24, at(100_000));
+    assert_eq!(table.counters().entries, 0);
+    for endpoint in 1..4 {
+        assert_eq!(table.charged(Incarnation(endpoint)), 0);
+    }
+    // Every reference has gone with its entry: the table can be filled anew.
+    let all = (0..200).filter(|port| {
+        let key = flow(socket(7, 9000 + port), socket(8, 8080));
+        let new = new(key, Some(to_service(80)));
+        matches!(table.insert(&new, at(100_001)), Ok(Inserted::New(_)))
+    });
+    assert!(all.count() >= 8);
+}
