@@ -147,9 +147,26 @@ pub const OBSERVED_FLOWS: usize = 4096;
 /// told how many.
 pub const OBSERVED_FLOWS_PER_SECOND: u32 = 20_000;
 
+/// Captures at once, of all clients. One more is refused.
+pub const CAPTURES: usize = 8;
+/// Bytes of packets that each worker can have waiting for the control thread while somebody captures;
+/// reserved only then. What does not fit is counted, and they are told how many.
+pub const CAPTURE_RING_BYTES: usize = 4 << 20;
+/// Packets of each worker that the control thread takes in one turn, so that others have theirs.
+pub const CAPTURE_RECORDS_PER_TURN: usize = 1024;
+/// Milliseconds between two such turns.
+pub const CAPTURE_TURN_MS: u64 = 10;
+/// Bytes of packets after which a message is sent to who captures.
+pub const CAPTURE_MESSAGE_BYTES: usize = 128 << 10;
+/// Bytes of a packet that can be captured: from what its headers take to all there can be.
+pub const CAPTURE_SNAPLEN_RANGE: RangeInclusive<u32> = 128..=262_144;
+
 /// Policies that metrics name each for itself, those with the lowest numbers; the others are summed
 /// up under empty names.
 pub const METRIC_POLICIES: usize = 1000;
+/// Rules that metrics name each for itself, those with the lowest counters; the others are summed up
+/// under empty names.
+pub const METRIC_RULES: usize = 2000;
 
 /// New flows of which one is decided again by the specification.
 pub const SAMPLE_ONE_IN: u32 = 64;

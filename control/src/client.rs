@@ -11,9 +11,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::protocol::{
-    ErrorObject, JSONRPC, LOG_NOTIFICATION, LogLine, Notification, OBSERVE_NOTIFICATION,
-    ObserveEvent, ObserveParams, ObserveReply, Reason, Request, Response, WATCH_NOTIFICATION,
-    WatchEvent, WatchParams, WatchReply,
+    CAPTURE_NOTIFICATION, CaptureEvent, ErrorObject, JSONRPC, LOG_NOTIFICATION, LogLine,
+    Notification, OBSERVE_NOTIFICATION, ObserveEvent, ObserveParams, ObserveReply, Reason, Request,
+    Response, WATCH_NOTIFICATION, WatchEvent, WatchParams, WatchReply,
 };
 
 /// Bytes of a reply that the client takes; more is an error.
@@ -187,6 +187,11 @@ impl Client {
     /// The next flow of an `observe` of this connection, or what is lost of it.
     pub fn next_flow(&mut self) -> Result<ObserveEvent, ClientError> {
         self.next_of(OBSERVE_NOTIFICATION)
+    }
+
+    /// The next packets of a `capture` of this connection, or what is to be said of it.
+    pub fn next_capture(&mut self) -> Result<CaptureEvent, ClientError> {
+        self.next_of(CAPTURE_NOTIFICATION)
     }
 
     fn next_of<T: DeserializeOwned>(&mut self, method: &str) -> Result<T, ClientError> {

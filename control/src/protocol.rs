@@ -25,6 +25,9 @@
 //! | `observe` | [`ObserveParams`] | [`ObserveReply`], then [`ObserveEvent`] notifications |
 //! | `metrics` | `{}` | [`MetricsReply`] |
 //! | `hits` | [`HitsParams`] | [`HitsReply`] |
+//! | `load` | `{}` | [`Load`] |
+//! | `capture` | [`CaptureParams`] | [`CaptureReply`], then [`CaptureEvent`]s |
+//! | `capture.stop` | [`CaptureStopParams`] | [`CaptureSummary`] |
 //! | `pod.policies` | [`PodPoliciesParams`] | [`PodPoliciesReply`] |
 
 use std::net::IpAddr;
@@ -34,6 +37,12 @@ use serde_json::Value;
 
 use crate::flow::filter::FlowFilter;
 use crate::flow::{Flow, FlowEnd, FlowVerdict};
+
+mod capture;
+mod load;
+
+pub use capture::*;
+pub use load::*;
 
 /// The protocol's version, in every message.
 pub const JSONRPC: &str = "2.0";

@@ -9,7 +9,7 @@
 //! `received == transmitted + answered + Σ dropped` (ICMP errors we originate are made of packets
 //! that count as dropped).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
@@ -163,7 +163,10 @@ struct RuleWords {
 #[derive(Debug)]
 pub struct CounterShard {
     counters: Box<[AtomicU64]>,
+    /// By reason; what came from pods in the second half.
     drops: Box<[AtomicU64]>,
+    /// By port number, whether a pod is behind it.
+    pods: Box<[AtomicBool]>,
     ports: Box<[AtomicU64]>,
     rules: Box<[RuleWords]>,
 }
@@ -187,7 +190,8 @@ impl CounterShard {
     pub fn new(ports_max: u16, rules_max: u32) -> CounterShard {
         CounterShard {
             counters: zeroes(Counter::ALL.len()),
-            drops: zeroes(DropReason::COUNT),
+            drops: zeroes(2 * DropReason::COUNT),
+            pods: (0..ports_max).map(|_| AtomicBool::new(false)).collect(),
             ports: zeroes(usize::from(ports_max) * PORT_COUNTERS),
             rules: (0..rules_max.clamp(1, CounterId::MAX + 1))
                 .map(|_| RuleWords::default())
@@ -232,7 +236,12 @@ impl CounterShard {
 
     /// Counts a drop of a packet that came from `port`.
     pub fn dropped(&self, port: PortId, reason: DropReason) {
-        bump(&self.drops[reason as usize], 1);
+        let pod = self.pods.get(usize::from(port.0));
+        let half = match pod.is_some_and(|pod| pod.load(Ordering::Relaxed)) {
+            true => DropReason::COUNT,
+            false => 0,
+        };
+        bump(&self.drops[half + reason as usize], 1);
         self.add_port(port, 4, 1);
     }
 
@@ -278,7 +287,7 @@ impl Totals {
     pub fn of<'a>(shards: impl IntoIterator<Item = &'a CounterShard>) -> Totals {
         let mut totals = Totals {
             counters: vec![0; Counter::ALL.len()],
-            drops: vec![0; DropReason::COUNT],
+            drops: vec![0; 2 * DropReason::COUNT],
             ports: Vec::new(),
         };
         for shard in shards {
@@ -320,7 +329,13 @@ impl Totals {
 
     /// Packets dropped for `reason`.
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.drops[reason as usize]
+        self.dropped_of(reason, true) + self.dropped_of(reason, false)
+    }
+
+    /// Packets dropped for `reason` that came from pods, or that did not.
+    pub fn dropped_of(&self, reason: DropReason, from_pods: bool) -> u64 {
+        let half = if from_pods { DropReason::COUNT } else { 0 };
+        self.drops[half + reason as usize]
     }
 
     /// Packets dropped for any reason.
@@ -358,6 +373,15 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Says whether a pod is behind a port, so that drops are told apart by where packets came from.
+    pub fn set_pod(&self, port: PortId, is_pod: bool) {
+        for shard in &self.shards {
+            if let Some(pod) = shard.pods.get(usize::from(port.0)) {
+                pod.store(is_pod, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// A shard for each of `workers`, see [`CounterShard::new`].
     pub fn new(workers: usize, ports_max: u16, rules_max: u32) -> Counters {
         Counters {

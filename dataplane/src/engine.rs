@@ -307,7 +307,10 @@ impl Engine {
             shared,
             ..
         } = self;
-        ports.add(spec, programs, workers, &shared.umem)
+        let port = ports.add(spec, programs, workers, &shared.umem)?;
+        // It passes nothing before a snapshot has it, so that nothing has been counted yet.
+        shared.counters.set_pod(port, spec.role == Role::Pod);
+        Ok(port)
     }
 
     /// To be called after a port's interface has got more queues: drives `queues` of them from now

@@ -136,6 +136,15 @@ impl TapRing {
         self.lost.load(Ordering::Relaxed)
     }
 
+    /// Adds a record; false if it does not fit. Only one thread at a time may.
+    pub fn push(&self, record: &TapRecord, bytes: &[u8]) -> bool {
+        let lost = self.lost();
+        let mut drafts = Drafts::default();
+        drafts.write(self, record, u32::MAX, std::iter::once(bytes));
+        drafts.publish(self, Ok(()));
+        self.lost() == lost
+    }
+
     fn word(&self, at: u64) -> &AtomicU64 {
         // The length is a power of two.
         &self.words[at as usize & (self.words.len() - 1)]

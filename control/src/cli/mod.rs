@@ -24,8 +24,8 @@ use session::{Session, VerbError};
 use verbs::label::MetadataMap;
 use verbs::mutate::Way;
 use verbs::{
-    api_resources, check, delete, describe, get, label, metrics, mutate, observe, patch, pods,
-    questions, rollout, scale, status, test, version, wait,
+    api_resources, capture, check, delete, describe, get, label, metrics, mutate, observe, patch,
+    pods, questions, rollout, scale, status, test, top, version, wait,
 };
 
 /// One verb.
@@ -220,6 +220,26 @@ const VERBS: &[Verb] = &[
                    weir observe -f --namespace shop --not --to-port 53 -o json",
         flags: observe::FLAGS,
         run: observe::run,
+    },
+    Verb {
+        name: "capture",
+        about: "Packets as the dataplane sees them, with what became of them",
+        usage: "capture POD|PORT|any… [-w FILE.pcapng|-] [-c N] [--duration TIME] [FILTER…]",
+        examples: "weir capture web-0 -n shop\n\
+                   weir capture shop/web-0 -w web.pcapng --duration 10s\n\
+                   weir capture any --verdict DROPPED -w - | tshark -r -\n\
+                   weir capture uplink0 -c 20 --to-port 443",
+        flags: capture::FLAGS,
+        run: capture::run,
+    },
+    Verb {
+        name: "top",
+        about: "What pods, the node and flows do at present",
+        usage: "top pod [NAME…] | node | flows [-n NS|-A] [--sort-by KEY] [-w] [-o json]",
+        examples: "weir top pod -A --sort-by packets\nweir top node -w\n\
+                   weir top flows --limit 5",
+        flags: top::FLAGS,
+        run: top::run,
     },
     Verb {
         name: "metrics",

@@ -1,17 +1,18 @@
 //! From a method's name to the work, and the work of every turn.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use config::limits::CAPTURE_TURN_MS;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::objects::Verb;
 use super::plane::Plane;
-use super::server::{ClientId, Service, rpc_error};
+use super::server::{ClientId, Service, TICK, rpc_error};
 use super::state::Daemon;
 use super::watches::{Droppable, Outgoing};
-use crate::protocol::{ErrorObject, WatchReply};
+use crate::protocol::{CaptureStopParams, ErrorObject, WatchReply};
 
 /// A daemon and its end.
 #[derive(Debug)]
@@ -44,7 +45,9 @@ impl<P: Plane> Service for Serving<'_, P> {
     }
 
     fn gone(&mut self, client: ClientId) {
+        self.daemon.arrived = Instant::now();
         self.daemon.watches.forget(client);
+        self.daemon.forget_captures();
         self.daemon.follow_observers();
     }
 
@@ -54,11 +57,20 @@ impl<P: Plane> Service for Serving<'_, P> {
 
     fn not_taken(&mut self, client: ClientId, line: Droppable) {
         self.daemon.watches.not_taken(client, line);
+        self.daemon.captures.not_taken(client, line);
+    }
+
+    fn patience(&self) -> Duration {
+        match self.daemon.captures.count() {
+            0 => TICK,
+            _ => Duration::from_millis(CAPTURE_TURN_MS),
+        }
     }
 
     fn tick(&mut self, source: Option<usize>, clients: usize) {
         use std::io::Read;
         self.daemon.clients = clients;
+        self.daemon.arrived = Instant::now();
         match source {
             Some(SIGNALS) => {
                 let mut byte = [0; 16];
@@ -71,6 +83,7 @@ impl<P: Plane> Service for Serving<'_, P> {
                 self.daemon.follow_events();
                 self.daemon.follow_hits();
                 self.daemon.follow_outside();
+                self.daemon.end_gone_captures();
                 let workers = self.daemon.plane.workers();
                 self.dead_worker = workers.iter().position(|worker| !worker.alive);
             }
@@ -85,6 +98,7 @@ impl<P: Plane> Service for Serving<'_, P> {
 impl<P: Plane> Daemon<P> {
     /// The watches' and log followers' lines that wait for their clients.
     pub fn take_lines(&mut self) -> Vec<Outgoing> {
+        self.follow_captures();
         self.watches.take_lines()
     }
 
@@ -109,6 +123,7 @@ impl<P: Plane> Daemon<P> {
             "unwatch" => {
                 let WatchReply { subscription } = take(params)?;
                 if self.watches.remove(client, subscription) {
+                    self.forget_captures();
                     self.follow_observers();
                     return Ok("{}".to_owned());
                 }
@@ -120,6 +135,12 @@ impl<P: Plane> Daemon<P> {
                 give(WatchReply { subscription })
             }
             "observe" => give(self.observe(client, &take(params)?)?),
+            "load" => give(self.load()),
+            "capture" => give(self.capture(client, &take(params)?)?),
+            "capture.stop" => {
+                let CaptureStopParams { subscription } = take(params)?;
+                give(self.stop_capture(client, subscription)?)
+            }
             "metrics" => give(self.metrics()),
             "hits" => give(self.list_hits(&take(params)?)?),
             "pod.policies" => give(self.pod_policies(&take(params)?)),

@@ -84,17 +84,23 @@ impl<P: Plane> Daemon<P> {
     fn flow(&self, event: &Event, clock: Clock) -> Flow {
         let key = &event.key;
         let decided = policy_verdict(event.kind);
+        let ends = [event.source, event.destination];
         let (verdict, reason) = match event.kind {
-            EventKind::Accepted(verdict) => (FlowVerdict::Forwarded, self.reason(event, verdict)),
+            EventKind::Accepted(verdict) => (
+                FlowVerdict::Forwarded,
+                self.reason(&event.key, ends, verdict),
+            ),
             EventKind::Denied(verdict) | EventKind::DeniedAgain(verdict) => {
-                (FlowVerdict::Dropped, self.reason(event, verdict))
+                (FlowVerdict::Dropped, self.reason(&event.key, ends, verdict))
             }
             EventKind::Audited { would, .. } => {
                 let verb = if would.accept { "allowed" } else { "denied" };
                 let reason = format!("would be {verb}: {}", self.audit_reason(would));
                 (FlowVerdict::Audit, reason)
             }
-            EventKind::Sampled(verdict) => (passed(verdict), self.reason(event, verdict)),
+            EventKind::Sampled(verdict) => {
+                (passed(verdict), self.reason(&event.key, ends, verdict))
+            }
             EventKind::Dropped(reason) => (FlowVerdict::Dropped, reason.name().to_owned()),
             EventKind::NeighbourMissing { .. } => {
                 let reason = DropReason::NoNeighbour.name();
@@ -158,8 +164,9 @@ impl<P: Plane> Daemon<P> {
         end
     }
 
-    /// Why, in words: of a denial by default what missed by least.
-    fn reason(&self, event: &Event, verdict: Verdict) -> String {
+    /// Why, in words: of a denial by default what missed by least. `ends` are the local endpoints at
+    /// `key`'s source and destination.
+    pub(super) fn reason(&self, key: &FlowKey, ends: [Incarnation; 2], verdict: Verdict) -> String {
         let provenance = verdict.provenance;
         if let Some(said) = self.said_by_rule(verdict) {
             return said;
@@ -168,11 +175,11 @@ impl<P: Plane> Daemon<P> {
             return "no policy applies".into();
         }
         let (own, peer) = match provenance.direction {
-            Direction::Ingress => (event.destination, event.key.source),
-            Direction::Egress => (event.source, event.key.destination),
+            Direction::Ingress => (ends[1], key.source),
+            Direction::Egress => (ends[0], key.destination),
         };
         // The live table, which may be newer than the one that decided: then it may accept.
-        let explained = self.explain(own, provenance.direction, peer, &event.key);
+        let explained = self.explain(own, provenance.direction, peer, key);
         match explained {
             Some(explanation) if !explanation.verdict.accept => missed(&explanation),
             _ => "no rule matches".into(),

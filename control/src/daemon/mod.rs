@@ -6,16 +6,19 @@
 
 mod addresses;
 pub mod calls;
+mod captures;
 pub mod connection;
 mod connections;
 pub mod endpoints;
 mod events;
 mod hits;
+mod load;
 mod metrics;
 pub mod network;
 mod objects;
 mod observe;
 mod outside;
+mod packets;
 pub mod plane;
 mod pods;
 pub mod preview;

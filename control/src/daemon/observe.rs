@@ -181,6 +181,14 @@ impl Clock {
         }
     }
 
+    /// A moment of the workers' clock in nanoseconds since 1970.
+    pub fn wall_ns(self, at: Time) -> u64 {
+        let ago = Duration::from_nanos(self.monotonic.since(at));
+        let wall = self.wall.checked_sub(ago).unwrap_or(self.wall);
+        let since = wall.duration_since(SystemTime::UNIX_EPOCH);
+        u64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// A moment of the workers' clock as [`Flow::time`] has it.
     pub fn wall_time(self, at: Time) -> String {
         let ago = Duration::from_nanos(self.monotonic.since(at));

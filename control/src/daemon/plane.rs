@@ -5,14 +5,17 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::Config;
+use config::limits::CAPTURE_RING_BYTES;
 use dataplane::conntrack::Entry;
 use dataplane::counters::{Counter, RuleHits, Totals};
 use dataplane::engine::{Acknowledged, Engine, EngineError, PortSpec};
 use dataplane::events::Event;
 use dataplane::snapshot::{Generation, Incarnation, PortId, Role};
+use dataplane::tap::Tap;
 use dataplane::xsk::{Audit, Statistics};
 use dataplane::{Address, CounterId, Snapshot, Time};
 use ipnet::IpNet;
@@ -62,7 +65,7 @@ pub struct Outside {
 }
 
 /// One worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WorkerState {
     /// The generation it has adopted.
     pub generation: Generation,
@@ -70,6 +73,23 @@ pub struct WorkerState {
     pub alive: bool,
     /// Packets it has received.
     pub received: u64,
+    /// Their bytes.
+    pub received_bytes: u64,
+    /// Nanoseconds of its rounds that had packets.
+    pub busy_ns: u64,
+    /// New flows that it has asked policy about.
+    pub flow_decisions: u64,
+    /// Times it went to sleep.
+    pub sleeps: u64,
+}
+
+/// Frames of packet memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Frames {
+    /// With nobody.
+    pub free: u32,
+    /// All.
+    pub all: u32,
 }
 
 /// One connection.
@@ -177,11 +197,23 @@ pub trait Plane {
     /// Removes a gone endpoint's connections.
     fn forget_endpoint(&mut self, incarnation: Incarnation);
 
+    /// Connections that count in an endpoint's share of the table.
+    fn connections_of(&self, incarnation: Incarnation) -> u32;
+
+    /// Frames, and how many of them are free.
+    fn frames(&self) -> Frames;
+
     /// The workers' counters.
     fn counters(&self) -> Totals;
 
     /// Takes at most `limit` events.
     fn take_events(&mut self, limit: usize) -> Vec<Event>;
+
+    /// A tap that the workers could record into, with room for what may wait.
+    fn new_tap(&self) -> Arc<Tap>;
+
+    /// Lets the workers record packets for that tap, or for nobody.
+    fn record(&mut self, tap: Option<&Arc<Tap>>) -> Result<(), PlaneError>;
 
     /// Reads addresses, routes and neighbours.
     fn facts(&mut self) -> Result<Facts, PlaneError>;
@@ -314,6 +346,10 @@ impl Plane for KernelPlane {
                 generation,
                 alive,
                 received: self.engine.counter_of(index, Counter::Received),
+                received_bytes: self.engine.counter_of(index, Counter::ReceivedBytes),
+                busy_ns: self.engine.counter_of(index, Counter::BusyNanoseconds),
+                flow_decisions: self.engine.counter_of(index, Counter::FlowDecisions),
+                sleeps: self.engine.counter_of(index, Counter::Sleeps),
             })
             .collect()
     }
@@ -389,6 +425,18 @@ impl Plane for KernelPlane {
         self.engine.forget_endpoint(incarnation);
     }
 
+    fn connections_of(&self, incarnation: Incarnation) -> u32 {
+        self.engine.conntrack().charged(incarnation)
+    }
+
+    fn frames(&self) -> Frames {
+        let umem = self.engine.umem();
+        Frames {
+            free: umem.census().free,
+            all: umem.chunks(),
+        }
+    }
+
     fn counters(&self) -> Totals {
         self.engine.counters()
     }
@@ -397,6 +445,14 @@ impl Plane for KernelPlane {
         let mut events = Vec::new();
         self.engine.drain_events(limit, |event| events.push(*event));
         events
+    }
+
+    fn new_tap(&self) -> Arc<Tap> {
+        self.engine.new_tap(CAPTURE_RING_BYTES)
+    }
+
+    fn record(&mut self, tap: Option<&Arc<Tap>>) -> Result<(), PlaneError> {
+        Ok(self.engine.record(tap)?)
     }
 
     fn facts(&mut self) -> Result<Facts, PlaneError> {

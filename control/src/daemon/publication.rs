@@ -147,6 +147,10 @@ impl<P: Plane> Daemon<P> {
             Ok(acknowledged) => {
                 let elapsed = acknowledged.elapsed.as_micros();
                 self.live.elapsed_micros = u64::try_from(elapsed).unwrap_or(u64::MAX);
+                self.publications
+                    .publish
+                    .add(acknowledged.elapsed.as_secs_f64());
+                self.publications.request.add(since_request as f64 / 1e6);
                 Ok(self.live)
             }
             Err(error) => {

@@ -24,7 +24,7 @@ use crate::protocol::{ErrorDetail, ErrorObject, JSONRPC, REFUSED, Reason, Reques
 /// Requests answered for one client in one turn.
 const REQUESTS_PER_TURN: usize = 16;
 /// How often [`Service::tick`] is called at least.
-const TICK: Duration = Duration::from_millis(100);
+pub const TICK: Duration = Duration::from_millis(100);
 
 const LISTENER: Token = Token(0);
 const FIRST_SOURCE: usize = 1;
@@ -57,6 +57,11 @@ pub trait Service {
 
     /// Time has passed, or the source with that index has something; so many clients are there.
     fn tick(&mut self, source: Option<usize>, clients: usize);
+
+    /// How long to wait for clients and sources at most before the next turn.
+    fn patience(&self) -> Duration {
+        TICK
+    }
 
     /// Whether to end.
     fn is_stopped(&self) -> bool;
@@ -147,6 +152,7 @@ impl Server {
                 Duration::ZERO
             } else {
                 TICK.saturating_sub(ticked.elapsed())
+                    .min(service.patience())
             };
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

@@ -19,8 +19,10 @@ use tracing::{error, warn};
 
 use super::DaemonError;
 use super::addresses::PodAddresses;
+use super::captures::Captures;
 use super::endpoints::Endpoints;
 use super::hits::Tallies;
+use super::metrics::Publications;
 use super::network::{Facts, Interface};
 use super::observe::RecentFlows;
 use super::plane::{Plane, PlaneError};
@@ -75,11 +77,14 @@ pub struct Daemon<P> {
     /// The newest snapshot, as long as ports, endpoints and the network are as they are in it.
     pub(super) newest: Option<Snapshot>,
     pub(super) live: Live,
+    pub(super) publications: Publications,
     pub(super) log: DenialLog,
     pub(super) events_lost: u64,
     pub(super) watches: Watches,
     /// Flows of the recent past.
     pub(super) recent: RecentFlows,
+    /// Who captures what.
+    pub(super) captures: Captures,
     /// Whether the workers tell of connections that pass, by the newest snapshot.
     pub(super) accept_events_live: bool,
     /// Pods by their addresses, as of `cluster`.
@@ -151,10 +156,12 @@ impl<P: Plane> Daemon<P> {
             touched: BTreeSet::new(),
             newest: None,
             live: Live::default(),
+            publications: Publications::default(),
             log,
             events_lost: 0,
             watches: Watches::default(),
             recent: RecentFlows::new(Instant::now()),
+            captures: Captures::default(),
             accept_events_live: false,
             addresses,
             hits: Hits::default(),

@@ -15,7 +15,7 @@ use crate::flow::{Flow, FlowVerdict};
 use crate::objects::{Kind, Object};
 use crate::protocol::{
     FlowsLost, JSONRPC, LOG_NOTIFICATION, LogLine, Notification, OBSERVE_NOTIFICATION,
-    ObserveEvent, WATCH_NOTIFICATION, WatchEvent, WatchEventType,
+    ObserveEvent, PacketsLost, WATCH_NOTIFICATION, WatchEvent, WatchEventType,
 };
 
 /// A line for a client.
@@ -36,6 +36,10 @@ pub enum Droppable {
     Flow(u64),
     /// How many flows that subscription was not told of.
     Losses(u64, FlowsLost),
+    /// So many packets, for that subscription.
+    Packets(u64, u64),
+    /// How many packets that subscription was not told of.
+    PacketLosses(u64, PacketsLost),
 }
 
 /// What a subscription is about.
@@ -53,6 +57,8 @@ enum Subject {
         wanted: Box<Matcher>,
         lost: FlowsLost,
     },
+    /// Packets; what is wanted of them stands with [`Captures`](super::captures::Captures).
+    Packets,
 }
 
 /// The subscriptions, and the lines that wait for their clients.
@@ -87,6 +93,16 @@ impl Watches {
             lost: FlowsLost::default(),
         };
         self.add(client, subject)
+    }
+
+    /// Begins to capture packets.
+    pub fn add_packets(&mut self, client: ClientId) -> u64 {
+        self.add(client, Subject::Packets)
+    }
+
+    /// Whether a client has that subscription.
+    pub fn has(&self, client: ClientId, subscription: u64) -> bool {
+        self.subscriptions.contains_key(&(client, subscription))
     }
 
     fn add(&mut self, client: ClientId, subject: Subject) -> u64 {
@@ -255,10 +271,12 @@ impl Watches {
                 self.lose(client, subscription, one);
             }
             Droppable::Losses(subscription, lost) => self.lose(client, subscription, lost),
+            Droppable::Packets(..) | Droppable::PacketLosses(..) => {}
         }
     }
 
-    fn queue(
+    /// Adds a notification to the lines that wait.
+    pub fn queue(
         &mut self,
         client: ClientId,
         method: &str,
@@ -293,7 +311,7 @@ impl Subject {
             Subject::Objects { kinds, namespace } => {
                 Watches::concerns(kinds, namespace.as_deref(), object)
             }
-            Subject::Log | Subject::Flows { .. } => false,
+            Subject::Log | Subject::Flows { .. } | Subject::Packets => false,
         }
     }
 }

@@ -246,7 +246,7 @@ fn rules_are_called_by_their_names_in_the_log_and_to_observers() {
 }
 
 /// The metrics by name and labels, read as strictly as the format's description has it.
-fn parse(text: &str) -> BTreeMap<String, f64> {
+pub fn parse(text: &str) -> BTreeMap<String, f64> {
     let is_name = |name: &str| {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         name.starts_with("weir_") && name.chars().all(plain)
@@ -271,13 +271,35 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
             );
             assert!(known.insert(name.to_owned()), "{name} is there twice");
             assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
-            assert!(["counter", "gauge"].contains(&kind), "{line}");
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+            // Base units, whole words (https://prometheus.io/docs/practices/naming/).
+            let shunned = [
+                "ns",
+                "us",
+                "ms",
+                "nanoseconds",
+                "microseconds",
+                "milliseconds",
+                "kib",
+            ];
+            assert!(
+                !name.split('_').any(|part| shunned.contains(&part)),
+                "{line}"
+            );
             family = Some((name.to_owned(), kind.to_owned()));
         } else {
             let (series, value) = line.rsplit_once(' ').unwrap();
             let name = series.split('{').next().unwrap();
             let (family, kind) = family.as_ref().unwrap();
-            assert_eq!(name, family, "samples follow their TYPE");
+            let part = name.strip_prefix(family.as_str());
+            let parts: &[&str] = match kind.as_str() {
+                "histogram" => &["_bucket", "_sum", "_count"],
+                _ => &[""],
+            };
+            assert!(
+                part.is_some_and(|part| parts.contains(&part)),
+                "samples follow their TYPE"
+            );
             if let Some(labels) = series.strip_prefix(name).filter(|rest| !rest.is_empty()) {
                 let labels = labels.strip_prefix('{').unwrap().strip_suffix('}').unwrap();
                 let mut rest = labels;
@@ -293,7 +315,8 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
             }
             let number: f64 = value.parse().unwrap();
             assert!(
-                number >= 0.0 && (kind == "gauge" || number.fract() == 0.0),
+                number >= 0.0
+                    && (kind == "gauge" || name.contains("_seconds") || number.fract() == 0.0),
                 "{line}"
             );
             assert!(
@@ -322,7 +345,12 @@ fn metrics_are_prometheus_text_with_stable_names() {
         ("weir_objects{resource=\"pods\"}", 1.0),
         ("weir_received_packets_total", 0.0),
         ("weir_flows_denied_total", 0.0),
-        ("weir_dropped_packets_total{reason=\"policy_denied\"}", 0.0),
+        (
+            "weir_dropped_packets_total{reason=\"policy_denied\",direction=\"EGRESS\"}",
+            0.0,
+        ),
+        ("weir_umem_frames_free", 3.0),
+        ("weir_captures", 0.0),
         ("weir_conntrack_entries", 0.0),
         ("weir_conntrack_capacity", 1e6),
         ("weir_denial_log_lines_total", 1.0),
@@ -336,7 +364,25 @@ fn metrics_are_prometheus_text_with_stable_names() {
     let drops = samples
         .keys()
         .filter(|series| series.starts_with("weir_dropped_packets_total"));
-    assert_eq!(drops.count(), DropReason::ALL.len());
+    assert_eq!(drops.count(), 2 * DropReason::ALL.len());
+    // Each change that was published is in both histograms.
+    for name in [
+        "weir_publication_duration_seconds",
+        "weir_apply_duration_seconds",
+    ] {
+        let count = samples[&format!("{name}_count")];
+        assert!(count >= 3.0, "{name} {count}");
+        assert_eq!(samples[&format!("{name}_bucket{{le=\"+Inf\"}}")], count);
+        let buckets = samples
+            .iter()
+            .filter(|(series, _)| series.starts_with(&format!("{name}_bucket")));
+        assert!(buckets.clone().count() > 5);
+        assert!(buckets.map(|(_, value)| value).all(|value| *value <= count));
+    }
+    assert_eq!(
+        samples["weir_publication_duration_seconds_bucket{le=\"0.0001\"}"],
+        samples["weir_publication_duration_seconds_count"]
+    );
 }
 
 /// The value of a metric without labels.

@@ -160,7 +160,7 @@ fn all_that_had_a_part_in_a_decision_are_counted_and_none_pays_for_another() {
     let metrics = scene.must("metrics", json!({}));
     let metrics = metrics["text"].as_str().unwrap();
     assert!(
-        metrics.contains("\nweir_combinations_without_counter 0\n"),
+        metrics.contains("\nweir_combinations_uncounted 0\n"),
         "{metrics}"
     );
 }

@@ -1,5 +1,6 @@
 //! Integration tests that need neither root nor network.
 
+mod captures;
 mod cases;
 mod chance;
 mod completion;
@@ -8,6 +9,7 @@ mod flows;
 mod hits;
 mod hostile;
 mod lowering;
+mod metrics;
 mod objects;
 mod policy;
 mod policy_kinds;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use config::Config;
 use control::daemon::calls::Serving;
 use control::daemon::network::{Facts, Interface, Queues};
-use control::daemon::plane::{Connection, Outside, Plane, PlaneError, WorkerState};
+use control::daemon::plane::{Connection, Frames, Outside, Plane, PlaneError, WorkerState};
 use control::daemon::server::{ClientId, Service};
 use control::daemon::state::Daemon;
 use control::denial_log::{self, DenialLog};
@@ -25,6 +25,7 @@ use dataplane::counters::{RuleHits, Totals};
 use dataplane::engine::{Acknowledged, EngineError};
 use dataplane::events::{Event, EventKind};
 use dataplane::snapshot::{EndpointSlot, Generation, Incarnation, PortId, Role};
+use dataplane::tap::Tap;
 use dataplane::xsk::{Audit, Statistics};
 use dataplane::{Address, CounterId, Direction, FlowKey, Mac, Protocol, Snapshot, Time, Verdict};
 use ipnet::IpNet;
@@ -50,10 +51,12 @@ pub struct Memory {
     uplinks: Vec<String>,
     /// What the connection table knows.
     last_incarnation: u32,
-    workers: Vec<WorkerState>,
+    pub workers: Vec<WorkerState>,
     /// An address of the node besides its own.
     node_address: Option<Address>,
     pub conntrack: Option<Connections>,
+    /// While somebody captures.
+    pub tap: Option<Arc<Tap>>,
 }
 
 /// When the fake's connections were made, and when they are looked at.
@@ -235,12 +238,31 @@ impl Plane for Fake {
         self.0.borrow_mut().forgotten.push(incarnation.0);
     }
 
+    fn connections_of(&self, incarnation: Incarnation) -> u32 {
+        let memory = self.0.borrow();
+        let table = memory.conntrack.as_ref();
+        table.map_or(0, |table| table.0.charged(incarnation))
+    }
+
+    fn frames(&self) -> Frames {
+        Frames { free: 3, all: 4 }
+    }
+
     fn counters(&self) -> Totals {
         Totals::of([])
     }
 
     fn take_events(&mut self, _limit: usize) -> Vec<Event> {
         std::mem::take(&mut self.0.borrow_mut().events)
+    }
+
+    fn new_tap(&self) -> Arc<Tap> {
+        Tap::new(1, self.0.borrow().room, 1 << 16)
+    }
+
+    fn record(&mut self, tap: Option<&Arc<Tap>>) -> Result<(), PlaneError> {
+        self.0.borrow_mut().tap = tap.cloned();
+        Ok(())
     }
 
     fn facts(&mut self) -> Result<Facts, PlaneError> {
@@ -833,7 +855,7 @@ fn a_daemon_does_not_go_on_without_one_of_its_workers() {
     let worker = |alive| WorkerState {
         generation: Generation(1),
         alive,
-        received: 0,
+        ..WorkerState::default()
     };
     scene.memory.borrow_mut().workers = vec![worker(true), worker(true)];
     assert!(scene.tick());

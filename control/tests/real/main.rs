@@ -3,6 +3,7 @@
 //! Not under libtest, because libtest cannot say "skipped": each test is listed as `ok`, `FAILED`
 //! or `skipped: REASON`, and the last line counts them. Arguments pick tests by part of the name.
 
+mod captures;
 mod churn;
 mod daemon;
 mod netlink;
@@ -71,6 +72,18 @@ const TESTS: &[Test] = &[
     (
         "uplink::next_hops_are_followed_while_packets_flow",
         uplink::next_hops_are_followed_while_packets_flow,
+    ),
+    (
+        "captures::a_capture_opens_in_tshark_and_tcpdump",
+        captures::a_capture_opens_in_tshark_and_tcpdump,
+    ),
+    (
+        "captures::stuck_clients_cost_no_packet",
+        captures::stuck_clients_cost_no_packet,
+    ),
+    (
+        "captures::top_tells_rates_of_real_packets",
+        captures::top_tells_rates_of_real_packets,
     ),
     (
         "churn::a_flow_loses_nothing_while_other_pods_come_and_go",

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::{Node, PATIENCE, deny_b, serve};
 
-fn weir(node: &Node, arguments: &[&str]) -> Command {
+pub fn weir(node: &Node, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
     command
         .args(arguments)
@@ -17,7 +17,7 @@ fn weir(node: &Node, arguments: &[&str]) -> Command {
     command
 }
 
-fn printed(node: &Node, arguments: &[&str]) -> String {
+pub fn printed(node: &Node, arguments: &[&str]) -> String {
     let output = weir(node, arguments).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "weir {arguments:?}: {error}");
@@ -25,7 +25,7 @@ fn printed(node: &Node, arguments: &[&str]) -> String {
 }
 
 /// A metric's value; `series` is its name with labels.
-fn metric(node: &Node, series: &str) -> f64 {
+pub fn metric(node: &Node, series: &str) -> f64 {
     let text = printed(node, &["metrics"]);
     let line = text.lines().find(|line| {
         line.strip_prefix(series)
@@ -80,7 +80,7 @@ impl Drop for Observer {
     }
 }
 
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "{what}");

@@ -1,6 +1,7 @@
 //! The verbs, one file each, and what they share.
 
 pub mod api_resources;
+pub mod capture;
 pub mod check;
 mod conntrack;
 pub mod delete;
@@ -20,6 +21,7 @@ pub mod rollout;
 pub mod scale;
 pub mod status;
 pub mod test;
+pub mod top;
 pub mod version;
 pub mod wait;
 mod watched;

@@ -10,7 +10,7 @@ mod when;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::SystemTime;
 
-use crate::cli::flags::{Flag, optional, switch, value};
+use crate::cli::flags::{Flag, joined, optional, switch, value};
 use crate::cli::session::{Session, VerbError};
 use crate::flow::Flow;
 use crate::flow::filter::Matcher;
@@ -22,8 +22,8 @@ use print::Printer;
 /// Flows printed if nothing says how many, as `hubble observe` does.
 const LAST: u32 = 20;
 
-/// Flags of `observe`.
-pub const FLAGS: &[Flag] = &[
+/// What is not about which flows.
+const OWN: [Flag; 14] = [
     switch("follow", Some('f'), "Print flows as they come"),
     value(
         "last",
@@ -63,6 +63,10 @@ pub const FLAGS: &[Flag] = &[
         None,
         "Flows from this file, as -o json printed them, or - for stdin",
     ),
+];
+
+/// Which flows: Hubble's filters.
+pub const FILTERS: [Flag; 28] = [
     switch("not", None, "Turn the next filter round"),
     value("verdict", None, "FORWARDED, DROPPED or AUDIT"),
     value("drop-reason-desc", None, "Drop reason, as POLICY_DENIED"),
@@ -108,6 +112,9 @@ pub const FLAGS: &[Flag] = &[
     value("from-port", None, "The source has"),
     value("to-port", None, "The destination has"),
 ];
+
+/// Flags of `observe`.
+pub const FLAGS: &[Flag] = &joined::<{ OWN.len() + FILTERS.len() }>(&OWN, &FILTERS);
 
 /// Runs `observe`.
 pub fn run(session: &mut Session) -> Result<(), VerbError> {
