@@ -60,10 +60,12 @@ impl Collection {
     /// Somebody's own folder.
     pub fn read(folder: &Path) -> Result<Collection, CommandError> {
         let mut files = BTreeMap::new();
-        read_below(folder, "", &mut files)?;
+        // Shells begin in it, and may call it their home.
+        let folder = folder.canonicalize().map_err(file_error(folder))?;
+        read_below(&folder, "", &mut files)?;
         Ok(Collection {
             files,
-            folder: Some(folder.to_owned()),
+            folder: Some(folder),
         })
     }
 
@@ -134,7 +136,10 @@ impl Collection {
         let (scenario, folder) = (self.scenario()?, self.folder(lab));
         Ok(UpOptions {
             manifests: self.unpacked(lab, extent)?,
-            home: scenario.home.map(|home| folder.join(home)),
+            // Without the `.` that means the folder itself.
+            home: scenario
+                .home
+                .map(|home| folder.join(home).components().collect()),
             urls: self.urls(lab)?,
             kubectl: scenario.kubectl,
             folder: Some(folder),

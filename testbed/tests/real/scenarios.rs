@@ -1,12 +1,13 @@
 //! The scenarios that come with Weir, and that they fail when nothing is enforced.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::lab::{needs, text};
-use crate::{Outcome, Test, WEIR_LAB};
+use crate::{Outcome, Skipped, Test, WEIR_LAB};
 
 pub const TESTS: &[Test] = &[
     ("every_tutorial_plays_to_its_end", every_one_holds),
+    ("a_tutorial_is_followed_by_hand", by_hand),
     (
         "a_scenario_fails_when_nothing_is_enforced",
         fails_without_enforcement,
@@ -41,6 +42,73 @@ fn every_one_holds() -> Outcome {
         assert!(output.status.success(), "{name}: {}", text(output));
     }
     Ok(())
+}
+
+/// What a person behind sudo types: the lab comes up as root, all else needs none.
+fn by_hand() -> Outcome {
+    needs(&["setpriv"])?;
+    let lab = "eks-workshop";
+    if testbed::lab::Lab::named(lab).unwrap().exists() {
+        return Err(Skipped(format!("lab {lab} is in use")));
+    }
+    let up = Command::new(WEIR_LAB)
+        .args(["up", lab, "--tutorial"])
+        .env("SUDO_UID", NOBODY)
+        .env("SUDO_GID", NOBODY)
+        .output()
+        .unwrap();
+    let _down = Down(lab);
+    assert!(up.status.success(), "{}", text(&up));
+    let script = "pwd\nid -u\ncommand -v kubectl jq\n\
+        F=~/environment/eks-workshop/modules/networking/network-policies/apply-network-policies\n\
+        kubectl apply -n ui -f $F/default-deny.yaml && echo >>$F/default-deny.yaml\n\
+        kubectl create ns surplus; kubectl delete ns carts\n\
+        prepare-environment networking/network-policies\n\
+        echo policies $(kubectl get netpol -A -o name)\n\
+        echo namespaces $(kubectl get ns -o name)\n\
+        kubectl wait --for=condition=Ready pod --all -n carts --timeout=1s\n\
+        prepare-environment other\n";
+    let mut shell = Command::new("setpriv")
+        .args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"])
+        .args([WEIR_LAB, "shell", lab])
+        .env("SHELL", "/bin/sh")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = shell.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, script.as_bytes()).unwrap();
+    drop(stdin);
+    let seen = text(&shell.wait_with_output().unwrap());
+    for wanted in [
+        "\n/run/weir/tutorials/eks-workshop\n65534\n",
+        "/run/weir/labs/eks-workshop/bin/kubectl",
+        "networkpolicy.networking.k8s.io/default-deny created",
+        "condition met",
+        "lab eks-workshop has the module networking/network-policies",
+    ] {
+        assert!(seen.contains(wanted), "{wanted}: {seen}");
+    }
+    let line = |begin: &str| seen.lines().find(|line| line.starts_with(begin)).unwrap();
+    assert_eq!(line("policies"), "policies", "{seen}");
+    let namespaces = line("namespaces ");
+    assert!(namespaces.contains("namespace/carts"), "{seen}");
+    assert!(!namespaces.contains("surplus"), "{seen}");
+    Ok(())
+}
+
+/// User and group of nobody.
+const NOBODY: &str = "65534";
+
+/// Takes a lab down whatever happened.
+struct Down(&'static str);
+
+impl Drop for Down {
+    fn drop(&mut self) {
+        let down = Command::new(WEIR_LAB).args(["down", self.0]).output();
+        println!("{}", text(&down.unwrap()));
+    }
 }
 
 fn fails_without_enforcement() -> Outcome {
