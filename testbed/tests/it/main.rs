@@ -1,4 +1,5 @@
 //! Integration tests that need neither root nor the network beyond the loopback interface.
 
 mod dns;
+mod terminal;
 mod tutorials;
