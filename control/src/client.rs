@@ -194,6 +194,14 @@ impl Client {
         self.next_of(CAPTURE_NOTIFICATION)
     }
 
+    /// The next notification of any subscription of this connection.
+    pub fn next_notification(&mut self) -> Result<Notification, ClientError> {
+        match self.waiting.pop_front() {
+            Some(waiting) => Ok(waiting),
+            None => notification(self.read_message()?),
+        }
+    }
+
     fn next_of<T: DeserializeOwned>(&mut self, method: &str) -> Result<T, ClientError> {
         let position = self.waiting.iter().position(|n| n.method == method);
         let params = match position.and_then(|at| self.waiting.remove(at)) {

@@ -313,6 +313,10 @@ const COMPANIONS: &[(&str, &str)] = &[
         "lab",
         "Labs: pods on this machine, without a cluster (up, down, run, list, shell)",
     ),
+    (
+        "ui",
+        "A page that shows who talks to whom, what is denied and why, and who may reach whom",
+    ),
     ("bench", "Benchmarks"),
 ];
 

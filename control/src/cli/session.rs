@@ -152,26 +152,7 @@ impl Session {
     }
 
     fn find_socket(&self) -> Result<PathBuf, VerbError> {
-        if let Some(path) = self.parsed.value("socket") {
-            return Ok(PathBuf::from(path));
-        }
-        let set = |name: &str| std::env::var_os(name).filter(|text| !text.is_empty());
-        let lab_named = self.parsed.value("lab").is_some();
-        match set("WEIR_SOCKET") {
-            Some(path) if !lab_named => return Ok(PathBuf::from(path)),
-            _ => {}
-        }
-        if !lab_named && set("WEIR_LAB").is_none() && Path::new(SOCKET).exists() {
-            return Ok(PathBuf::from(SOCKET));
-        }
-        match self.lab() {
-            Ok(lab) => Ok(lab_protocol::control_socket(&lab)),
-            Err(VerbError::Lab(LabError::NoLab)) => Err(VerbError::Local(format!(
-                "no daemon answers at {SOCKET} and no lab runs; start a lab with \
-                 `weir lab up NAME`, or the daemon with `weir daemon`"
-            ))),
-            Err(other) => Err(other),
-        }
+        daemon_socket(self.parsed.value("socket"), self.parsed.value("lab"))
     }
 
     /// Says on stderr what a change went live with: on a terminal, or with `-v=1`; and what one
@@ -200,6 +181,30 @@ impl Session {
             eprintln!("{}", mutation.summary());
         }
         Ok(())
+    }
+}
+
+/// The daemon's socket that is meant: `--socket`'s; `--lab`'s; `WEIR_SOCKET`'s; the machine's own
+/// daemon's, unless `WEIR_LAB` names a lab; the only lab's that runs.
+pub fn daemon_socket(socket: Option<&str>, lab: Option<&str>) -> Result<PathBuf, VerbError> {
+    if let Some(path) = socket {
+        return Ok(PathBuf::from(path));
+    }
+    let set = |name: &str| std::env::var_os(name).filter(|text| !text.is_empty());
+    match set("WEIR_SOCKET") {
+        Some(path) if lab.is_none() => return Ok(PathBuf::from(path)),
+        _ => {}
+    }
+    if lab.is_none() && set("WEIR_LAB").is_none() && Path::new(SOCKET).exists() {
+        return Ok(PathBuf::from(SOCKET));
+    }
+    match lab_protocol::choose_lab(lab) {
+        Ok(lab) => Ok(lab_protocol::control_socket(&lab)),
+        Err(LabError::NoLab) => Err(VerbError::Local(format!(
+            "no daemon answers at {SOCKET} and no lab runs; start a lab with \
+             `weir lab up NAME`, or the daemon with `weir daemon`"
+        ))),
+        Err(other) => Err(other.into()),
     }
 }
 

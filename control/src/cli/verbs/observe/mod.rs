@@ -16,7 +16,7 @@ use crate::flow::Flow;
 use crate::flow::filter::Matcher;
 use crate::protocol::{FlowsLost, ObserveParams};
 
-pub(super) use filters::Filters;
+pub use filters::Filters;
 use print::Printer;
 
 /// Flows printed if nothing says how many, as `hubble observe` does.
@@ -115,6 +115,12 @@ pub const FILTERS: [Flag; 28] = [
 
 /// Flags of `observe`.
 pub const FLAGS: &[Flag] = &joined::<{ OWN.len() + FILTERS.len() }>(&OWN, &FILTERS);
+
+/// The flags that [`Filters::read`] understands: [`FILTERS`], and what `-n` means beside them.
+pub fn filter_flags() -> impl Iterator<Item = Flag> {
+    let namespace = value("namespace", Some('n'), "Either end is in this namespace");
+    FILTERS.into_iter().chain([namespace])
+}
 
 /// Runs `observe`.
 pub fn run(session: &mut Session) -> Result<(), VerbError> {
