@@ -130,6 +130,11 @@ impl Lab {
         lab_protocol::lab_socket(&self.name)
     }
 
+    /// The log of denials.
+    pub fn log(&self) -> PathBuf {
+        self.folder().join("network-policy.log")
+    }
+
     /// Reads what `up` wrote down.
     pub fn read_file(&self) -> io::Result<LabFile> {
         Ok(serde_json::from_slice(&fs::read(
@@ -461,6 +466,7 @@ fn wait_ready(lab: &Lab, options: &UpOptions) -> Result<AgentStatus, CommandErro
         if ready >= wanted && ready == status.pods.len() && status.settled {
             if options.progress {
                 tell_stand_ins(&status);
+                tell_warnings(&status);
             }
             return Ok(status);
         }
@@ -510,6 +516,14 @@ fn tell_stand_ins(status: &AgentStatus) {
                 "pod {}/{}: container {container}: {what} stands in for image {image}",
                 pod.namespace, pod.name
             );
+        }
+    }
+}
+
+fn tell_warnings(status: &AgentStatus) {
+    for pod in &status.pods {
+        for warning in &pod.warnings {
+            eprintln!("pod {}/{}: {warning}", pod.namespace, pod.name);
         }
     }
 }

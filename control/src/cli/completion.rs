@@ -187,6 +187,8 @@ fn values(flag: Flag, verb: Option<&Verb>, objects: &mut dyn Objects) -> Vec<Can
         "validate" => plain(&["ignore", "strict", "warn"]),
         "pod" | "from-pod" | "to-pod" | "from" | "to" => named(objects.names("pods", Some("*"))),
         "expect" => plain(&["allow", "deny"]),
+        "restart" => plain(&["Always", "Never", "OnFailure"]),
+        "override-type" => plain(&["json", "merge", "strategic"]),
         "for" => plain(&["condition=", "create", "delete", "jsonpath="]),
         "type" => plain(&["json", "merge", "strategic"]),
         _ if matches!(flag.takes, Takes::Switch) => plain(&["false", "true"]),
@@ -260,6 +262,16 @@ fn arguments(
         return match given.split_first() {
             None => vec![candidate("restart"), candidate("status")],
             Some((_, given)) => typed(given, namespace, partial, objects),
+        };
+    }
+    if verb.usage.contains("(POD |") {
+        return match (given.is_empty(), partial.contains('/')) {
+            (true, true) => typed(given, namespace, partial, objects),
+            (true, false) => {
+                let pods = objects.names("pods", namespace);
+                pods.into_iter().map(candidate).collect()
+            }
+            (false, _) => Vec::new(),
         };
     }
     if verb.usage.contains("TYPE") {
@@ -431,6 +443,9 @@ mod tests {
             ("describe netpol d", &["deny-all"]),
             ("exec b", &["bb1", "bb2"]),
             ("exec bb1 ", &[]),
+            ("logs -f pod/bb", &["pod/bb1", "pod/bb2"]),
+            ("run bb --restart=N", &["--restart=Never"]),
+            ("port-forward -n shop ", &["web"]),
             ("exec bb1 -- ", &[]),
             ("exec bb1 -- get p", &[]),
             ("trace --from d", &["default/bb1"]),

@@ -181,6 +181,15 @@ impl Parsed {
             .collect()
     }
 
+    /// Every value of a flag as it was given, commas and all, in order.
+    pub fn each<'a>(&'a self, long: &'a str) -> impl Iterator<Item = &'a str> {
+        let of = move |given: &&(&'static str, String)| given.0 == long;
+        self.in_order
+            .iter()
+            .filter(of)
+            .map(|given| given.1.as_str())
+    }
+
     /// Whether a switch is on.
     pub fn is_on(&self, long: &str) -> bool {
         self.value(long) == Some("true")

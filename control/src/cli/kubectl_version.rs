@@ -68,6 +68,11 @@ impl KubectlVersion {
         (12..18).contains(&self.minor)
     }
 
+    /// Up to 1.30 a command may follow the pod without dashes.
+    pub fn exec_needs_no_dashes(self) -> bool {
+        self.minor < 31
+    }
+
     /// Since 1.34 `attach` says that a container's log keeps what is typed.
     pub fn attach_warns_of_logs(self) -> bool {
         self.minor >= 34

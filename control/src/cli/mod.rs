@@ -151,28 +151,68 @@ const VERBS: &[Verb] = &[
         run: patch::run,
     },
     Verb {
+        name: "run",
+        about: "Run an image in a pod of a lab, with a session in it if wanted",
+        usage: "run NAME --image=IMAGE [-it] [--rm] [--restart=Never] [-- COMMAND…]",
+        examples: "weir run web --image=nginx --port=80\n\
+                   weir run -it --rm --restart=Never bb --image=busybox -- wget -qO- web\n\
+                   weir run web --image=nginx --dry-run=client -o yaml",
+        flags: pods::run::FLAGS,
+        run: pods::run::run,
+    },
+    Verb {
         name: "exec",
         about: "Run a command in a lab's pod",
-        usage: "exec POD [-c CONTAINER] [-it] -- COMMAND [ARGUMENT…]",
-        examples: "weir exec bb1 -- curl -m 2 http://10.0.0.3\nweir exec -it bb1 -- sh",
-        flags: pods::STREAM_FLAGS,
-        run: pods::exec,
+        usage: "exec (POD | TYPE/NAME) [-c CONTAINER] [-it] -- COMMAND [ARGUMENT…]",
+        examples: "weir exec bb1 -- curl -m 2 http://10.0.0.3\nweir exec -it bb1 -- sh\n\
+                   weir exec deployment/web -- date",
+        flags: pods::exec::FLAGS,
+        run: pods::exec::run,
     },
     Verb {
         name: "attach",
         about: "Join the standard streams of a container of a lab's pod",
-        usage: "attach POD [-c CONTAINER] [-it]",
+        usage: "attach (POD | TYPE/NAME) [-c CONTAINER] [-it]",
         examples: "weir attach bb1 -it",
-        flags: pods::STREAM_FLAGS,
-        run: pods::attach,
+        flags: pods::attach::FLAGS,
+        run: pods::attach::run,
     },
     Verb {
         name: "logs",
-        about: "Print what a container of a lab's pod has written",
-        usage: "logs POD [-c CONTAINER] [-f]",
-        examples: "weir logs -f web --tail=20",
-        flags: pods::LOGS_FLAGS,
-        run: pods::logs,
+        about: "Print what containers of a lab's pods have written",
+        usage: "logs (POD | TYPE/NAME | -l SELECTOR) [-c CONTAINER] [-f]",
+        examples: "weir logs -f web --tail=20\nweir logs deployment/web --since=5m\n\
+                   weir logs -f -l app=web --all-containers --prefix",
+        flags: pods::logs::FLAGS,
+        run: pods::logs::run,
+    },
+    Verb {
+        name: "port-forward",
+        about: "Listen on local ports that lead to a pod's, past every policy",
+        usage: "port-forward (POD | TYPE/NAME) [LOCAL:]REMOTE…",
+        examples: "weir port-forward service/management-ui -n management-ui 9001\n\
+                   weir port-forward deployment/web 8080:80\n\
+                   weir port-forward --address 0.0.0.0 pod/web :80",
+        flags: pods::port_forward::FLAGS,
+        run: pods::port_forward::run,
+    },
+    Verb {
+        name: "debug",
+        about: "A container beside a pod's own, a copy of a pod, or a shell on the node",
+        usage: "debug (POD | TYPE/NAME) --image=IMAGE [-it] [-- COMMAND…]",
+        examples: "weir debug node/lab-node -it --image=ubuntu\n\
+                   weir debug -it web --image=busybox\n\
+                   weir debug web --copy-to=web-copy --set-image=*=busybox",
+        flags: pods::debug::FLAGS,
+        run: pods::debug::run,
+    },
+    Verb {
+        name: "cp",
+        about: "Copy files to and from a container of a lab's pod",
+        usage: "cp [[NAMESPACE/]POD:]PATH [[NAMESPACE/]POD:]PATH",
+        examples: "weir cp notes.txt bb1:/tmp\nweir cp shop/web:/etc/hosts hosts",
+        flags: pods::copy::FLAGS,
+        run: pods::copy::run,
     },
     Verb {
         name: "trace",
@@ -480,6 +520,9 @@ mod tests {
         "field-manager",
         "cascade",
         "quiet",
+        "image-pull-policy",
+        "insecure-skip-tls-verify-backend",
+        "retries",
         "chunk-size",
         "show-events",
     ];

@@ -146,9 +146,15 @@ impl Session {
         Ok(lab_protocol::choose_lab(self.parsed.value("lab"))?)
     }
 
-    /// The socket of that lab's agent.
+    /// The socket of the lab's agent: of the lab whose daemon is meant.
     pub fn lab_socket(&self) -> Result<PathBuf, VerbError> {
-        Ok(lab_protocol::lab_socket(&self.lab()?))
+        let daemons = self.socket.clone().or_else(|| self.find_socket().ok());
+        let beside = daemons.map(|socket| socket.with_file_name(lab_protocol::AGENT_SOCKET));
+        match beside {
+            Some(socket) if socket.exists() => Ok(socket),
+            Some(_) => Err(LabError::NoLab.into()),
+            None => Ok(lab_protocol::lab_socket(&self.lab()?)),
+        }
     }
 
     fn find_socket(&self) -> Result<PathBuf, VerbError> {

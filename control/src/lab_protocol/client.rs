@@ -94,9 +94,9 @@ fn tell_default(reply: &Reply, named: bool) {
 /// As kubectl: without standard input there is no terminal, and with a standard input that is no
 /// terminal a line on stderr says that none is used. With a terminal this one is raw meanwhile
 /// and its size is followed.
-pub fn exec(socket: &Path, request: &ExecRequest) -> Result<i32, LabError> {
+pub fn exec(socket: &Path, request: &ExecRequest, quiet: bool) -> Result<i32, LabError> {
     let mut request = request.clone();
-    request.tty = request.stdin && usable_terminal(request.tty);
+    request.tty = request.tty && has_terminal(request.stdin, quiet);
     if request.tty {
         request.size = request.size.or_else(window_size);
         request.term = request.term.or_else(|| std::env::var("TERM").ok());
@@ -111,10 +111,10 @@ pub fn exec(socket: &Path, request: &ExecRequest) -> Result<i32, LabError> {
     pump(stream, stdin, tty)
 }
 
-/// Joins a running container's standard streams with this process's own.
+/// Joins a running container's standard streams with this process's own; with `tty` this one's
+/// input has to be a terminal, and the container's too.
 pub fn attach(socket: &Path, request: &AttachRequest) -> Result<i32, LabError> {
     let mut request = request.clone();
-    request.tty = request.stdin && usable_terminal(request.tty);
     if request.tty {
         request.size = request.size.or_else(window_size);
     }
@@ -164,12 +164,13 @@ pub fn logs(socket: &Path, request: &LogsRequest, out: &mut dyn Write) -> Result
     Ok(())
 }
 
-/// Carries one accepted TCP connection to a pod's port, until both sides have ended.
+/// Carries one accepted TCP connection to a pod's port, until both sides have ended; or says why the
+/// pod did not take it.
 pub fn port_forward(
     socket: &Path,
     request: &PortForwardRequest,
     connection: TcpStream,
-) -> Result<(), LabError> {
+) -> Result<Option<String>, LabError> {
     let (mut stream, _) = begin(socket, &Request::PortForward(request.clone()))?;
     let mut writer = stream.try_clone()?;
     let mut from = connection.try_clone()?;
@@ -177,11 +178,18 @@ pub fn port_forward(
         send_all(&mut from, &mut writer);
     });
     let mut to = connection;
+    let mut refused = None;
     let result = (|| -> io::Result<()> {
         while let Some(frame) = read_frame(&mut stream)? {
             match frame.channel {
                 Channel::Stdout if frame.payload.is_empty() => to.shutdown(Shutdown::Write)?,
                 Channel::Stdout => to.write_all(&frame.payload)?,
+                Channel::Status => {
+                    let report: ExitReport = serde_json::from_slice(&frame.payload)?;
+                    refused = report.error;
+                    // What we still send then breaks the connection, which is no news.
+                    return Ok(());
+                }
                 _ => {}
             }
         }
@@ -189,16 +197,18 @@ pub fn port_forward(
     })();
     let _closed_already = to.shutdown(Shutdown::Both);
     let _thread_result = feeder.join();
-    Ok(result?)
+    result?;
+    Ok(refused)
 }
 
-/// Whether a terminal that was asked for can be had.
-fn usable_terminal(wanted: bool) -> bool {
-    if wanted && !termios::isatty(io::stdin()) {
+/// Whether a terminal that is asked for can be had: standard input is passed on and is one. Says so
+/// if it is none.
+pub fn has_terminal(stdin: bool, quiet: bool) -> bool {
+    let terminal = termios::isatty(io::stdin());
+    if stdin && !terminal && !quiet {
         eprintln!("Unable to use a TTY - input is not a terminal or the right kind of file");
-        return false;
     }
-    wanted
+    stdin && terminal
 }
 
 fn window_size() -> Option<WindowSize> {

@@ -19,11 +19,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use client::{LabError, attach, exec, exec_captured, logs, port_forward, shutdown, status};
+pub use client::{
+    LabError, attach, exec, exec_captured, has_terminal, logs, port_forward, shutdown, status,
+};
 pub use frame::{Channel, Frame, read_frame, write_frame};
 
 /// Folder that holds one folder per lab: sockets, state, logs.
 pub const LABS_DIR: &str = "/run/weir/labs";
+/// The agent's socket in its lab's folder.
+pub const AGENT_SOCKET: &str = "lab.sock";
 /// Bytes of one frame's payload at most. A longer one breaks the connection.
 pub const FRAME_BYTES: usize = 64 << 10;
 /// Bytes of a request line at most.
@@ -52,7 +56,7 @@ pub fn local_copy(socket: &Path, url: &str) -> Option<PathBuf> {
 
 /// The agent's socket of one lab.
 pub fn lab_socket(lab: &str) -> PathBuf {
-    lab_dir(lab).join("lab.sock")
+    lab_dir(lab).join(AGENT_SOCKET)
 }
 
 /// The daemon's control socket of one lab.
@@ -184,9 +188,10 @@ pub struct LogsRequest {
     /// Only so many lines from the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail: Option<u64>,
-    /// Only lines of the last so many seconds.
+    /// Only lines since this moment, in the form of a log's own times
+    /// (`2026-01-31T23:59:59.123456789Z`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub since_s: Option<u64>,
+    pub since: Option<String>,
     /// The time (RFC 3339) before each line.
     #[serde(default)]
     pub timestamps: bool,
@@ -270,12 +275,16 @@ pub struct PodState {
     /// Why it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// What of its spec has no effect or another one here, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Containers that the built-in responder stands in for: name, image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stand_ins: Vec<(String, String)>,
 }
 
-/// Payload of [`Channel::Status`], the last frame of an exec or attach.
+/// Payload of [`Channel::Status`]: the last frame of an exec or attach, and the only one of a
+/// port-forward that the pod refuses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExitReport {

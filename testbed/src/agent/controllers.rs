@@ -1,9 +1,10 @@
-//! Objects that make objects: Deployment → ReplicaSet → Pod, ReplicationController, StatefulSet
-//! and DaemonSet (on the one node) → Pod, Service → EndpointSlice; and their status.
+//! Objects that make objects: Deployment → ReplicaSet → Pod, ReplicationController, StatefulSet,
+//! DaemonSet (on the one node) and Job → Pod, Service → EndpointSlice; and their status.
 //!
 //! One thread looks at everything after each change. What it made and the mirror does not show yet
 //! counts as made, or a slow watch would make it twice.
 
+mod jobs;
 mod revisions;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::events::Tone;
 use super::objects::{has_labels, is_terminating, number, owner_reference, owner_uid, text, uid};
 use super::{Agent, endpoints};
 use crate::clock;
@@ -29,6 +31,7 @@ const GATHER: Duration = Duration::from_millis(2);
 #[derive(Default)]
 struct Expected {
     made: BTreeMap<(String, String, String), Instant>,
+    failures: jobs::Failures,
 }
 
 /// Runs for good.
@@ -65,6 +68,12 @@ fn look(agent: &Agent, expected: &mut Expected) -> Outcome {
         for owner in agent.mirror.list(kind) {
             scale(agent, &owner, resource, &pods, expected)?;
         }
+    }
+    for job in agent.mirror.list("Job") {
+        let mut failures = std::mem::take(&mut expected.failures);
+        let outcome = jobs::look(agent, &job, &pods, expected, &mut failures);
+        expected.failures = failures;
+        outcome?;
     }
     remove_orphans(agent, &pods, &sets)?;
     endpoints::look(agent, &pods)
@@ -139,10 +148,12 @@ fn deploy(
             if !expected.has(&set) {
                 expected.note(&set);
                 agent.create(set)?;
+                tell_scaled(agent, deployment, &wanted, 0, count);
             }
         }
         Some(set) if replicas(set) != count => {
             agent.merge("replicasets", set, json!({"spec": {"replicas": count}}))?;
+            tell_scaled(agent, deployment, &wanted, replicas(set), count);
         }
         Some(_) => {}
     }
@@ -155,6 +166,8 @@ fn deploy(
     {
         if replicas(old) > 0 && (recreate || replaced) {
             agent.merge("replicasets", old, json!({"spec": {"replicas": 0}}))?;
+            let name = text(old, "/metadata/name");
+            tell_scaled(agent, deployment, name, replicas(old), 0);
         }
     }
     let sum = |pointer: &str| {
@@ -179,6 +192,42 @@ fn deploy(
         ],
     });
     write_changed(agent, "deployments", deployment, status)
+}
+
+/// What the deployment controller says of a ReplicaSet that it scales.
+fn tell_scaled(agent: &Agent, deployment: &Value, set: &str, from: usize, to: usize) {
+    let way = if to > from { "up" } else { "down" };
+    let message = format!("Scaled {way} replica set {set} from {from} to {to}");
+    let (component, about) = ("deployment-controller", (deployment, None));
+    let reason = "ScalingReplicaSet";
+    agent
+        .events
+        .note(component, about, Tone::Normal, reason, message);
+}
+
+/// What the controllers of pods say of one that they make or delete.
+fn tell_pod(agent: &Agent, owner: &Value, reason: &'static str, message: String) {
+    let component = match text(owner, "/kind") {
+        "ReplicaSet" => "replicaset-controller",
+        "ReplicationController" => "replication-controller",
+        "StatefulSet" => "statefulset-controller",
+        _ => "daemonset-controller",
+    };
+    let about = (owner, None);
+    agent
+        .events
+        .note(component, about, Tone::Normal, reason, message);
+}
+
+fn tell_created(agent: &Agent, owner: &Value, pod: &str) {
+    let message = match text(owner, "/kind") {
+        "StatefulSet" => {
+            let name = text(owner, "/metadata/name");
+            format!("create Pod {pod} in StatefulSet {name} successful")
+        }
+        _ => format!("Created pod: {pod}"),
+    };
+    tell_pod(agent, owner, "SuccessfulCreate", message);
 }
 
 fn replica_set(deployment: &Value, name: &str, hash: &str, count: usize) -> Value {
@@ -248,6 +297,7 @@ fn scale(
             let pod = pod_of(owner, &pod_name, labels.as_slice());
             expected.note(&pod);
             agent.create(pod)?;
+            tell_created(agent, owner, &pod_name);
         }
         // The youngest that is not ready goes first.
         let mut order = own.clone();
@@ -260,6 +310,8 @@ fn scale(
         let surplus = own.len().saturating_sub(count);
         for pod in order.into_iter().take(surplus) {
             delete_pod(agent, pod)?;
+            let message = format!("Deleted pod: {}", text(pod, "/metadata/name"));
+            tell_pod(agent, owner, "SuccessfulDelete", message);
         }
     }
     if let Some(pod) = revisions::next_to_replace(owner, &own, count) {
@@ -318,6 +370,7 @@ fn scale_ordered(
                 if !there && !expected.has(&pod) {
                     expected.note(&pod);
                     agent.create(pod)?;
+                    tell_created(agent, owner, &pod_name);
                 }
                 if !parallel {
                     break;
@@ -387,6 +440,7 @@ fn remove_orphans(agent: &Agent, pods: &[Arc<Value>], sets: &[Arc<Value>]) -> Ou
         "StatefulSet",
         "DaemonSet",
         "Deployment",
+        "Job",
     ];
     let lists = kinds.map(|kind| agent.mirror.list(kind));
     let owners: Vec<&str> = lists.iter().flatten().map(|owner| uid(owner)).collect();

@@ -74,7 +74,7 @@ pub fn configuration(lab: &Lab, file: &LabFile) -> Config {
     config.host_port.addresses = vec![topology::NODE_V4.into(), topology::NODE_V6.into()];
     config.conntrack.capacity = CONNECTIONS;
     config.enforcement = file.enforcement;
-    config.log.path = folder.join("network-policy.log");
+    config.log.path = lab.log();
     config
 }
 

@@ -152,8 +152,10 @@ fn watch_once(agent: &Arc<Agent>) -> Result<(), ClientError> {
                 unseen.remove(&key_of(&object));
                 let object = Arc::new(object);
                 agent.mirror.put(object.clone());
-                if object["kind"] == "Pod" {
-                    pods::seen(agent, &object);
+                match object["kind"].as_str() {
+                    Some("Pod") => pods::seen(agent, &object),
+                    Some("ConfigMap" | "Secret") => pods::mounted(agent, &object),
+                    _ => {}
                 }
             }
         }

@@ -2,11 +2,12 @@
 //!
 //! Threads: one watches the daemon's objects ([`mirror`]), one makes objects of objects
 //! ([`controllers`]), one per pod runs it ([`pods`]), one keeps the DNS pod's records ([`names`]),
-//! one keeps the daemon alive ([`daemon`]), one per client serves `lab.sock` ([`server`]). The agent reads neither policies nor verdicts.
+//! one writes Events ([`events`]), one keeps the daemon alive ([`daemon`]), one per client serves `lab.sock` ([`server`]). The agent reads neither policies nor verdicts.
 
 pub mod controllers;
 pub mod daemon;
 pub mod endpoints;
+pub mod events;
 pub mod mirror;
 pub mod names;
 pub mod objects;
@@ -14,6 +15,7 @@ pub mod pods;
 pub mod probes;
 pub mod server;
 pub mod spec;
+pub mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -65,6 +67,8 @@ pub struct Agent {
     pub pods: Mutex<BTreeMap<String, Arc<pods::Pod>>>,
     /// The daemon's process.
     pub daemon: daemon::Daemon,
+    /// Takes notes that become Events.
+    pub events: events::Recorder,
     /// The mirror's change up to which the DNS pod has names.
     pub named: AtomicU64,
     client: Mutex<Option<Client>>,
@@ -168,7 +172,9 @@ pub fn run(lab: Lab) -> io::Result<()> {
     let config = daemon::configuration(&lab, &file);
     let text = config.to_toml().map_err(io::Error::other)?;
     fs::write(lab.folder().join("weir.toml"), text)?;
+    let (recorder, notes) = events::Recorder::new();
     let agent = Arc::new(Agent {
+        events: recorder,
         daemon: daemon::Daemon::default(),
         named: AtomicU64::new(0),
         topology,
@@ -189,6 +195,8 @@ pub fn run(lab: Lab) -> io::Result<()> {
     std::thread::spawn(move || mirror::watch(&watcher));
     let namer = agent.clone();
     std::thread::spawn(move || names::keep(&namer));
+    let teller = agent.clone();
+    std::thread::spawn(move || events::keep(&teller, &notes));
     let maker = agent.clone();
     std::thread::spawn(move || controllers::run(&maker));
     server::serve(&agent)

@@ -30,6 +30,10 @@ pub enum Order {
     Heard(FromInit),
     /// Init has ended by itself.
     InitEnded,
+    /// The object has changed; containers may have been added to it.
+    Changed(Arc<Value>),
+    /// An object that the pod's volumes are made of has changed.
+    Mounted,
     /// End it: the object is going, with so many seconds of grace, or has gone.
     Stop {
         /// Seconds.
@@ -49,11 +53,38 @@ pub enum Condition {
     },
     /// Its process runs.
     Running,
+    /// Its process has ended and is about to be started again.
+    Again {
+        /// Exit status.
+        code: i32,
+    },
     /// Its process has ended.
     Ended {
         /// Exit status.
         code: i32,
     },
+}
+
+/// Which list of its pod's spec a container is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// `initContainers`: one after the other, to its end.
+    Init,
+    /// `containers`.
+    Main,
+    /// `ephemeralContainers`: added while the pod runs, never started again.
+    Ephemeral,
+}
+
+impl Role {
+    /// The list's name.
+    pub fn list(self) -> &'static str {
+        match self {
+            Role::Init => "initContainers",
+            Role::Main => "containers",
+            Role::Ephemeral => "ephemeralContainers",
+        }
+    }
 }
 
 /// One container.
@@ -63,8 +94,8 @@ pub struct ContainerState {
     pub name: String,
     /// Image.
     pub image: String,
-    /// Whether it is an init container.
-    pub init: bool,
+    /// Which list it is in.
+    pub role: Role,
     /// Where it is.
     pub condition: Condition,
     /// Number of its process, current or last.
@@ -94,9 +125,11 @@ pub struct State {
     pub addresses: Vec<IpAddr>,
     /// Its network namespace's name.
     pub network: String,
+    /// Whether its network is ready for containers.
+    pub networked: bool,
     /// How the daemon knows its interface.
     pub endpoint: Option<EndpointAddParams>,
-    /// Containers, init containers first.
+    /// Containers: init containers, then the others, then those that were added.
     pub containers: Vec<ContainerState>,
     /// What keeps it from running.
     pub message: Option<String>,
@@ -133,9 +166,9 @@ impl Pod {
         let state = lock(&self.state);
         let replaced = |c: &&ContainerState| c.stand_in || images::find(&c.image).is_some();
         let stand_ins = state.containers.iter().filter(replaced);
-        let mains = || state.containers.iter().filter(|c| !c.init);
+        let mains = || state.containers.iter().filter(|c| c.role == Role::Main);
         let waiting = state.containers.iter().find_map(|c| match &c.condition {
-            Condition::Waiting { reason, message } if *reason != "ContainerCreating" => {
+            Condition::Waiting { reason, message } if *reason == "CrashLoopBackOff" => {
                 Some(format!("{}: {reason}: {message}", c.name))
             }
             _ => None,
@@ -147,6 +180,7 @@ impl Pod {
             phase: phase_of(&state.containers).to_owned(),
             ready: mains().count() > 0 && mains().all(|c| c.ready),
             message: state.message.clone().or(waiting),
+            warnings: state.warnings.clone(),
             stand_ins: stand_ins
                 .map(|c| (c.name.clone(), c.image.clone()))
                 .collect(),
@@ -191,7 +225,8 @@ pub fn seen(agent: &Arc<Agent>, object: &Arc<Value>) {
         }
         return;
     }
-    if pods.contains_key(uid(object)) {
+    if let Some(pod) = pods.get(uid(object)) {
+        pod.order(Order::Changed(object.clone()));
         return;
     }
     let (namespace, name) = (
@@ -216,6 +251,16 @@ pub fn seen(agent: &Arc<Agent>, object: &Arc<Value>) {
     pods.insert(pod.uid.clone(), pod.clone());
     let (agent, object) = (agent.clone(), object.clone());
     std::thread::spawn(move || worker::run(&agent, &pod, &object, &inbox));
+}
+
+/// Takes note that a ConfigMap or Secret has changed: pods of its namespace may have it mounted.
+pub fn mounted(agent: &Agent, object: &Value) {
+    let namespace = text(object, "/metadata/namespace");
+    for pod in lock(&agent.pods).values() {
+        if pod.namespace == namespace {
+            pod.order(Order::Mounted);
+        }
+    }
 }
 
 /// Takes note that a pod object has gone.

@@ -15,7 +15,8 @@ pub enum Finding {
     Good,
     /// It failed, and how.
     Bad(String),
-    /// It is of a kind that labs do not run (exec, grpc), which counts as success.
+    /// It is of a kind that labs do not run (gRPC), or asks for a program that a stand-in does not
+    /// have, which counts as success.
     Unknown,
 }
 
@@ -38,9 +39,14 @@ fn port(port: &IntOrString, container: &Container) -> Option<u16> {
     }
 }
 
-/// Runs a probe once, from the node's namespace, so that its packets take the node's way.
+/// How long one run of a probe may take.
+pub fn time_limit(probe: &Probe) -> Duration {
+    Duration::from_secs(probe.timeout_seconds.map_or(1, |s| s.max(1)) as u64)
+}
+
+/// Runs a probe of connections once, from the node's namespace, so that its packets take the node's way.
 pub fn run(probe: &Probe, container: &Container, address: IpAddr, node: &Namespace) -> Finding {
-    let limit = Duration::from_secs(probe.timeout_seconds.map_or(1, |s| s.max(1)) as u64);
+    let limit = time_limit(probe);
     let connect = |number: Option<u16>, host: Option<IpAddr>| {
         let number = number.ok_or("no such port")?;
         let target = SocketAddr::new(host.unwrap_or(address), number);

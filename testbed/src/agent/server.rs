@@ -7,15 +7,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use control::lab_protocol::{
     AgentStatus, Channel, ContainerTarget, LogsRequest, REQUEST_BYTES, Reply, Request, write_frame,
 };
 
-use super::pods::{Condition, ContainerState, Pod, log_file};
+use super::pods::{Condition, ContainerState, Pod, Role, log_file};
 use super::{Agent, daemon, lock, names, pods};
-use crate::clock;
 use crate::pod::message::{ProcessSpec, ToInit};
 use crate::pod::streams::report_exit;
 use crate::topology;
@@ -157,7 +156,8 @@ fn find_container(
                 .as_str()
                 .map(str::to_owned)
         });
-    let mains: Vec<&ContainerState> = state.containers.iter().filter(|c| !c.init).collect();
+    let mains = state.containers.iter().filter(|c| c.role == Role::Main);
+    let mains: Vec<&ContainerState> = mains.collect();
     let among = mains.iter().map(|c| c.name.clone()).collect();
     let wanted = target.container.clone().or(annotation);
     let found = match &wanted {
@@ -379,14 +379,12 @@ fn logs(
             among,
         },
     )?;
-    let since = request
-        .since_s
-        .map(|seconds| clock::rfc3339_nanos(SystemTime::now() - Duration::from_secs(seconds)));
+    let since = request.since.as_deref();
     let mut text = String::new();
     file.read_to_string(&mut text)?;
     let end = text.rfind('\n').map_or(0, |at| at + 1);
     let mut lines: Vec<LogLine<'_>> = text[..end].lines().filter_map(LogLine::parse).collect();
-    lines.retain(|line| since.as_deref().is_none_or(|since| line.time >= since));
+    lines.retain(|line| since.is_none_or(|since| line.time >= since));
     let skip = request
         .tail
         .map_or(0, |tail| lines.len().saturating_sub(tail as usize));

@@ -3,19 +3,16 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod, PodSpec, Volume as VolumeSpec};
+use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod, PodSpec};
 use serde_json::Value;
 
 use super::mirror::Mirror;
 use super::{DNS_V4, NODE};
 use crate::images;
-use crate::pod::message::{ProcessSpec, StandInProgram, Volume, VolumeMount};
+use crate::pod::message::{ProcessSpec, StandInProgram, VolumeMount};
 use crate::pod::{capability, stage};
 use crate::responder;
 use crate::topology;
-
-/// Bytes of a ConfigMap's or Secret's file that a volume takes, all told, in one message.
-const VOLUME_BYTES: usize = 96 << 10;
 
 /// A pod's name and addresses, as its specs need them.
 #[derive(Clone, Debug)]
@@ -28,6 +25,10 @@ pub struct Identity {
     pub uid: String,
     /// Addresses.
     pub addresses: Vec<IpAddr>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// The pod's declared ports of one container: protocol and number.
@@ -114,6 +115,10 @@ pub fn process(
         Some(image) => command = image.command_line(&command, &arguments),
         None => command.extend(arguments),
     }
+    if command.is_empty() && container.stdin == Some(true) {
+        // Somebody wants to type: what images for that begin with.
+        command.push("sh".to_owned());
+    }
     let security = container.security_context.clone().unwrap_or_default();
     let pod_security = spec.security_context.clone().unwrap_or_default();
     let asked = security.capabilities.unwrap_or_default();
@@ -123,10 +128,30 @@ pub fn process(
     );
     let mut warnings: Vec<String> = refused
         .iter()
-        .map(|name| format!("capability {name} is not given: it reaches beyond the pod"))
+        .map(|name| {
+            let container = &container.name;
+            format!(
+                "container {container}: capability {name} is not given: it reaches beyond the pod"
+            )
+        })
         .collect();
     if security.privileged == Some(true) {
-        warnings.push("privileged has no effect: what a pod does stays in the pod".into());
+        warnings.push(format!(
+            "container {}: privileged has no effect: what a pod does stays in the pod",
+            container.name
+        ));
+    }
+    let probes = [
+        ("readiness", &container.readiness_probe),
+        ("startup", &container.startup_probe),
+    ];
+    for (name, probe) in probes {
+        if probe.as_ref().is_some_and(|probe| probe.grpc.is_some()) {
+            warnings.push(format!(
+                "container {}: its {name} probe speaks gRPC, is not run and counts as succeeded",
+                container.name
+            ));
+        }
     }
     let id =
         |own: Option<i64>, pods: Option<i64>| own.or(pods).and_then(|id| u32::try_from(id).ok());
@@ -152,6 +177,7 @@ pub fn process(
         join: None,
         tty: container.tty.unwrap_or(false),
         stdin: container.stdin.unwrap_or(false),
+        stdin_once: container.stdin_once.unwrap_or(false),
         size: None,
     };
     Ok((process, warnings))
@@ -289,12 +315,30 @@ fn value_from(
     Ok(Some("0".into()))
 }
 
-fn field_value(path: &str, identity: &Identity) -> Result<String, String> {
+/// What a field of the pod has, for the downward API.
+pub(super) fn field_value(path: &str, identity: &Identity) -> Result<String, String> {
     let addresses = || identity.addresses.iter().map(ToString::to_string);
+    let all = |map: &BTreeMap<String, String>| {
+        let lines = map.iter().map(|(key, value)| format!("{key}={value:?}"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    if let Some((map, key)) = path
+        .strip_suffix("']")
+        .and_then(|path| path.split_once("['"))
+    {
+        let map = match map {
+            "metadata.labels" => &identity.labels,
+            "metadata.annotations" => &identity.annotations,
+            _ => return Err(format!("fieldPath {path} is not supported")),
+        };
+        return Ok(map.get(key).cloned().unwrap_or_default());
+    }
     Ok(match path {
         "metadata.name" => identity.name.clone(),
         "metadata.namespace" => identity.namespace.clone(),
         "metadata.uid" => identity.uid.clone(),
+        "metadata.labels" => all(&identity.labels),
+        "metadata.annotations" => all(&identity.annotations),
         "status.podIP" => addresses().next().unwrap_or_default(),
         "status.podIPs" => addresses().collect::<Vec<_>>().join(","),
         "status.hostIP" => topology::NODE_V4.to_string(),
@@ -306,7 +350,7 @@ fn field_value(path: &str, identity: &Identity) -> Result<String, String> {
 }
 
 /// The entries of a ConfigMap or Secret.
-fn entries(
+pub(super) fn entries(
     mirror: &Mirror,
     kind: &str,
     namespace: &str,
@@ -363,83 +407,6 @@ fn decode_base64(text: &str) -> Result<String, String> {
         }
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// The pod's volumes, and warnings about those that become an empty folder.
-pub fn volumes(
-    spec: &PodSpec,
-    identity: &Identity,
-    mirror: &Mirror,
-) -> Result<(BTreeMap<String, Volume>, Vec<String>), String> {
-    let (mut all, mut warnings) = (BTreeMap::new(), Vec::new());
-    let mut bytes = 0;
-    for volume in spec.volumes.iter().flatten() {
-        let made = self::volume(volume, identity, mirror, &mut warnings)?;
-        if let Volume::Files(files) = &made {
-            bytes += files
-                .iter()
-                .map(|(name, text)| name.len() + text.len())
-                .sum::<usize>();
-        }
-        all.insert(volume.name.clone(), made);
-    }
-    if bytes > VOLUME_BYTES {
-        return Err(format!(
-            "ConfigMap and Secret volumes exceed {VOLUME_BYTES} bytes together"
-        ));
-    }
-    Ok((all, warnings))
-}
-
-fn volume(
-    volume: &VolumeSpec,
-    identity: &Identity,
-    mirror: &Mirror,
-    warnings: &mut Vec<String>,
-) -> Result<Volume, String> {
-    let choose = |found: BTreeMap<String, String>, items: Vec<(String, String)>| {
-        if items.is_empty() {
-            return found;
-        }
-        let chosen = items.into_iter();
-        chosen
-            .filter_map(|(key, path)| Some((path, found.get(&key)?.clone())))
-            .collect()
-    };
-    if let Some(map) = &volume.config_map {
-        let optional = map.optional.unwrap_or(false);
-        let found = entries(
-            mirror,
-            "ConfigMap",
-            &identity.namespace,
-            &map.name,
-            optional,
-        )?;
-        let items = map
-            .items
-            .iter()
-            .flatten()
-            .map(|i| (i.key.clone(), i.path.clone()));
-        return Ok(Volume::Files(choose(found, items.collect())));
-    }
-    if let Some(secret) = &volume.secret {
-        let name = secret.secret_name.clone().unwrap_or_default();
-        let optional = secret.optional.unwrap_or(false);
-        let found = entries(mirror, "Secret", &identity.namespace, &name, optional)?;
-        let items = secret
-            .items
-            .iter()
-            .flatten()
-            .map(|i| (i.key.clone(), i.path.clone()));
-        return Ok(Volume::Files(choose(found, items.collect())));
-    }
-    if volume.empty_dir.is_none() {
-        warnings.push(format!(
-            "volume {} is an empty folder in a lab",
-            volume.name
-        ));
-    }
-    Ok(Volume::Empty)
 }
 
 /// `$(NAME)` as Kubernetes expands it: unknown ones stay, `$$` is `$`.

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal};
 
 use super::message::{self, FromInit, ProcessSpec, ToInit};
 use super::process::{self, Processes};
-use super::streams::{self, Output};
+use super::streams::{self, End, Input, Output};
 use super::{root, stage};
 
 /// A container's process as init knows it.
@@ -20,14 +20,36 @@ struct Container {
     pid: Pid,
     output: Arc<Output>,
     stdin: Option<File>,
+    stdin_once: bool,
     terminal: Option<OwnedFd>,
+    /// Whether its process has ended: who attaches just then still gets what it said.
+    ended: bool,
+}
+
+/// Containers that have ended and are still known, at most.
+const ENDED: usize = 16;
+
+/// What init knows of containers' processes, by number.
+type Containers = HashMap<u64, Container>;
+
+fn has_ended(containers: &mut Containers, id: u64) {
+    if let Some(container) = containers.get_mut(&id) {
+        container.ended = true;
+        container.stdin = None;
+    }
+    let ended = containers.iter().filter(|(_, container)| container.ended);
+    let mut ended: Vec<u64> = ended.map(|(id, _)| *id).collect();
+    ended.sort_unstable();
+    for id in &ended[..ended.len().saturating_sub(ENDED)] {
+        containers.remove(id);
+    }
 }
 
 struct Init {
     /// To the agent. Threads share it: a datagram is sent whole or not at all.
     agent: OwnedFd,
     processes: Processes,
-    containers: Mutex<HashMap<u64, Container>>,
+    containers: Mutex<Containers>,
 }
 
 /// Runs until the agent goes; the kernel then ends every process of the pod.
@@ -81,9 +103,14 @@ impl Init {
             }
             (ToInit::Forward { port }, Some(client)) => {
                 std::thread::spawn(move || {
-                    // The client sees its connection end.
-                    let _refused = streams::carry_connection(client.into(), port);
+                    // A client that goes in the middle is its own business.
+                    let _client_gone = streams::carry_connection(client.into(), port);
                 });
+            }
+            (ToInit::Files { volume, files }, _) => {
+                if let Err(error) = root::replace_files(&volume, &files) {
+                    eprintln!("volume {volume}: {error}");
+                }
             }
             (ToInit::Signal { id, signal }, _) => self.signal(id, signal),
             (ToInit::Unserved { id, ports }, _) => {
@@ -121,7 +148,9 @@ impl Init {
             pid: started.pid,
             output: output.clone(),
             stdin: started.stdin,
+            stdin_once: spec.stdin_once,
             terminal: started.terminal,
+            ended: false,
         };
         if let Ok(mut containers) = self.containers.lock() {
             containers.insert(id, container);
@@ -130,19 +159,21 @@ impl Init {
         let init = self.clone();
         streams::carry_container(outputs, output, told, move |code| {
             if let Ok(mut containers) = init.containers.lock() {
-                containers.remove(&id);
+                has_ended(&mut containers, id);
             }
             init.tell(&FromInit::Exited { id, code });
         });
     }
 
+    /// A container's process, while it runs.
+    fn pid_of(&self, id: u64) -> Option<Pid> {
+        let containers = self.containers.lock().ok()?;
+        let found = containers.get(&id).filter(|container| !container.ended);
+        found.map(|container| container.pid)
+    }
+
     fn exec(&self, container: u64, mut spec: ProcessSpec, mut client: UnixStream) {
-        let pid = self
-            .containers
-            .lock()
-            .ok()
-            .and_then(|containers| containers.get(&container).map(|found| found.pid));
-        let Some(pid) = pid else {
+        let Some(pid) = self.pid_of(container) else {
             streams::report_exit(&mut client, 128, Some("container not running".into()));
             return;
         };
@@ -163,7 +194,13 @@ impl Init {
         }
     }
 
-    fn attach(&self, id: u64, size: Option<WindowSize>, stdin: bool, mut client: UnixStream) {
+    fn attach(
+        self: Arc<Init>,
+        id: u64,
+        size: Option<WindowSize>,
+        stdin: bool,
+        mut client: UnixStream,
+    ) {
         let found = self.containers.lock().ok().and_then(|containers| {
             let container = containers.get(&id)?;
             let stdin = container.stdin.as_ref().filter(|_| stdin);
@@ -172,9 +209,14 @@ impl Init {
                 .terminal
                 .as_ref()
                 .and_then(|fd| fd.try_clone().ok());
-            Some((container.output.clone(), stdin, terminal))
+            Some((
+                container.output.clone(),
+                stdin,
+                terminal,
+                container.stdin_once,
+            ))
         });
-        let Some((output, stdin, terminal)) = found else {
+        let Some((output, stdin, terminal, once)) = found else {
             streams::report_exit(&mut client, 128, Some("container not running".into()));
             return;
         };
@@ -188,27 +230,29 @@ impl Init {
             return;
         }
         let mut reader = reader;
-        let interactive = stdin.is_some() && terminal.is_none();
-        streams::carry_input(&mut reader, stdin, |size| {
+        let init = self.clone();
+        let end = match (&terminal, once) {
+            // The other clients' input goes on.
+            (_, false) => End::Unheard,
+            (Some(_), true) => End::Marks,
+            (None, true) => End::Closes(Box::new(move || {
+                if let Ok(mut containers) = init.containers.lock() {
+                    containers
+                        .entry(id)
+                        .and_modify(|container| container.stdin = None);
+                }
+            })),
+        };
+        let input = Input::new(stdin, end);
+        streams::carry_input(&mut reader, input, |size| {
             if let Some(terminal) = &terminal {
                 process::resize(terminal, size);
             }
         });
-        // The client's end of input is the program's: no later client can write (`stdinOnce`).
-        if interactive && let Ok(mut containers) = self.containers.lock() {
-            containers
-                .entry(id)
-                .and_modify(|container| container.stdin = None);
-        }
     }
 
     fn signal(&self, id: u64, number: i32) {
-        let pid = self
-            .containers
-            .lock()
-            .ok()
-            .and_then(|containers| containers.get(&id).map(|found| found.pid));
-        if let (Some(pid), Some(signal)) = (pid, Signal::from_named_raw(number)) {
+        if let (Some(pid), Some(signal)) = (self.pid_of(id), Signal::from_named_raw(number)) {
             process::signal(pid, signal);
         }
     }

@@ -40,10 +40,19 @@ pub struct RootSpec {
 }
 
 /// A volume.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Volume {
     /// An empty folder. Also what stands in for claims and host paths, which have no meaning here.
-    Empty,
+    Empty {
+        /// Bytes that it takes.
+        bytes: u64,
+    },
+    /// The node's root, for a shell on it: the machine's below and a private layer above, as a pod's
+    /// own root, and in it Weir's log where the AWS agent's would lie.
+    Node {
+        /// The machine's file.
+        log: String,
+    },
     /// Files, read-only: ConfigMap, Secret, downward API. Name within the volume and content.
     Files(BTreeMap<String, String>),
 }
@@ -104,6 +113,9 @@ pub struct ProcessSpec {
     pub tty: bool,
     /// Whether its standard input is open.
     pub stdin: bool,
+    /// Whether the first client's end of input is its own (`stdinOnce`).
+    #[serde(default)]
+    pub stdin_once: bool,
     /// The terminal's first size.
     pub size: Option<WindowSize>,
 }
@@ -140,6 +152,13 @@ pub enum ToInit {
     Forward {
         /// On the loopback address.
         port: u16,
+    },
+    /// Give a volume of files these ones instead.
+    Files {
+        /// The volume's name.
+        volume: String,
+        /// Name within the volume and content.
+        files: BTreeMap<String, String>,
     },
     /// Send a signal to a container's process.
     Signal {

@@ -3,6 +3,7 @@
 //! Everything here happens in the pod's mount namespace, so it is gone with the pod's last
 //! process. `/run` and `/tmp` start empty: the machine's sockets are not for pods.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, symlink};
@@ -17,6 +18,8 @@ use crate::images;
 /// Where volumes wait to be bound into containers; readable by root in the pod only.
 pub const VOLUMES: &str = "/run/.volumes";
 
+/// Where the log of denials lies on a node of EKS.
+const NODE_LOG: &str = "var/log/aws-routed-eni/network-policy-agent.log";
 /// File systems of the machine that pods see besides the root's own.
 const SHOWN: [&str; 7] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "overlay"];
 /// Folders of the machine that pods have their own of.
@@ -168,7 +171,8 @@ fn kernel_files(root: &Path) -> io::Result<()> {
     let sys = root.join("sys");
     mount("sysfs", &sys, safe, "")?;
     // Received packets are then processed by a kernel thread of this interface instead of inside
-    // the dataplane's transmit call. Kernels before 5.12 have no such file.
+    // the dataplane's transmit call. Kernels before 5.12 have no such file; nor has the node, whose
+    // network a debugger is in.
     let _not_there = fs::write(sys.join("class/net/eth0/threaded"), "1");
     rustix::mount::mount_remount(&sys, safe | MountFlags::RDONLY, c"")?;
     let proc = root.join("proc");
@@ -234,22 +238,94 @@ fn volumes(root: &Path, spec: &RootSpec) -> io::Result<()> {
     for (name, volume) in &spec.volumes {
         inside(name)?;
         let folder = base.join(name);
-        mount("tmpfs", &folder, MountFlags::NODEV, "mode=777,size=64m")?;
-        let Volume::Files(files) = volume else {
-            continue;
-        };
-        for (file, content) in files {
-            inside(file)?;
-            let path = folder.join(file);
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent)?;
+        match volume {
+            Volume::Empty { bytes } => {
+                let options = format!("mode=777,size={bytes}");
+                mount("tmpfs", &folder, MountFlags::NODEV, &options)?;
             }
-            fs::write(path, content)?;
+            Volume::Files(files) => {
+                let options = "mode=777,size=64m";
+                mount("tmpfs", &folder, MountFlags::NODEV, options)?;
+                write_files(&folder, files)?;
+                rustix::mount::mount_remount(&folder, CLOSED, c"")?;
+            }
+            Volume::Node { log } => node_root(&folder, Path::new(&spec.scratch), Path::new(log))?,
         }
-        let flags = MountFlags::NODEV | MountFlags::RDONLY;
-        rustix::mount::mount_remount(&folder, flags, c"")?;
     }
     Ok(())
+}
+
+/// How volumes of files are mounted while nobody writes them.
+const CLOSED: MountFlags = MountFlags::NODEV.union(MountFlags::RDONLY);
+
+fn write_files(folder: &Path, files: &BTreeMap<String, String>) -> io::Result<()> {
+    for (file, content) in files {
+        inside(file)?;
+        let path = folder.join(file);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        // In one step, so that a reader has the old text or the new.
+        let mut fresh = path.clone().into_os_string();
+        fresh.push(".new");
+        fs::write(&fresh, content)?;
+        fs::rename(&fresh, path)?;
+    }
+    Ok(())
+}
+
+/// Gives a volume of files other ones while containers have it mounted.
+pub fn replace_files(volume: &str, files: &BTreeMap<String, String>) -> io::Result<()> {
+    inside(volume)?;
+    let folder = Path::new(VOLUMES).join(volume);
+    rustix::mount::mount_remount(&folder, MountFlags::NODEV, c"")?;
+    let written = write_files(&folder, files).and_then(|()| remove_others(&folder, files));
+    rustix::mount::mount_remount(&folder, CLOSED, c"")?;
+    written
+}
+
+/// Removes the files right below the folder that are not among these.
+fn remove_others(folder: &Path, files: &BTreeMap<String, String>) -> io::Result<()> {
+    let kept = |name: &str| {
+        let first = |path: &String| path.split('/').next() == Some(name);
+        files.keys().any(first)
+    };
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if !kept(&entry.file_name().to_string_lossy()) {
+            match entry.file_type()?.is_dir() {
+                true => fs::remove_dir_all(entry.path())?,
+                false => fs::remove_file(entry.path())?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The node's files as a debugger sees them, with Weir's log where [`NODE_LOG`] says.
+fn node_root(folder: &Path, scratch: &Path, log: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let layers = scratch.join("node");
+    fs::create_dir_all(&layers)?;
+    overlay(Path::new("/"), folder, &layers, 0)?;
+    let submounts = submounts(&fs::read_to_string("/proc/self/mountinfo")?);
+    for (number, below) in submounts.iter().enumerate() {
+        let target = folder.join(below.strip_prefix("/").unwrap_or(below));
+        if target.is_dir() {
+            overlay(below, &target, &layers, number + 1)?;
+        }
+    }
+    let target = folder.join(NODE_LOG);
+    if let Some(parent) = target.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    File::create(&target)?;
+    // The file as it is now: a log that is put aside meanwhile is followed by its name only.
+    rustix::mount::mount_bind(log, &target)
+        .map_err(io::Error::from)
+        .map_err(at(format_args!("show {}", log.display())))?;
+    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NODEV;
+    Ok(rustix::mount::mount_remount(&target, flags, c"")?)
 }
 
 /// Refuses a name that leads out of the folder it is put in: the machine's files are still within

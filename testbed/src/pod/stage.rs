@@ -184,7 +184,8 @@ fn bind(mount: &VolumeMount) -> io::Result<()> {
         fs::create_dir_all(target.parent().unwrap_or(Path::new("/")))?;
         File::create(&target)?;
     }
-    rustix::mount::mount_bind(&source, &target)?;
+    // With what is mounted below it: the node's root has its log.
+    rustix::mount::mount_bind_recursive(&source, &target)?;
     if mount.read_only {
         let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NODEV;
         rustix::mount::mount_remount(&target, flags, c"")?;

@@ -268,7 +268,12 @@ pub fn carry_command(started: Started, told: &Receiver<i32>, client: UnixStream)
     let (stdin, terminal) = (started.stdin, started.terminal);
     let mut reader = client;
     std::thread::spawn(move || {
-        carry_input(&mut reader, stdin, |size| {
+        let end = match &terminal {
+            Some(_) => End::Marks,
+            None => End::Closes(Box::new(|| {})),
+        };
+        let input = Input::new(stdin, end);
+        carry_input(&mut reader, input, |size| {
             if let Some(terminal) = &terminal {
                 process::resize(terminal, size);
             }
@@ -282,20 +287,86 @@ pub fn carry_command(started: Started, told: &Receiver<i32>, client: UnixStream)
     Ok(())
 }
 
+/// What a client's end of input is to the process.
+pub enum End {
+    /// Nothing: others may still write to it.
+    Unheard,
+    /// The end of a pipe; whoever else holds it open lets go of it.
+    Closes(Box<dyn FnOnce() + Send>),
+    /// The end of what is typed on a terminal.
+    Marks,
+}
+
+/// A process's standard input.
+pub struct Input {
+    file: Option<File>,
+    end: End,
+    at_line_start: bool,
+    /// Tells that the client is gone.
+    gone: Arc<AtomicBool>,
+}
+
+impl Input {
+    /// A pipe's or a terminal's near end; nothing where it is closed.
+    pub fn new(file: Option<File>, end: End) -> Input {
+        Input {
+            file,
+            end,
+            at_line_start: true,
+            gone: Arc::default(),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.at_line_start = bytes.last() == Some(&b'\n');
+        // A program that closed its input goes on without.
+        if let Some(file) = &mut self.file
+            && file.write_all(bytes).is_err()
+        {
+            self.file = None;
+        }
+    }
+
+    /// The client has no more. A pipe says so by closing. A terminal says it by a character, once
+    /// for each read, and loses what was said while a program changed the terminal's mode (bash's
+    /// line editor does): so it is said again until the session is over.
+    fn end(&mut self) {
+        let file = self.file.take();
+        let mut terminal = match (std::mem::replace(&mut self.end, End::Unheard), file) {
+            (End::Marks, Some(terminal)) => terminal,
+            (End::Closes(let_go), _) => return let_go(),
+            _ => return,
+        };
+        const END: u8 = 4;
+        let mut marks = if self.at_line_start {
+            vec![END]
+        } else {
+            vec![END; 2]
+        };
+        let gone = self.gone.clone();
+        std::thread::spawn(move || {
+            let mut pause = Duration::from_millis(100);
+            while !gone.load(Ordering::Acquire) && terminal.write_all(&marks).is_ok() {
+                marks = vec![END];
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+        });
+    }
+}
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        self.gone.store(true, Ordering::Release);
+    }
+}
+
 /// Carries a client's frames to a process until the client goes.
-pub fn carry_input(client: &mut UnixStream, mut stdin: Option<File>, resize: impl Fn(WindowSize)) {
+pub fn carry_input(client: &mut UnixStream, mut input: Input, resize: impl Fn(WindowSize)) {
     while let Ok(Some(frame)) = read_frame(client) {
         match frame.channel {
-            Channel::Stdin if frame.payload.is_empty() => stdin = None,
-            Channel::Stdin => {
-                // A program that closed its input goes on without.
-                if stdin
-                    .as_mut()
-                    .is_some_and(|pipe| pipe.write_all(&frame.payload).is_err())
-                {
-                    stdin = None;
-                }
-            }
+            Channel::Stdin if frame.payload.is_empty() => input.end(),
+            Channel::Stdin => input.write(&frame.payload),
             Channel::Resize => {
                 if let Ok(size) = serde_json::from_slice(&frame.payload) {
                     resize(size);
@@ -320,13 +391,22 @@ fn hang_up(pid: Pid, ended: &AtomicBool) {
     }
 }
 
-/// Carries a client's connection to a TCP port of the pod.
+/// Carries a client's connection to a TCP port of the pod, or says why that port does not take it.
 pub fn carry_connection(mut client: UnixStream, port: u16) -> io::Result<()> {
     let addresses = [
         ([127, 0, 0, 1], port).into(),
         ([0, 0, 0, 0, 0, 0, 0, 1_u16], port).into(),
     ];
-    let mut connection = TcpStream::connect(&addresses[..])?;
+    let mut connection = match TcpStream::connect(&addresses[..]) {
+        Ok(connection) => connection,
+        Err(error) => {
+            let text = error.to_string().to_lowercase();
+            let why = text.split(" (os error").next().unwrap_or_default();
+            let why = format!("dial tcp4 127.0.0.1:{port}: connect: {why}");
+            report_exit(&mut client, 1, Some(why));
+            return Ok(());
+        }
+    };
     let mut reader = client.try_clone()?;
     let mut to = connection.try_clone()?;
     std::thread::spawn(move || {

@@ -71,6 +71,11 @@ impl Watched {
         self.objects.get(&key(&one.object))
     }
 
+    /// All of them, as they are now.
+    pub fn objects(&self) -> impl Iterator<Item = &Value> {
+        self.objects.values()
+    }
+
     /// Whether an event is about an object.
     pub fn concerns(event: &WatchEvent, one: &Found) -> bool {
         key(&event.object) == key(&one.object)

@@ -253,6 +253,11 @@ fn patch() {
 }
 
 #[test]
+fn pods() {
+    play("pods", include_str!("pods.txt"));
+}
+
+#[test]
 fn old_kubectl() {
     play("old-kubectl", include_str!("old-kubectl.txt"));
 }

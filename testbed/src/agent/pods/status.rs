@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Condition, ContainerState, State};
+use super::{Condition, ContainerState, Role, State};
 use crate::{clock, topology};
 
 /// The pod's phase: `Pending`, `Running`, `Succeeded` or `Failed`.
@@ -10,8 +10,8 @@ use crate::{clock, topology};
 /// A container that has ended and will be started again is [`Condition::Waiting`], so one that is
 /// [`Condition::Ended`] stays so.
 pub fn phase_of(containers: &[ContainerState]) -> &'static str {
-    let inits = || containers.iter().filter(|c| c.init);
-    let mains = || containers.iter().filter(|c| !c.init);
+    let of = |role: Role| containers.iter().filter(move |c| c.role == role);
+    let (inits, mains) = (|| of(Role::Init), || of(Role::Main));
     let ended_with = |c: &ContainerState| match c.condition {
         Condition::Ended { code } => Some(code),
         _ => None,
@@ -36,12 +36,12 @@ pub fn phase_of(containers: &[ContainerState]) -> &'static str {
 
 /// The whole status.
 pub fn status(state: &State) -> Value {
-    let mains = || state.containers.iter().filter(|c| !c.init);
+    let mains = || state.containers.iter().filter(|c| c.role == Role::Main);
     let ready = mains().count() > 0 && mains().all(|c| c.ready);
     let initialized = state
         .containers
         .iter()
-        .filter(|c| c.init)
+        .filter(|c| c.role == Role::Init)
         .all(|c| c.condition == Condition::Ended { code: 0 });
     let begun = clock::rfc3339(state.begun.unwrap_or_else(std::time::SystemTime::now));
     let phase = phase_of(&state.containers);
@@ -62,14 +62,14 @@ pub fn status(state: &State) -> Value {
         .iter()
         .map(|ip| json!({"ip": ip.to_string()}))
         .collect();
-    let list = |init: bool| -> Vec<Value> {
-        let chosen = state.containers.iter().filter(|c| c.init == init);
+    let list = |role: Role| -> Vec<Value> {
+        let chosen = state.containers.iter().filter(|c| c.role == role);
         chosen.map(container).collect()
     };
     let mut status = json!({
         "phase": phase,
         "conditions": [
-            condition("PodReadyToStartContainers", state.endpoint.is_some()),
+            condition("PodReadyToStartContainers", state.networked),
             condition("Initialized", initialized),
             condition("Ready", ready),
             condition("ContainersReady", ready),
@@ -81,15 +81,20 @@ pub fn status(state: &State) -> Value {
         ],
         "startTime": begun,
         "qosClass": "BestEffort",
-        "containerStatuses": list(false),
+        "containerStatuses": list(Role::Main),
     });
     if let Some(first) = state.addresses.first() {
         status["podIP"] = first.to_string().into();
         status["podIPs"] = addresses.into();
     }
-    let inits = list(true);
-    if !inits.is_empty() {
-        status["initContainerStatuses"] = inits.into();
+    for (field, role) in [
+        ("initContainerStatuses", Role::Init),
+        ("ephemeralContainerStatuses", Role::Ephemeral),
+    ] {
+        let some = list(role);
+        if !some.is_empty() {
+            status[field] = some.into();
+        }
     }
     if let Some(message) = &state.message {
         status["message"] = message.as_str().into();
@@ -117,7 +122,7 @@ fn container(container: &ContainerState) -> Value {
             json!({"waiting": {"reason": reason, "message": message}})
         }
         Condition::Running => json!({"running": {"startedAt": time(container.started)}}),
-        Condition::Ended { code } => {
+        Condition::Again { code } | Condition::Ended { code } => {
             ended(*code, time(container.started), time(container.finished))
         }
     };
