@@ -10,6 +10,7 @@ mod lab;
 mod pod;
 mod scenarios;
 mod stand_ins;
+mod verbs;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         enforcement::TESTS,
         jumbo::TESTS,
         closed::TESTS,
+        verbs::TESTS,
         cases::TESTS,
         scenarios::TESTS,
         stand_ins::TESTS,

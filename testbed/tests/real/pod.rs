@@ -381,7 +381,10 @@ fn client_goes() -> Outcome {
 
 fn volumes() -> Outcome {
     let files = [("app.conf".to_owned(), "port=80\n".to_owned())].into();
-    let list = [("conf", Volume::Files(files)), ("work", Volume::Empty)];
+    let list = [
+        ("conf", Volume::Files(files)),
+        ("work", Volume::Empty { bytes: 1 << 20 }),
+    ];
     let pod = Pod::with_volumes("volumes", list);
     let mount = |volume: &str, path: &str, sub: &str| VolumeMount {
         volume: volume.into(),
