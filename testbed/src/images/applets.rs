@@ -2,14 +2,34 @@
 
 use std::process::ExitCode;
 
-use super::busybox;
+use super::{busybox, mysql, postgres, redis, servers};
 
 /// A program: its arguments without its name, and its exit status.
 type Applet = fn(&[String]) -> u8;
 
 const APPLETS: &[(&str, Applet)] = &[
+    ("agnhost", servers::agnhost::main),
+    ("carts", servers::retail::carts),
+    ("catalog", servers::retail_catalog::catalog),
+    ("checkout", servers::retail::checkout),
+    ("collect", servers::star::collect),
+    ("dynamodb-local", servers::dynamodb::main),
+    ("echo-text", servers::plain::text_echo),
+    ("flaskback", servers::flaskback::main),
+    ("hello-app", servers::plain::hello_app),
+    ("http-echo", servers::http_echo::main),
+    ("httpd-foreground", servers::plain::httpd),
+    ("mariadbd", mysql::server::mariadbd),
+    ("mysqld", mysql::server::mysqld),
     ("nc", busybox::nc::main),
+    ("nginx", servers::plain::nginx),
+    ("orders", servers::retail::orders),
+    ("pause", servers::plain::pause),
+    ("postgres", postgres::server),
+    ("probe", servers::star::probe),
+    ("redis-server", redis::server),
     ("sh", busybox::sh::main),
+    ("ui", servers::retail_ui::ui),
     ("wget", busybox::wget::main),
 ];
 

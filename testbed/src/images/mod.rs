@@ -8,11 +8,17 @@
 
 pub mod applets;
 pub mod busybox;
+mod database;
+mod digest;
 mod errors;
 pub mod http;
+pub mod mysql;
 mod options;
+pub mod postgres;
+pub mod redis;
 mod reference;
 mod resolve;
+pub mod servers;
 mod sockets;
 mod table;
 mod url;

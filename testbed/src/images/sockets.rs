@@ -40,23 +40,31 @@ pub fn connect(
     if let Some(local) = local {
         rustix::net::bind(&socket, &local)?;
     }
+    connect_within(&socket, remote, limit)?;
+    Ok(socket)
+}
+
+/// Connects a socket within `limit` where one is given.
+pub fn connect_within(
+    socket: &OwnedFd,
+    remote: SocketAddr,
+    limit: Option<Duration>,
+) -> io::Result<()> {
     let Some(limit) = limit else {
-        rustix::net::connect(&socket, &remote)?;
-        return Ok(socket);
+        return Ok(rustix::net::connect(socket, &remote)?);
     };
-    rustix::io::ioctl_fionbio(&socket, true)?;
-    match rustix::net::connect(&socket, &remote) {
+    rustix::io::ioctl_fionbio(socket, true)?;
+    match rustix::net::connect(socket, &remote) {
         Ok(()) => {}
         Err(Errno::INPROGRESS) => {
-            if !wait(&socket, PollFlags::OUT, Some(limit))? {
+            if !wait(socket, PollFlags::OUT, Some(limit))? {
                 return Err(Errno::TIMEDOUT.into());
             }
-            sockopt::socket_error(&socket)??;
+            sockopt::socket_error(socket)??;
         }
         Err(error) => return Err(error.into()),
     }
-    rustix::io::ioctl_fionbio(&socket, false)?;
-    Ok(socket)
+    Ok(rustix::io::ioctl_fionbio(socket, false)?)
 }
 
 /// Waits until something can be done with the descriptor; false when `limit` passes first.

@@ -33,33 +33,206 @@ const fn own(path: &'static str) -> Program {
     Program { path, machines }
 }
 
+const fn machines(path: &'static str) -> Program {
+    let machines = true;
+    Program { path, machines }
+}
+
 const BUSYBOX: &[Program] = &[own("/bin/nc"), own("/bin/wget"), own("/bin/sh")];
+const WITH_BUSYBOX: &str = "busybox's nc, wget and sh, with the machine's other programs,";
+const MACHINE: &str = "a shell with the machine's programs";
+
+/// Programs of its own and the machine's, and which of them runs where a manifest names none.
+const fn shell(
+    names: &'static [&'static str],
+    description: &'static str,
+    programs: &'static [Program],
+    command: &'static [&'static str],
+) -> Image {
+    Image {
+        names,
+        description,
+        programs,
+        entrypoint: &[],
+        command,
+        directory: "/",
+    }
+}
+
+/// A server that its image starts by itself, with whatever arguments a manifest gives.
+const fn server(
+    names: &'static [&'static str],
+    description: &'static str,
+    programs: &'static [Program],
+    entrypoint: &'static [&'static str],
+) -> Image {
+    Image {
+        names,
+        description,
+        programs,
+        entrypoint,
+        command: &[],
+        directory: "/",
+    }
+}
 
 const IMAGES: &[Image] = &[
+    shell(
+        &["busybox", "radial/busyboxplus"],
+        WITH_BUSYBOX,
+        BUSYBOX,
+        &["sh"],
+    ),
+    shell(&["alpine"], WITH_BUSYBOX, BUSYBOX, &["/bin/sh"]),
+    shell(&["ubuntu", "debian"], MACHINE, &[], &["bash"]),
+    shell(
+        &["nicolaka/netshoot"],
+        MACHINE,
+        // Its nc and wget are not busybox's; ours serve where the machine has none.
+        &[machines("/usr/bin/nc"), machines("/usr/bin/wget")],
+        &["bash"],
+    ),
     Image {
-        names: &["busybox"],
-        description: "busybox's nc, wget and sh, with the machine's other programs,",
-        programs: BUSYBOX,
-        entrypoint: &[],
-        command: &["sh"],
-        directory: "/",
-    },
-    Image {
-        names: &["alpine"],
-        description: "busybox's nc, wget and sh, with the machine's other programs,",
-        programs: BUSYBOX,
-        entrypoint: &[],
-        command: &["/bin/sh"],
-        directory: "/",
-    },
-    Image {
-        names: &["ubuntu", "debian"],
-        description: "a shell with the machine's programs",
+        names: &["curlimages/curl", "appropriate/curl"],
+        description: "the machine's curl",
         programs: &[],
-        entrypoint: &[],
-        command: &["bash"],
+        entrypoint: &["curl"],
+        command: &["--help"],
         directory: "/",
     },
+    shell(
+        &["mysql", "mysql/mysql-server"],
+        "a small database that speaks MySQL's protocol",
+        &[own("/usr/sbin/mysqld")],
+        &["mysqld"],
+    ),
+    shell(
+        &["mariadb"],
+        "a small database that speaks MySQL's protocol",
+        &[own("/usr/sbin/mariadbd")],
+        &["mariadbd"],
+    ),
+    shell(
+        &["postgres"],
+        "a small database that speaks PostgreSQL's protocol",
+        &[own("/usr/local/bin/postgres")],
+        &["postgres"],
+    ),
+    Image {
+        names: &["redis", "bitnami/redis"],
+        description: "a small store that speaks Redis's protocol",
+        programs: &[own("/usr/local/bin/redis-server")],
+        entrypoint: &[],
+        command: &["redis-server"],
+        directory: "/data",
+    },
+    server(
+        &[
+            "amazon/dynamodb-local",
+            "aws-dynamodb-local/aws-dynamodb-local",
+        ],
+        "a small store that speaks DynamoDB's protocol",
+        &[own("/usr/bin/dynamodb-local")],
+        &["dynamodb-local"],
+    ),
+    server(
+        &["pnivaggi/flaskback"],
+        "a server that asks the database for its blogs",
+        &[own("/usr/bin/flaskback")],
+        &["flaskback"],
+    ),
+    server(
+        &["solsson/http-echo", "mendhak/http-https-echo"],
+        "a server that answers with the request, as Express does,",
+        &[own("/usr/bin/http-echo")],
+        &["http-echo"],
+    ),
+    server(
+        &["hashicorp/http-echo"],
+        "a server that answers with a text",
+        &[own("/usr/bin/echo-text")],
+        &["echo-text"],
+    ),
+    Image {
+        names: &["calico/star-probe", "mesosphere/star-probe"],
+        description: "a probe that polls its targets",
+        programs: &[own("/usr/bin/probe")],
+        entrypoint: &[],
+        command: &["probe"],
+        directory: "/star",
+    },
+    Image {
+        names: &["calico/star-collect", "mesosphere/star-collect"],
+        description: "a collector that draws what the probes reach",
+        programs: &[own("/usr/bin/collect")],
+        entrypoint: &[],
+        command: &["collect"],
+        directory: "/star",
+    },
+    server(
+        &["aws-containers/retail-store-sample-ui"],
+        "the shop's pages, made of what its other parts answer,",
+        &[own("/usr/bin/ui")],
+        &["ui"],
+    ),
+    server(
+        &["aws-containers/retail-store-sample-catalog"],
+        "the shop's catalogue, kept in its database,",
+        &[own("/usr/bin/catalog")],
+        &["catalog"],
+    ),
+    server(
+        &["aws-containers/retail-store-sample-cart"],
+        "the shop's carts, kept in their database,",
+        &[own("/usr/bin/carts")],
+        &["carts"],
+    ),
+    server(
+        &["aws-containers/retail-store-sample-checkout"],
+        "the shop's checkout, which orders over the network,",
+        &[own("/usr/bin/checkout")],
+        &["checkout"],
+    ),
+    server(
+        &["aws-containers/retail-store-sample-orders"],
+        "the shop's orders",
+        &[own("/usr/bin/orders")],
+        &["orders"],
+    ),
+    server(
+        &["agnhost"],
+        "agnhost's connect, netexec, pause, porter and serve-hostname",
+        &[own("/agnhost")],
+        &["/agnhost"],
+    ),
+    server(
+        &["pause"],
+        "a program that waits",
+        &[own("/pause")],
+        &["/pause"],
+    ),
+    Image {
+        names: &["nginx"],
+        description: "a web server with nginx's first page",
+        programs: &[own("/usr/sbin/nginx")],
+        entrypoint: &[],
+        command: &["nginx", "-g", "daemon off;"],
+        directory: "/",
+    },
+    Image {
+        names: &["httpd"],
+        description: "a web server with Apache's first page",
+        programs: &[own("/usr/local/bin/httpd-foreground")],
+        entrypoint: &[],
+        command: &["httpd-foreground"],
+        directory: "/usr/local/apache2",
+    },
+    server(
+        &["hello-app"],
+        "a server that says hello",
+        &[own("/usr/bin/hello-app")],
+        &["hello-app"],
+    ),
 ];
 
 /// What stands in for `image` (`[REGISTRY/]PATH[:TAG][@DIGEST]`), if it is known. Containers of
@@ -80,6 +253,10 @@ impl Image {
         };
         match (command.is_empty(), arguments.is_empty()) {
             (false, _) => [command, arguments].concat(),
+            // The entrypoints of Docker's own images put the program before mere options.
+            (true, false) if self.entrypoint.is_empty() && arguments[0].starts_with('-') => {
+                [owned(&self.command[..1]), arguments.to_vec()].concat()
+            }
             (true, false) => [owned(self.entrypoint), arguments.to_vec()].concat(),
             (true, true) => [owned(self.entrypoint), owned(self.command)].concat(),
         }
@@ -109,6 +286,17 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_names_every_image() {
+        let page = include_str!("../../../docs/images.md");
+        for name in IMAGES.iter().flat_map(|image| image.names) {
+            assert!(
+                page.contains(&format!("`{name}`")),
+                "docs/images.md lacks `{name}`"
+            );
+        }
+    }
+
+    #[test]
     fn commands_and_arguments_replace_what_the_image_says() {
         let list = |texts: &[&str]| -> Vec<String> {
             texts.iter().map(|text| (*text).to_owned()).collect()
@@ -118,6 +306,12 @@ mod tests {
         let sleep = list(&["sleep", "9"]);
         assert_eq!(busybox.command_line(&sleep, &[]), sleep);
         assert_eq!(busybox.command_line(&[], &sleep), sleep);
+        let mysql = find("mysql").unwrap();
+        let option = list(&["--port=1"]);
+        let expected = list(&["mysqld", "--port=1"]);
+        assert_eq!(mysql.command_line(&[], &option), expected);
+        let client = list(&["mysql", "-h", "db"]);
+        assert_eq!(mysql.command_line(&[], &client), client);
         let both = busybox.command_line(&list(&["sleep"]), &list(&["9"]));
         assert_eq!(both, sleep);
     }

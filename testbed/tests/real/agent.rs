@@ -39,7 +39,7 @@ spec:
     metadata: {labels: {app: web}}
     spec:
       containers:
-      - {name: web, image: nginx, ports: [{containerPort: 80, name: http}],
+      - {name: web, image: web, ports: [{containerPort: 80, name: http}],
          readinessProbe: {httpGet: {port: http, path: /health}}}
 ---
 apiVersion: v1
@@ -117,7 +117,7 @@ fn up(name: &str) -> Result<Up, Skipped> {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("stands in for image nginx"), "{said}");
+    assert!(said.contains("stands in for image web"), "{said}");
     Ok(Up { lab, folder })
 }
 

@@ -353,7 +353,7 @@ fn ten_pods_are_up_in_three_seconds() -> Outcome {
         .map(|number| {
             format!(
                 "apiVersion: v1\nkind: Pod\nmetadata: {{name: p{number}}}\nspec:\n  containers:\n  \
-                 - {{name: c, image: nginx, ports: [{{containerPort: 80}}]}}\n"
+                 - {{name: c, image: web, ports: [{{containerPort: 80}}]}}\n"
             )
         })
         .collect();

@@ -229,7 +229,7 @@ metadata: {name: web, namespace: shop, labels: {app: web}}
 spec:
   containers:
   - name: web
-    image: nginx
+    image: web
     ports:
     - {containerPort: 8080}
     - {containerPort: 5353, protocol: UDP}

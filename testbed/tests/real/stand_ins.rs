@@ -9,10 +9,29 @@ use testbed::lab::{self, Lab};
 
 use crate::{Outcome, Skipped, Test, WEIR_LAB};
 
-pub const TESTS: &[Test] = &[(
-    "stand_ins::busybox_has_its_own_programs_and_other_pods_the_machines",
-    busybox,
-)];
+pub const TESTS: &[Test] = &[
+    (
+        "stand_ins::busybox_has_its_own_programs_and_other_pods_the_machines",
+        busybox,
+    ),
+    (
+        "stand_ins::blogs_come_from_the_database_and_end_with_the_link",
+        blogs,
+    ),
+    (
+        "stand_ins::http_echo_is_silent_until_a_request_and_wget_shows_its_answer",
+        http_echo,
+    ),
+    (
+        "stand_ins::the_collector_loses_the_stars_that_it_cannot_see",
+        stars,
+    ),
+    ("stand_ins::the_shops_parts_ask_each_other", shop),
+    (
+        "stand_ins::servers_greet_in_their_protocols_and_agnhost_tells_why_not",
+        greetings,
+    ),
+];
 
 /// A lab of this test, down when the test is over.
 struct Up {
@@ -207,5 +226,395 @@ fn busybox() -> Outcome {
     let write = ["sh", "-c", "echo >>/run/.weir/applets"];
     let (written, said) = lab.exec("bb1", &write);
     assert!(!written && said.contains("Read-only file system"), "{said}");
+    Ok(())
+}
+
+const BLOGS: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: mysqldb, labels: {app: mysqldb}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: mysqldb
+    image: mysql:latest
+    env: [{name: MYSQL_ROOT_PASSWORD, value: password}]
+    ports: [{containerPort: 3306}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: mysqldb}
+spec: {clusterIP: None, selector: {app: mysqldb}, ports: [{port: 3306}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: flaskback, labels: {app: flaskback}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: flaskback
+    image: pnivaggi/flaskback
+    ports: [{containerPort: 5000}]
+    env:
+    - {name: MYSQL_SERVICE_PORT, value: '3306'}
+    - {name: MYSQL_SERVICE_HOST, value: mysqldb}
+    - {name: MYSQL_DEFAULT_DB, value: mydb}
+    - {name: MYSQL_ROOT_PWD, value: password}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: flaskback}
+spec: {clusterIP: None, selector: {app: flaskback}, ports: [{port: 5000}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: bb}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers: [{name: bb, image: busybox, command: [sleep, infinity]}]
+";
+
+const NO_DATABASE: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: mysqldb}
+spec: {podSelector: {matchLabels: {app: mysqldb}}, ingress: []}
+";
+
+fn blogs() -> Outcome {
+    let lab = up("standin-blogs", BLOGS)?;
+    let ask = ["wget", "-qO-", "-T", "8", "flaskback:5000/blogs"];
+    let said = wait_for("the blogs", || match lab.exec("bb", &ask) {
+        (true, said) => Ok(said),
+        (false, said) => Err(said),
+    });
+    let expected = "[[\"K8s is fun\",\"K8s allows to orchestrate application\"],\
+                    [\"Network Policy\",\"it provides network security using selector/label\"]]\n";
+    assert_eq!(said, expected);
+    lab.apply(NO_DATABASE);
+    let (answered, said) = lab.exec("bb", &ask);
+    let refused = "wget: server returned error: HTTP/1.1 500 Internal Server Error\n";
+    assert!(!answered && said.starts_with(refused), "{said}");
+    Ok(())
+}
+
+const ECHO: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: http-echo, labels: {run: http-echo}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: http-echo
+    image: solsson/http-echo
+    env: [{name: PORT, value: '80'}]
+    ports: [{containerPort: 80}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: http-echo}
+spec: {clusterIP: None, selector: {run: http-echo}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: bb}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers: [{name: bb, image: busybox, command: [sleep, infinity]}]
+";
+
+const NO_ECHO: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: closed}
+spec: {podSelector: {}, policyTypes: [Ingress]}
+";
+
+fn http_echo() -> Outcome {
+    let lab = up("standin-echo", ECHO)?;
+    assert_eq!(lab.weir(&["logs", "http-echo"]), (true, String::new()));
+    let url = "http://http-echo.default.svc.cluster.local/test";
+    let body = "{\"message\":\"hello\"}";
+    let post = ["wget", "-S", url, "--post-data", body, "-O", "/tmp/test"];
+    let said = wait_for("the echo", || match lab.exec("bb", &post) {
+        (true, said) => Ok(said),
+        (false, said) => Err(said),
+    });
+    let lines: Vec<&str> = said.lines().collect();
+    let address = lab.address("http-echo");
+    let connecting = format!("Connecting to http-echo.default.svc.cluster.local ({address}:80)");
+    assert_eq!(lines[0], connecting);
+    assert_eq!(lines[1], "  HTTP/1.1 200 OK");
+    assert_eq!(lines[2], "  X-Powered-By: Express");
+    assert_eq!(lines[3], "  Content-Type: application/json; charset=utf-8");
+    assert!(lines[4].starts_with("  Content-Length: "), "{said}");
+    assert!(lines[5].starts_with("  ETag: W/\""), "{said}");
+    assert!(lines[6].starts_with("  Date: "), "{said}");
+    assert_eq!(lines[7..9], ["  Connection: close", "  "]);
+    assert!(
+        lines[9].starts_with("test                 100% |***"),
+        "{said}"
+    );
+    let (_, log) = lab.weir(&["logs", "http-echo"]);
+    assert!(log.contains("\"POST /test HTTP/1.1\" 200 "), "{log}");
+    lab.apply(NO_ECHO);
+    let late = ["wget", "-T", "1", "-qO-", url];
+    let (answered, said) = lab.exec("bb", &late);
+    assert!(
+        !answered && said.starts_with("wget: download timed out\n"),
+        "{said}"
+    );
+    Ok(())
+}
+
+/// A probe or collector of the stars demo.
+fn star(namespace: &str, name: &str, image: &str, port: u16) -> String {
+    let urls = "http://frontend.stars:80/status,http://backend.stars:6379/status,\
+                http://client.client:9000/status";
+    let command = match image {
+        "star-probe" => format!("command: [probe, '--http-port={port}', '--urls={urls}'],"),
+        _ => String::new(),
+    };
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, labels: \
+         {{role: {name}}}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers: [{{name: c, image: \
+         'calico/{image}:v0.1.0', {command} ports: [{{containerPort: {port}}}]}}]\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: \
+         {{clusterIP: None, selector: {{role: {name}}}, ports: [{{port: {port}}}]}}\n"
+    )
+}
+
+const NO_STARS: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: default-deny, namespace: stars}
+spec: {podSelector: {matchLabels: {}}}
+";
+
+fn stars() -> Outcome {
+    let mut manifest = String::new();
+    for namespace in ["stars", "client", "management-ui"] {
+        manifest +=
+            &format!("---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n");
+    }
+    manifest += &star("stars", "frontend", "star-probe", 80);
+    manifest += &star("stars", "backend", "star-probe", 6379);
+    manifest += &star("client", "client", "star-probe", 9000);
+    manifest += &star("management-ui", "management-ui", "star-collect", 9001);
+    let lab = up("standin-stars", &manifest)?;
+    let look = |path: &str| {
+        let url = format!("http://localhost:9001{path}");
+        let fetch = [
+            "exec",
+            "-n",
+            "management-ui",
+            "management-ui",
+            "--",
+            "curl",
+            "-s",
+        ];
+        lab.weir(&[&fetch[..], &[&url]].concat()).1
+    };
+    assert!(look("/").contains("<svg"), "{}", look("/"));
+    let cut = |text: &str| text.matches("\"reachable\":false").count();
+    wait_for("all stars", || {
+        let said = look("/responses");
+        let all = said.matches("\"statusCode\":200").count() == 3 && cut(&said) == 0;
+        if all { Ok(()) } else { Err(said) }
+    });
+    lab.apply(NO_STARS);
+    wait_for("the stars to go", || {
+        let said = look("/responses");
+        let lost = ["\"F\":null", "\"B\":null"]
+            .iter()
+            .all(|lost| said.contains(lost));
+        // The client is seen still, and sees nobody else.
+        if lost && cut(&said) == 2 {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
+    Ok(())
+}
+
+/// A part of the shop, with its Service.
+fn part(name: &str, image: &str, environment: &[(&str, &str)]) -> String {
+    let environment: Vec<String> = environment
+        .iter()
+        .map(|(name, value)| format!("{{name: {name}, value: '{value}'}}"))
+        .collect();
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec:\n  \
+         terminationGracePeriodSeconds: 0\n  containers: [{{name: c, image: \
+         'public.ecr.aws/aws-containers/retail-store-sample-{image}:1.2.1', env: [{}], ports: \
+         [{{containerPort: 8080}}]}}]\n---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n\
+         spec: {{clusterIP: None, selector: {{app: {name}}}, ports: [{{port: 8080}}]}}\n",
+        environment.join(", ")
+    )
+}
+
+const CATALOG_DATABASE: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: catalog-mysql, labels: {app: catalog-mysql}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: mysql
+    image: public.ecr.aws/docker/library/mysql:8.0
+    env:
+    - {name: MYSQL_ROOT_PASSWORD, value: my-secret-pw}
+    - {name: MYSQL_DATABASE, value: catalog}
+    - {name: MYSQL_USER, value: catalog}
+    - {name: MYSQL_PASSWORD, value: dYmNfWV4uEvTzoFu}
+    ports: [{containerPort: 3306}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: catalog-mysql}
+spec: {clusterIP: None, selector: {app: catalog-mysql}, ports: [{port: 3306}]}
+";
+
+const NO_CATALOG_DATABASE: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: closed}
+spec: {podSelector: {matchLabels: {app: catalog-mysql}}, ingress: []}
+";
+
+fn shop() -> Outcome {
+    let endpoints = ["CATALOG", "CARTS", "CHECKOUT", "ORDERS"].map(|part| {
+        (
+            format!("RETAIL_UI_ENDPOINTS_{part}"),
+            format!("http://{}:8080", part.to_lowercase()),
+        )
+    });
+    let endpoints: Vec<(&str, &str)> = endpoints
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let database = [
+        ("RETAIL_CATALOG_PERSISTENCE_PROVIDER", "mysql"),
+        ("RETAIL_CATALOG_PERSISTENCE_ENDPOINT", "catalog-mysql:3306"),
+        ("RETAIL_CATALOG_PERSISTENCE_DB_NAME", "catalog"),
+        ("RETAIL_CATALOG_PERSISTENCE_USER", "catalog"),
+        ("RETAIL_CATALOG_PERSISTENCE_PASSWORD", "dYmNfWV4uEvTzoFu"),
+    ];
+    let orders = [("RETAIL_CHECKOUT_ENDPOINTS_ORDERS", "http://orders:8080")];
+    let manifest = [
+        part("ui", "ui", &endpoints),
+        part("catalog", "catalog", &database),
+        part("carts", "cart", &[]),
+        part("checkout", "checkout", &orders),
+        part("orders", "orders", &[]),
+        format!("---{CATALOG_DATABASE}"),
+    ]
+    .concat();
+    let lab = up("standin-shop", &manifest)?;
+    let ask =
+        |pod: &str, arguments: &[&str]| lab.exec(pod, &[&["curl", "-s"], arguments].concat()).1;
+    let parts = wait_for("the parts", || {
+        let said = ask("ui", &["http://localhost:8080/topology"]);
+        let healthy = said.matches("\"HEALTHY\"").count() == 4;
+        if healthy { Ok(said) } else { Err(said) }
+    });
+    assert!(parts.contains("http://catalog:8080"), "{parts}");
+    assert_eq!(ask("ui", &["http://catalog:8080/health"]), "OK");
+    let health = ask("catalog", &["http://checkout:8080/health"]);
+    assert!(health.starts_with("{\"status\":\"ok\""), "{health}");
+    assert_eq!(ask("ui", &["http://orders:8080/orders"]), "[]");
+    let goods = "{\"items\":[{\"id\":\"1\",\"price\":5,\"quantity\":2}]}";
+    let updated = ask(
+        "ui",
+        &["-d", goods, "http://checkout:8080/checkout/1/update"],
+    );
+    assert!(updated.contains("\"total\":10"), "{updated}");
+    let submitted = ask("ui", &["-d", "", "http://checkout:8080/checkout/1/submit"]);
+    assert!(
+        submitted.contains("\"orderId\":\"order-000001\""),
+        "{submitted}"
+    );
+    let ordered = ask("ui", &["http://orders:8080/orders"]);
+    assert!(ordered.contains("order-000001"), "{ordered}");
+    let greeted = ask(
+        "orders",
+        &["-m", "2", "--output", "-", "telnet://catalog-mysql:3306"],
+    );
+    assert!(greeted.contains("caching_sha2_password"), "{greeted}");
+    lab.apply(NO_CATALOG_DATABASE);
+    let code = [
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "http://catalog:8080/catalog/products",
+    ];
+    assert_eq!(ask("ui", &code), "500");
+    assert_eq!(ask("ui", &["http://catalog:8080/health"]), "OK");
+    Ok(())
+}
+
+const SERVERS: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: servers}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {name: web, image: nginx, ports: [{containerPort: 80}]}
+  - {name: cache, image: 'redis:7', ports: [{containerPort: 6379}]}
+  - {name: db, image: postgres, env: [{name: POSTGRES_PASSWORD, value: x}], ports: [{containerPort: 5432}]}
+  - name: agnhost
+    image: registry.k8s.io/e2e-test-images/agnhost:2.53
+    args: [netexec, --http-port=8080, --udp-port=8081]
+    ports: [{containerPort: 8080}, {containerPort: 8081, protocol: UDP}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {name: agnhost, image: registry.k8s.io/e2e-test-images/agnhost:2.53, args: [pause]}
+  - {name: bb, image: busybox, command: [sleep, infinity]}
+";
+
+fn greetings() -> Outcome {
+    let lab = up("standin-greet", SERVERS)?;
+    let address = lab.address("servers");
+    let ask = |command: &str| {
+        let command = command.replace("ADDRESS", &address);
+        lab.weir(&["exec", "client", "-c", "bb", "--", "sh", "-c", &command])
+            .1
+    };
+    let page = ask("wget -qO- http://ADDRESS/");
+    assert!(page.contains("<title>Welcome to nginx!</title>"), "{page}");
+    assert_eq!(ask("echo PING | nc -w 1 ADDRESS 6379"), "+PONG\r\n");
+    assert_eq!(ask("wget -qO- http://ADDRESS:8080/hostName"), "servers");
+    let client = lab.address("client");
+    let seen = ask("wget -qO- http://ADDRESS:8080/clientip");
+    assert!(seen.starts_with(&format!("{client}:")), "{seen}");
+    let connect = |target: &str, protocol: &str| {
+        let protocol = format!("--protocol={protocol}");
+        let command = ["/agnhost", "connect", target, "--timeout=2s", &protocol];
+        lab.weir(&[&["exec", "client", "-c", "agnhost", "--"][..], &command].concat())
+    };
+    for (port, protocol) in [(80, "tcp"), (5432, "tcp"), (8081, "udp")] {
+        let target = format!("{address}:{port}");
+        assert_eq!(
+            connect(&target, protocol),
+            (true, String::new()),
+            "{target}"
+        );
+    }
+    let (open, said) = connect(&format!("{address}:9"), "tcp");
+    assert!(!open && said.starts_with("REFUSED\n"), "{said}");
+    lab.apply(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: closed}\n\
+         spec: {podSelector: {}, policyTypes: [Ingress]}\n",
+    );
+    let (open, said) = connect(&format!("{address}:80"), "tcp");
+    assert!(!open && said.starts_with("TIMEOUT\n"), "{said}");
     Ok(())
 }

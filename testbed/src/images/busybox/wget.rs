@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use rustix::net::SocketType;
 
 use super::progress::Progress;
+use super::wget_words::{Head, SYNTAX, USAGE};
 use crate::images::errors::strerror;
-use crate::images::options::{Argument, Syntax};
+use crate::images::options::Argument;
 use crate::images::url::Url;
 use crate::images::{resolve, sockets};
 
@@ -22,48 +23,6 @@ const TIMEOUT: Duration = Duration::from_secs(900);
 const REDIRECTIONS: usize = 16;
 const LINE_BYTES: u64 = 8 << 10;
 const HEAD_LINES: usize = 256;
-
-const USAGE: &str = "\
-Usage: wget [-cqS] [--spider] [-O FILE] [-o LOGFILE] [--header STR]
-\t[--post-data STR | --post-file FILE] [-Y on/off]
-\t[-P DIR] [-U AGENT] [-T SEC] URL...
-
-Retrieve files via HTTP
-
-\t--spider\tOnly check URL existence: $? is 0 if exists
-\t--header STR\tAdd STR (of form 'header: value') to headers
-\t--post-data STR\tSend STR using POST method
-\t--post-file FILE\tSend FILE using POST method
-\t-c\t\tContinue retrieval of aborted transfer
-\t-q\t\tQuiet
-\t-P DIR\t\tSave to DIR (default .)
-\t-S    \t\tShow server response
-\t-T SEC\t\tNetwork read timeout is SEC seconds
-\t-O FILE\t\tSave to FILE ('-' for stdout)
-\t-o LOGFILE\tLog messages to FILE
-\t-U STR\t\tUse STR for User-Agent header
-\t-Y on/off\tUse proxy";
-
-const SYNTAX: Syntax = Syntax {
-    short: "cqSO:o:P:Y:U:T:t:",
-    long: &[
-        ("continue", false, 'c'),
-        ("quiet", false, 'q'),
-        ("server-response", false, 'S'),
-        ("output-document", true, 'O'),
-        ("output-file", true, 'o'),
-        ("directory-prefix", true, 'P'),
-        ("proxy", true, 'Y'),
-        ("user-agent", true, 'U'),
-        ("timeout", true, 'T'),
-        ("tries", true, 't'),
-        ("header", true, 'H'),
-        ("post-data", true, 'D'),
-        ("post-file", true, 'F'),
-        ("spider", false, 's'),
-        ("no-check-certificate", false, 'n'),
-    ],
-};
 
 #[derive(Debug, Default)]
 struct Plan {
@@ -478,38 +437,6 @@ impl Plan {
             self.copy(reader, output, Some(size), received, show)?;
             quiet.line(reader)?;
         }
-    }
-}
-
-/// What of an answer's head matters.
-#[derive(Debug, Default)]
-struct Head {
-    status: u16,
-    length: Option<u64>,
-    chunked: bool,
-    location: Option<String>,
-}
-
-impl Head {
-    fn note(&mut self, line: &str) -> Result<(), String> {
-        let Some((name, value)) = line.split_once(':') else {
-            return Err(format!("bad header line: {line}"));
-        };
-        let value = value.trim();
-        match name.to_ascii_lowercase().as_str() {
-            "content-length" => {
-                let length = value.parse();
-                let length = length.map_err(|_| format!("content-length {value} is garbage"))?;
-                self.length = Some(length);
-            }
-            "transfer-encoding" if value.eq_ignore_ascii_case("chunked") => self.chunked = true,
-            "transfer-encoding" => {
-                return Err(format!("transfer encoding '{value}' is not supported"));
-            }
-            "location" => self.location = Some(value.to_owned()),
-            _ => {}
-        }
-        Ok(())
     }
 }
 

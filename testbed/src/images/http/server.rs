@@ -114,6 +114,14 @@ impl Response {
         }
     }
 
+    /// With nothing but a status.
+    pub fn default_with(status: u16) -> Response {
+        Response {
+            status,
+            ..Response::default()
+        }
+    }
+
     /// With a JSON body.
     pub fn json(status: u16, value: &serde_json::Value) -> Response {
         Response::new(status, "application/json", value.to_string())
