@@ -76,7 +76,8 @@ drop_reasons! {
     DatagramDropped = 28, "datagram_dropped", Packet;
     /// The first fragment, which tells the flow, did not come within `limits.fragment_timeout_ms`.
     FragmentTimeout = 29, "fragment_timeout", Packet;
-    /// A fragment of what is never sent in fragments: an ICMP error.
+    /// A fragment of what is never sent in fragments: an ICMP error, or SCTP to a Service that gets
+    /// another port, whose checksum depends on what follows.
     Fragment = 30, "fragment", Packet;
     /// The first fragment does not hold the whole transport header, or a later one of TCP would
     /// overwrite its flags (offset 8, RFC 3128).
@@ -131,8 +132,9 @@ drop_reasons! {
     ServiceNoPort = 54, "service_no_port", Sender;
     /// The Service has no ready backend for connections from there.
     ServiceNoBackend = 55, "service_no_backend", Sender;
-    /// Neither the client nor the backend is ours, and control has named no address of the node's by
-    /// which the connection would come back here.
+    /// Neither the client nor the backend is a pod of ours, and there is no address of the node's by
+    /// which the connection would come back here: control has named none, or the node itself is the
+    /// backend.
     ServiceNoSource = 56, "service_no_source", Sender;
     /// Conntrack calls it invalid: it neither opens a connection nor belongs to one.
     ConntrackInvalid = 60, "conntrack_invalid", Sender;

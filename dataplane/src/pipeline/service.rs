@@ -217,11 +217,10 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             // A pod takes nothing that comes from its own address.
             Some(to.address)
         } else if view.source.is_none() && destination.is_none() {
-            Some(
-                services
-                    .source(to.address)
-                    .ok_or(DropReason::ServiceNoSource)?,
-            )
+            // The node takes nothing from its own address either, and answers others past us.
+            let source = services.source(to.address);
+            let source = source.filter(|_| !snapshot.is_node_address(backend.address));
+            Some(source.ok_or(DropReason::ServiceNoSource)?)
         } else {
             None
         };

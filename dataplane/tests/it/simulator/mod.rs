@@ -7,6 +7,7 @@ mod cut;
 mod fragments;
 mod hits;
 mod jumbo;
+mod kept;
 pub mod packets;
 mod policies;
 mod random;

@@ -462,6 +462,17 @@ fn node_ports_answer_from_the_node_and_remote_backends_come_back_here() {
         let shows = shown::right(&sent.bytes);
         assert_eq!(shows.sender(), at(node(v4), 30_080));
         assert_eq!(shows.receiver(), at(outside(v4), 4001));
+        // The node as its own backend: pods reach it, others' connections would go in a circle.
+        set(&mut world, vec![node_port(v4, at(node(v4), 53))]);
+        let bytes = frame(&world, A, node(v4), udp(4002, 30_080));
+        let sent = world.send_bytes(A.port(), &bytes);
+        assert_eq!(sent.forwarded_to(), Some(Place::Node.port()));
+        assert_eq!(shown::right(&sent.bytes).receiver(), at(node(v4), 53));
+        let back = world.send(Place::Node, A, v4, udp(53, 4002));
+        assert_eq!(shown::right(&back.bytes).sender(), at(node(v4), 30_080));
+        let bytes = frame(&world, Place::Outside, node(v4), udp(4002, 30_080));
+        let sent = world.send_bytes(UPLINK, &bytes);
+        assert_eq!(sent.dropped(), Some(DropReason::ServiceNoSource));
         // Other answers to the node are none of ours.
         let stray = packets::build(&Spec {
             transport: udp(8080, 60_999),

@@ -66,7 +66,7 @@ pub fn pod_port(pod: usize) -> PortId {
 }
 
 /// Who stands where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     Pod(usize),
     Outside,
