@@ -25,6 +25,7 @@ mod decide;
 mod forward;
 mod fragment;
 mod limiter;
+mod related;
 mod service;
 mod source;
 mod stage;

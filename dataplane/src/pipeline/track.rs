@@ -2,23 +2,23 @@
 
 use super::decide::{Decision, Flow};
 use super::service::{self, Reached, SOURCE_PORT_TRIES};
-use super::stage::{Stage, View, incarnation};
+use super::stage::{Stage, View};
 use crate::conntrack::{
-    Class, Epochs, Facts, Hit, IcmpError, Inserted, NewEntry, Redecided, Storage, Translation,
+    Class, Epochs, Facts, Hit, Inserted, NewEntry, Redecided, Storage, Translation,
 };
 use crate::counters::{Counter, RuleCounters};
 use crate::events::EventKind;
 use crate::snapshot::{Endpoint, Epoch, ExistingConnections, Role, Snapshot};
-use crate::wire::{self, Icmp, Transport};
+use crate::wire::{Icmp, Transport};
 use crate::{DropReason, Verdict};
 
 /// Looks at the table once more when another worker changed the entry meanwhile, so often.
 const ATTEMPTS: u32 = 4;
 
 /// A connection in its initiator's orientation, as an entry records it.
-struct Connection<'s> {
-    flow: Flow<'s>,
-    epochs: Epochs,
+pub(super) struct Connection<'s> {
+    pub flow: Flow<'s>,
+    pub epochs: Epochs,
 }
 
 /// How a hit ended.
@@ -175,7 +175,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
     }
 
     /// The connection of a hit in its initiator's orientation, under the snapshot in force.
-    fn orient<'v>(&self, view: &View<'v>, hit: &Hit) -> Connection<'v> {
+    pub(super) fn orient<'v>(&self, view: &View<'v>, hit: &Hit) -> Connection<'v> {
         let flow = view.flow();
         let epochs = epochs(self.snapshot, view.source, view.destination);
         if hit.original_direction {
@@ -202,7 +202,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
 
     /// Decides a connection again (D2), always in its initiator's orientation. Whether that cut it;
     /// none if its entry is gone.
-    fn redecide(
+    pub(super) fn redecide(
         &mut self,
         view: &View<'_>,
         connection: &Connection<'_>,
@@ -419,7 +419,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         Ok(*view)
     }
 
-    fn drop_invalid<'v>(
+    pub(super) fn drop_invalid<'v>(
         &mut self,
         view: &View<'v>,
         reason: DropReason,
@@ -427,103 +427,6 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         let event = self.event(view, EventKind::Dropped(reason), false);
         self.announce(event);
         Err(reason)
-    }
-
-    /// An ICMP error (D4): passes with the connection that it is about.
-    fn admit_error<'v>(
-        &mut self,
-        view: &View<'v>,
-        error: &wire::IcmpError,
-    ) -> Result<View<'v>, DropReason>
-    where
-        'a: 'v,
-    {
-        match self.related(view, error) {
-            Ok(admitted) => {
-                self.tables.counters.add(Counter::Related, 1);
-                Ok(admitted)
-            }
-            Err(reason) => self.drop_invalid(view, reason),
-        }
-    }
-
-    fn related<'v>(
-        &mut self,
-        view: &View<'v>,
-        error: &wire::IcmpError,
-    ) -> Result<View<'v>, DropReason>
-    where
-        'a: 'v,
-    {
-        let snapshot = self.snapshot;
-        let inner = error.inner.key;
-        let inner_source = snapshot.endpoint_at(inner.source);
-        let inner_destination = snapshot.endpoint_at(inner.destination);
-        let question = IcmpError {
-            inner,
-            inner_source: incarnation(inner_source),
-            inner_destination: incarnation(inner_destination),
-            sender: incarnation(view.source),
-            destination: view.ip.destination,
-            tcp_sequence: error.inner.tcp_sequence,
-            mtu: error.mtu,
-        };
-        let mut hit = self.tables.conntrack.related(&question, self.now)?;
-        // The quoted packet's flow, as a view of that packet would show it.
-        let quoted = View {
-            key: inner,
-            facts: Facts::Other,
-            source: inner_source,
-            destination: inner_destination,
-            ..*view
-        };
-        let (quoted, admitted) = match &hit.translated {
-            None => (quoted, *view),
-            Some(translated) => {
-                let original = hit.original_direction;
-                let real = self.real(&quoted, translated, original);
-                let real = real.ok_or(DropReason::UnrelatedIcmpError)?;
-                // It goes to whoever sent the quoted packet.
-                let sender = view.ip.source;
-                let admitted = View {
-                    destination: real.source,
-                    rewriting: service::error_rewriting(translated, original, sender),
-                    ..*view
-                };
-                (real, admitted)
-            }
-        };
-        if !self.is_ready(admitted.destination) {
-            return Err(DropReason::EndpointNotReady);
-        }
-        let connection = self.orient_quoted(&quoted, &hit);
-        if connection.epochs.is_newer_than(hit.epochs) {
-            let cut = self.redecide(&quoted, &connection, &mut hit);
-            if cut.ok_or(DropReason::UnrelatedIcmpError)? {
-                let kind = EventKind::Denied(hit.verdict);
-                let event = self.event(&quoted, kind, !hit.original_direction);
-                self.announce_first(event);
-            }
-        }
-        if hit.denied {
-            return Err(DropReason::ConnectionDenied);
-        }
-        let rate = snapshot.settings().icmp_errors_per_second;
-        if !self.tables.limiters.related_errors.allow(rate, self.now) {
-            return Err(DropReason::IcmpRateLimited);
-        }
-        Ok(admitted)
-    }
-
-    /// As [`Stage::orient`], for a packet that did not come in here itself: the role of its port is
-    /// the entry's to say in either direction.
-    fn orient_quoted<'v>(&self, quoted: &View<'v>, hit: &Hit) -> Connection<'v> {
-        let mut connection = self.orient(quoted, hit);
-        connection.flow.ingress = self
-            .snapshot
-            .port(hit.ingress)
-            .map_or(Role::Uplink, |port| port.role);
-        connection
     }
 }
 
