@@ -15,8 +15,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
+use crate::flow::SocketAddress;
 use crate::snapshot::{Generation, Incarnation, PortId};
-use crate::{DropReason, Time, Verdict};
+use crate::{Address, DropReason, FlowKey, Protocol, Time, Verdict};
 
 /// What became of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,14 +60,28 @@ pub struct TapRecord {
     pub is_reply: bool,
     /// The snapshot that decided.
     pub generation: Generation,
+    /// Of a translated connection what its packets do not show.
+    pub translated: Option<Judged>,
     /// The local endpoint that sent it, if one did.
     pub source: Incarnation,
     /// The local endpoint that it is for, if any.
     pub destination: Incarnation,
 }
 
-/// Words of a record before its bytes: lengths, fate, ingress, verdict, time, generation, ends.
-const HEAD_WORDS: u64 = 7;
+/// A translated connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Judged {
+    /// The flow that policy has judged, in its initiator's orientation.
+    pub flow: FlowKey,
+    /// What the initiator's packets are addressed to.
+    pub service: SocketAddress,
+}
+
+/// Words of a record before its bytes: lengths, fate, ingress, verdict, time, generation, ends, and
+/// what was translated.
+const HEAD_WORDS: u64 = 14;
+/// Bit of the last of these words: the connection is translated.
+const IS_TRANSLATED: u64 = 1 << 63;
 /// Where among them the fate stands, which is known last.
 const FATE_WORD: u64 = 1;
 /// Bit of the verdict's word: there is one.
@@ -106,6 +121,40 @@ fn read_fate(word: u64) -> (Fate, Form) {
         _ => Form::Sent(PortId((word >> 32) as u16)),
     };
     (fate, form)
+}
+
+/// The words of a translated connection; zeroes of any other.
+fn translated_words(translated: Option<Judged>) -> [u64; 7] {
+    let Some(Judged { flow, service }) = translated else {
+        return [0; 7];
+    };
+    let halves = |address: Address| [(address.0 >> 64) as u64, address.0 as u64];
+    let [source, destination] = [flow.source, flow.destination].map(halves);
+    let address = halves(service.address);
+    let ports = u64::from(flow.source_port)
+        | u64::from(flow.destination_port) << 16
+        | u64::from(service.port) << 32
+        | u64::from(flow.protocol.0) << 48
+        | IS_TRANSLATED;
+    let [[a, b], [c, d], [e, f]] = [source, destination, address];
+    [a, b, c, d, e, f, ports]
+}
+
+fn read_translated([a, b, c, d, e, f, ports]: [u64; 7]) -> Option<Judged> {
+    let address = |high: u64, low: u64| Address(u128::from(high) << 64 | u128::from(low));
+    (ports & IS_TRANSLATED != 0).then(|| Judged {
+        flow: FlowKey {
+            source: address(a, b),
+            destination: address(c, d),
+            source_port: ports as u16,
+            destination_port: (ports >> 16) as u16,
+            protocol: Protocol((ports >> 48) as u8),
+        },
+        service: SocketAddress {
+            address: address(e, f),
+            port: (ports >> 32) as u16,
+        },
+    })
 }
 
 /// One worker's records: written by the worker, read by control.
@@ -175,6 +224,7 @@ impl TapRing {
             verdict: (verdict & HAS_VERDICT != 0).then(|| Verdict::from_bits(verdict)),
             is_reply: verdict & IS_REPLY != 0,
             generation: Generation(word(5)),
+            translated: read_translated(std::array::from_fn(|at| word(7 + at as u64))),
             source: Incarnation((ends >> 32) as u32),
             destination: Incarnation(ends as u32),
         };
@@ -231,7 +281,8 @@ impl Drafts {
             record.generation.0,
             u64::from(record.source.0) << 32 | u64::from(record.destination.0),
         ];
-        for (word, value) in (at..).zip(head) {
+        let translated = translated_words(record.translated);
+        for (word, value) in (at..).zip(head.into_iter().chain(translated)) {
             ring.word(word).store(value, Ordering::Relaxed);
         }
         write_bytes(ring, at + HEAD_WORDS, captured, pieces);
@@ -404,6 +455,19 @@ mod tests {
             }),
             is_reply: number.is_multiple_of(5),
             generation: Generation(u64::MAX - number),
+            translated: number.is_multiple_of(7).then_some(Judged {
+                flow: FlowKey {
+                    source: Address(u128::MAX - u128::from(number)),
+                    destination: Address(u128::from(number) << 64),
+                    source_port: u16::MAX,
+                    destination_port: number as u16,
+                    protocol: Protocol::SCTP,
+                },
+                service: SocketAddress {
+                    address: Address(u128::MAX >> 1),
+                    port: u16::MAX - 1,
+                },
+            }),
             source: Incarnation(u32::MAX - number as u32),
             destination: Incarnation(number as u32),
         }
@@ -441,7 +505,7 @@ mod tests {
             }
             assert_eq!(read, written);
         }
-        assert!(written > 5000, "{written}");
+        assert!(written > 3000, "{written}");
     }
 
     #[test]

@@ -254,6 +254,7 @@ mod tests {
             namespace: pod.map(|_| "shop".into()),
             pod: pod.map(Into::into),
             labels: Default::default(),
+            workload: None,
         }
     }
 
@@ -265,6 +266,7 @@ mod tests {
             direction: None,
             source: from,
             destination: to,
+            service: None,
             protocol: "TCP".into(),
             tcp_flags: Vec::new(),
             policy: None,

@@ -106,6 +106,7 @@ mod tests {
             namespace: pod.map(|_| "stars".into()),
             pod: pod.map(Into::into),
             labels: Default::default(),
+            workload: None,
         };
         Flow {
             time: "2026-11-30T01:00:00.000000000Z".into(),
@@ -114,6 +115,7 @@ mod tests {
             direction: Some(FlowDirection::Ingress),
             source: end("10.0.0.1", Some("client"), 4000),
             destination: end("10.0.0.2", Some("backend"), 6379),
+            service: None,
             protocol: "TCP".into(),
             tcp_flags: vec!["SYN".into()],
             policy: Some(FlowPolicy {

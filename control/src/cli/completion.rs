@@ -181,11 +181,14 @@ fn values(flag: Flag, verb: Option<&Verb>, objects: &mut dyn Objects) -> Vec<Can
         "lab" => named(objects.labs()),
         "output" => plain(&forms(verb)),
         "dry-run" => plain(&["client", "none", "server"]),
-        "verdict" if verb.is_some_and(|verb| verb.name == "observe") => {
+        "verdict" if verb.is_some_and(|verb| ["capture", "observe"].contains(&verb.name)) => {
             plain(&["AUDIT", "DROPPED", "FORWARDED"])
         }
         "validate" => plain(&["ignore", "strict", "warn"]),
         "pod" | "from-pod" | "to-pod" | "from" | "to" => named(objects.names("pods", Some("*"))),
+        "sort-by" if verb.is_some_and(|verb| verb.name == "top") => {
+            plain(&["bytes", "connections", "drops", "name", "packets"])
+        }
         "expect" => plain(&["allow", "deny"]),
         "restart" => plain(&["Always", "Never", "OnFailure"]),
         "override-type" => plain(&["json", "merge", "strategic"]),
@@ -214,7 +217,7 @@ fn flags(own: &[Flag], rest: &[String]) -> Vec<Candidate> {
         rest.contains(&long)
     };
     (own.iter().chain(GLOBAL))
-        .filter(|flag| !flag.help.is_empty() && !given(flag))
+        .filter(|flag| !flag.help.is_empty() && !flag.help.starts_with("Refused") && !given(flag))
         .map(|flag| described(format!("--{}", flag.long), flag.help))
         .collect()
 }
@@ -272,6 +275,16 @@ fn arguments(
                 pods.into_iter().map(candidate).collect()
             }
             (false, _) => Vec::new(),
+        };
+    }
+    if verb.name == "top" {
+        return match given.split_first() {
+            None => ["flows", "node", "pod"].map(candidate).into(),
+            Some((what, _)) if what == "pod" => {
+                let pods = objects.names("pods", namespace);
+                pods.into_iter().map(candidate).collect()
+            }
+            Some(_) => Vec::new(),
         };
     }
     if verb.usage.contains("TYPE") {

@@ -264,7 +264,7 @@ const VERBS: &[Verb] = &[
     Verb {
         name: "capture",
         about: "Packets as the dataplane sees them, with what became of them",
-        usage: "capture POD|PORT|any… [-w FILE.pcapng|-] [-c N] [--duration TIME] [FILTER…]",
+        usage: "capture POD|PORT|any… [-w FILE.pcapng|-] [-c N] [--duration TIME] [FILTER…] [-o text|json]",
         examples: "weir capture web-0 -n shop\n\
                    weir capture shop/web-0 -w web.pcapng --duration 10s\n\
                    weir capture any --verdict DROPPED -w - | tshark -r -\n\

@@ -180,6 +180,7 @@ impl<P: Plane> Daemon<P> {
                 key.destination_port,
                 key.protocol,
             ),
+            service: None,
             protocol: protocol_name(key.protocol),
             tcp_flags: Vec::new(),
             policy,

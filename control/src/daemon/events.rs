@@ -5,15 +5,19 @@ use std::time::Instant;
 
 use config::limits::LOG_FLOWS;
 use dataplane::events::{Event, EventKind};
+use dataplane::flow::SocketAddress;
 use dataplane::policy::explain::{Explanation, PeerMatch, PortMatch};
 use dataplane::snapshot::Incarnation;
 use dataplane::{Address, Direction, DropReason, FlowKey, Protocol, Tier, Verdict};
+use k8s_openapi::api::core::v1::Pod;
 
 use super::observe::Clock;
 use super::plane::Plane;
 use super::state::Daemon;
 use crate::denial_log::{Entry, LogVerdict};
-use crate::flow::{Flow, FlowEnd, FlowPolicy, FlowVerdict, protocol_name, tcp_flag_names};
+use crate::flow::{
+    Flow, FlowEnd, FlowPolicy, FlowService, FlowVerdict, protocol_name, tcp_flag_names,
+};
 use crate::trace::rule_name;
 
 impl<P: Plane> Daemon<P> {
@@ -119,11 +123,25 @@ impl<P: Plane> Daemon<P> {
                 key.destination_port,
                 key.protocol,
             ),
+            service: event.service.map(|service| self.flow_service(service)),
             protocol: protocol_name(key.protocol),
             tcp_flags: tcp_flag_names(event.tcp_flags),
             policy: decided.and_then(|verdict| self.flow_policy(verdict)),
             generation: event.generation.0,
             node: self.config.node_name.clone(),
+        }
+    }
+
+    /// The Service with an address, by the name that it has now.
+    pub(super) fn flow_service(&self, service: SocketAddress) -> FlowService {
+        let ip = service.address.to_ip();
+        let claims = self.cluster.claims();
+        let holder = claims.address(ip).or_else(|| claims.port(service.port));
+        FlowService {
+            ip,
+            port: service.port,
+            namespace: holder.map(|(namespace, _)| namespace.to_string()),
+            name: holder.map(|(_, name)| name.to_string()),
         }
     }
 
@@ -142,6 +160,7 @@ impl<P: Plane> Daemon<P> {
             namespace: None,
             pod: None,
             labels: BTreeMap::new(),
+            workload: None,
         };
         let object = if incarnation == Incarnation::NONE {
             self.addresses.at(ip)
@@ -160,6 +179,7 @@ impl<P: Plane> Daemon<P> {
             end.pod = Some(object.name().to_owned());
             let labels = object.labels();
             end.labels = labels.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+            end.workload = object.as_pod().and_then(workload);
         }
         end
     }
@@ -222,6 +242,21 @@ impl<P: Plane> Daemon<P> {
                 .explain(slot, direction, peer, key.protocol, port),
         )
     }
+}
+
+/// What a pod is one of. A Deployment's pods belong to a ReplicaSet that is named after it and a hash.
+fn workload(pod: &Pod) -> Option<String> {
+    let owners = pod.metadata.owner_references.as_ref()?;
+    let mut owners = owners.iter();
+    let owner = owners.find(|owner| owner.controller == Some(true))?;
+    let labels = pod.metadata.labels.as_ref();
+    let hash = labels.and_then(|labels| labels.get("pod-template-hash"));
+    let deployment =
+        hash.and_then(|hash| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-'));
+    Some(match deployment.filter(|_| owner.kind == "ReplicaSet") {
+        Some(name) => format!("Deployment/{name}"),
+        None => format!("{}/{}", owner.kind, owner.name),
+    })
 }
 
 fn passed(verdict: Verdict) -> FlowVerdict {

@@ -208,6 +208,7 @@ mod tests {
             namespace: None,
             pod: None,
             labels: Default::default(),
+            workload: None,
         };
         Flow {
             time: format!("2026-11-21T02:00:{second:02}.000000000Z"),
@@ -216,6 +217,7 @@ mod tests {
             direction: None,
             source: end.clone(),
             destination: end,
+            service: None,
             protocol: "TCP".into(),
             tcp_flags: Vec::new(),
             policy: None,

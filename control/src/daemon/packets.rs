@@ -1,5 +1,6 @@
 //! Captured packets in words: their flow, and what became of them.
 
+use dataplane::flow::SocketAddress;
 use dataplane::snapshot::Incarnation;
 use dataplane::tap::{Fate, Form, TapRecord};
 use dataplane::wire::{self, Offload, Transport};
@@ -8,7 +9,7 @@ use dataplane::{Direction, DropReason, FlowKey, Verdict};
 use super::observe::Clock;
 use super::plane::Plane;
 use super::state::Daemon;
-use crate::flow::{Flow, FlowVerdict, protocol_name, tcp_flag_names};
+use crate::flow::{Flow, FlowService, FlowVerdict, protocol_name, tcp_flag_names};
 
 /// What stands for the bytes of a packet that were not captured.
 static BLANK: [u8; 1 << 16] = [0; 1 << 16];
@@ -30,6 +31,7 @@ pub struct Said {
     verdict: Option<Verdict>,
     generation: u64,
     is_reply: bool,
+    service: Option<SocketAddress>,
 }
 
 impl<'a> Sketch<'a> {
@@ -72,11 +74,15 @@ impl<'a> Sketch<'a> {
             verdict: record.verdict,
             generation: record.generation.0,
             is_reply: record.is_reply,
+            service: record.translated.map(|translated| translated.service),
         }
     }
 
-    /// The connection, in its initiator's orientation.
+    /// The connection as policy judges it, in its initiator's orientation.
     fn connection(&self) -> Option<FlowKey> {
+        if let Some(translated) = self.record.translated {
+            return Some(translated.flow);
+        }
         match self.record.is_reply {
             true => self.key.map(FlowKey::reversed),
             false => self.key,
@@ -140,6 +146,14 @@ impl<P: Plane> Daemon<P> {
             }
             comment.push_str(&format!(": {reason}"));
         }
+        if let Some(service) = self.packet_service(record) {
+            comment.push_str(&format!("; Service {}", service.label()));
+            if let (Form::Received, false, Some(key)) =
+                (record.form, record.is_reply, sketch.connection())
+            {
+                comment.push_str(&format!(" at {}", key.receiver()));
+            }
+        }
         if record.is_reply {
             comment.push_str("; reply");
         }
@@ -154,7 +168,12 @@ impl<P: Plane> Daemon<P> {
         reason: &str,
         clock: Clock,
     ) -> Option<Flow> {
-        let (record, key) = (sketch.record, sketch.key?);
+        let record = sketch.record;
+        // Of a translated connection the pods, whatever the packet shows.
+        let key = match (sketch.connection()?, record.is_reply) {
+            (connection, true) => connection.reversed(),
+            (connection, false) => connection,
+        };
         let decided = sketch.decided();
         let end = |incarnation, address, port| self.end(incarnation, address, port, key.protocol);
         Some(Flow {
@@ -167,12 +186,20 @@ impl<P: Plane> Daemon<P> {
             direction: decided.map(|verdict| verdict.provenance.direction.into()),
             source: end(record.source, key.source, key.source_port),
             destination: end(record.destination, key.destination, key.destination_port),
+            service: self.packet_service(record),
             protocol: protocol_name(key.protocol),
             tcp_flags: tcp_flag_names(sketch.tcp_flags),
             policy: decided.and_then(|verdict| self.flow_policy(verdict)),
             generation: record.generation.0,
             node: self.config.node_name.clone(),
         })
+    }
+
+    /// The Service that a packet's connection is to.
+    fn packet_service(&self, record: &TapRecord) -> Option<FlowService> {
+        let translated = record.translated?;
+        let is_service = translated.service != translated.flow.receiver();
+        is_service.then(|| self.flow_service(translated.service))
     }
 
     /// `shop/web-0 (veth3)`, or the interface alone.

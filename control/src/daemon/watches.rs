@@ -329,6 +329,7 @@ mod tests {
             namespace: None,
             pod: None,
             labels: Default::default(),
+            workload: None,
         };
         Flow {
             time: String::new(),
@@ -337,6 +338,7 @@ mod tests {
             direction: None,
             source: end.clone(),
             destination: end,
+            service: None,
             protocol: "TCP".into(),
             tcp_flags: Vec::new(),
             policy: None,

@@ -13,6 +13,8 @@ use crate::selector::Selector;
 
 /// Values of one member of a filter; beyond it the filter is refused.
 const VALUES_MAX: usize = 256;
+/// `*` in one name, each of which may be tried at every place.
+const WILDCARDS_MAX: usize = 4;
 /// Filters of one question.
 const FILTERS_MAX: usize = 16;
 
@@ -55,6 +57,19 @@ pub struct FlowFilter {
     /// Label selectors, for flows to a pod.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub destination_label: Vec<String>,
+    /// `[KIND/]NAME` of what the source pod is one of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub source_workload: Vec<String>,
+    /// The same of the destination.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub destination_workload: Vec<String>,
+    /// `[NS/]PREFIX` of the name of the Service that the flow is to; without a namespace `default`,
+    /// with an empty one any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub destination_service: Vec<String>,
+    /// Node names, in which `*` stands for anything.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub node_name: Vec<String>,
     /// Verdicts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub verdict: Vec<FlowVerdict>,
@@ -81,7 +96,7 @@ pub struct FlowFilter {
     pub policy: Vec<String>,
 }
 
-/// A pod's name as a filter has it.
+/// A pod's or a Service's name as a filter has it.
 #[derive(Clone, Debug)]
 struct PodPattern {
     /// None: any.
@@ -107,12 +122,8 @@ impl PodPattern {
         }
     }
 
-    fn matches(&self, end: &FlowEnd) -> bool {
-        let Some(pod) = &end.pod else {
-            return false;
-        };
-        let namespace = end.namespace.as_deref();
-        pod.starts_with(&self.prefix)
+    fn matches(&self, namespace: Option<&str>, name: Option<&str>) -> bool {
+        name.is_some_and(|name| name.starts_with(&self.prefix))
             && (self.namespace.is_none() || self.namespace.as_deref() == namespace)
     }
 }
@@ -124,6 +135,7 @@ struct EndTest {
     networks: Vec<IpNet>,
     ports: Vec<u16>,
     labels: Vec<Selector>,
+    workloads: Vec<String>,
 }
 
 /// Whether a member takes the flow: it is empty, or one of its values does.
@@ -137,6 +149,7 @@ impl EndTest {
         networks: &[String],
         ports: &[u16],
         labels: &[String],
+        workloads: &[String],
     ) -> Result<EndTest, String> {
         let network = |text: &String| {
             let address = text.parse::<IpAddr>().map(IpNet::from);
@@ -152,6 +165,7 @@ impl EndTest {
             networks: networks.iter().map(network).collect::<Result<_, _>>()?,
             ports: ports.to_vec(),
             labels: labels.iter().map(selector).collect::<Result<_, _>>()?,
+            workloads: workloads.to_vec(),
         })
     }
 
@@ -159,10 +173,12 @@ impl EndTest {
         let label = |selector: &Selector| {
             end.pod.is_some() && selector.matches(|key| end.labels.get(key).map(String::as_str))
         };
-        any(&self.pods, |pod| pod.matches(end))
+        let (namespace, pod) = (end.namespace.as_deref(), end.pod.as_deref());
+        any(&self.pods, |wanted| wanted.matches(namespace, pod))
             && any(&self.networks, |network| network.contains(&end.ip))
             && any(&self.ports, |port| end.port == Some(*port))
             && any(&self.labels, label)
+            && any(&self.workloads, |wanted| is_one_of(end, wanted))
     }
 }
 
@@ -171,6 +187,7 @@ impl EndTest {
 struct Test {
     source: EndTest,
     destination: EndTest,
+    services: Vec<PodPattern>,
     rest: FlowFilter,
 }
 
@@ -183,13 +200,20 @@ impl Test {
                 &filter.source_ip,
                 &filter.source_port,
                 &filter.source_label,
+                &filter.source_workload,
             )?,
             destination: EndTest::new(
                 &filter.destination_pod,
                 &filter.destination_ip,
                 &filter.destination_port,
                 &filter.destination_label,
+                &filter.destination_workload,
             )?,
+            services: filter
+                .destination_service
+                .iter()
+                .map(|text| PodPattern::new(text))
+                .collect(),
             rest: filter.clone(),
         })
     }
@@ -214,8 +238,38 @@ impl Test {
                 Some(reason) == drop_reason.as_ref()
             })
             && any(&rest.event_type, event_type)
+            && any(&self.services, |wanted| {
+                let service = flow.service.as_ref();
+                service.is_some_and(|own| {
+                    wanted.matches(own.namespace.as_deref(), own.name.as_deref())
+                })
+            })
+            && any(&rest.node_name, |name| is_like(&flow.node, name))
             && any(&rest.policy, |name| Some(name) == policy.as_ref())
     }
+}
+
+/// Whether a pod is one of a workload, `[KIND/]NAME`; the kind in any case, as kubectl takes it.
+fn is_one_of(end: &FlowEnd, wanted: &str) -> bool {
+    let Some((kind, name)) = end.workload.as_deref().and_then(|own| own.split_once('/')) else {
+        return false;
+    };
+    match wanted.split_once('/') {
+        Some((wanted_kind, wanted)) => wanted_kind.eq_ignore_ascii_case(kind) && wanted == name,
+        None => wanted == name,
+    }
+}
+
+/// Whether a text is as the pattern has it, in which `*` stands for anything.
+fn is_like(text: &str, pattern: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else {
+        return text == pattern;
+    };
+    let Some(text) = text.strip_prefix(head) else {
+        return false;
+    };
+    let mut ends = (0..=text.len()).filter(|at| text.is_char_boundary(*at));
+    ends.any(|at| is_like(&text[at..], rest))
 }
 
 fn protocol_is(wanted: &str, protocol: &str) -> bool {
@@ -247,6 +301,10 @@ fn check(filter: &FlowFilter) -> Result<(), String> {
         filter.protocol.len(),
         filter.tcp_flags.len(),
         filter.drop_reason.len(),
+        filter.source_workload.len(),
+        filter.destination_workload.len(),
+        filter.node_name.len(),
+        filter.destination_service.len(),
         filter.policy.len(),
     ];
     if lengths.iter().any(|length| *length > VALUES_MAX) {
@@ -269,6 +327,10 @@ fn check(filter: &FlowFilter) -> Result<(), String> {
         if !super::TCP_FLAGS.iter().any(known) {
             return Err(format!("unknown tcp flag: {flag}"));
         }
+    }
+    let stars = |name: &&String| name.matches('*').count() > WILDCARDS_MAX;
+    if let Some(name) = filter.node_name.iter().find(stars) {
+        return Err(format!("{name:?} has more than {WILDCARDS_MAX} of *"));
     }
     if let Some(version) = filter.ip_version.iter().find(|v| ![4, 6].contains(*v)) {
         return Err(format!("unknown ip version {version}: 4 or 6"));
@@ -315,6 +377,7 @@ impl Matcher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::FlowService;
 
     fn flow() -> Flow {
         let end = |ip: &str, port, namespace: &str, pod: &str| FlowEnd {
@@ -323,6 +386,7 @@ mod tests {
             namespace: Some(namespace.into()),
             pod: Some(pod.into()),
             labels: [("app".to_owned(), pod.to_owned())].into(),
+            workload: None,
         };
         Flow {
             time: "2026-11-21T02:00:00.000000000Z".into(),
@@ -331,6 +395,7 @@ mod tests {
             direction: Some(FlowDirection::Ingress),
             source: end("10.0.0.1", 4000, "default", "client-0"),
             destination: end("10.0.0.2", 80, "shop", "web-0"),
+            service: None,
             protocol: "TCP".into(),
             tcp_flags: vec!["SYN".into()],
             policy: None,
@@ -420,6 +485,69 @@ mod tests {
             destination_port: vec![4000],
             ..f()
         }));
+    }
+
+    #[test]
+    fn services_are_matched_by_the_beginning_of_their_name() {
+        let mut flow = flow();
+        let wants = |name: &str| FlowFilter {
+            destination_service: list(&[name]),
+            ..FlowFilter::default()
+        };
+        let takes = |flow: &Flow, name| Matcher::new(&[wants(name)], &[]).unwrap().matches(flow);
+        assert!(!takes(&flow, "shop/web"), "it is to no Service");
+        flow.service = Some(FlowService {
+            ip: "10.96.0.1".parse().unwrap(),
+            port: 80,
+            namespace: Some("shop".into()),
+            name: Some("web".into()),
+        });
+        for (name, expected) in [
+            ("shop/we", true),
+            ("web", false),
+            ("/web", true),
+            ("shop/x", false),
+        ] {
+            assert_eq!(takes(&flow, name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn workloads_and_nodes_are_matched_by_name() {
+        let mut flow = flow();
+        flow.destination.workload = Some("Deployment/web".into());
+        let takes = |filter| Matcher::new(&[filter], &[]).unwrap().matches(&flow);
+        for (wanted, expected) in [
+            ("web", true),
+            ("deployment/web", true),
+            ("StatefulSet/web", false),
+            ("we", false),
+        ] {
+            let to = FlowFilter {
+                destination_workload: list(&[wanted]),
+                ..FlowFilter::default()
+            };
+            assert_eq!(takes(to), expected, "{wanted}");
+            let from = FlowFilter {
+                source_workload: list(&[wanted]),
+                ..FlowFilter::default()
+            };
+            assert!(!takes(from), "the client is nobody's");
+        }
+        for (name, expected) in [
+            ("n", true),
+            ("*", true),
+            ("n*", true),
+            ("*m", false),
+            ("", false),
+        ] {
+            let filter = FlowFilter {
+                node_name: list(&[name]),
+                ..FlowFilter::default()
+            };
+            assert_eq!(takes(filter), expected, "{name}");
+        }
+        assert!(is_like("k8s-1.example", "k8s-*.ex*le") && !is_like("k8s", "*a*"));
     }
 
     #[test]

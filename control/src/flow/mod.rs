@@ -7,7 +7,7 @@
 pub mod filter;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
 use dataplane::{Direction, Protocol};
@@ -90,6 +90,9 @@ pub struct FlowEnd {
     /// That pod's labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// What the pod is one of, `Deployment/web`; absent of pods that nobody has made from a template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
 }
 
 impl FlowEnd {
@@ -100,6 +103,31 @@ impl FlowEnd {
             Some(namespace) => format!("{namespace}/{pod}"),
             None => pod.clone(),
         })
+    }
+}
+
+/// The Service that a flow is to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowService {
+    /// The address that the client knows.
+    pub ip: IpAddr,
+    /// The port there.
+    pub port: u16,
+    /// The Service's namespace, if there is a Service with that address by now.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// Its name.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+impl FlowService {
+    /// `NS/NAME:PORT`, or the address and port of one that is gone.
+    pub fn label(&self) -> String {
+        match (&self.namespace, &self.name) {
+            (Some(namespace), Some(name)) => format!("{namespace}/{name}:{}", self.port),
+            _ => SocketAddr::new(self.ip, self.port).to_string(),
+        }
     }
 }
 
@@ -150,6 +178,9 @@ pub struct Flow {
     pub source: FlowEnd,
     /// To whom.
     pub destination: FlowEnd,
+    /// The Service that it is to; the destination is the pod that was chosen. Absent where none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<FlowService>,
     /// `TCP`, `UDP`, `SCTP`, `ICMP`, `ICMPV6`, or the protocol's number.
     pub protocol: String,
     /// TCP flags of the packet, `SYN` and so on.
@@ -240,6 +271,7 @@ mod tests {
                 namespace: Some("orders".into()),
                 pod: Some("orders-0".into()),
                 labels: [("app".to_owned(), "orders".to_owned())].into(),
+                workload: None,
             },
             destination: FlowEnd {
                 ip: "10.0.2.30".parse().unwrap(),
@@ -247,7 +279,9 @@ mod tests {
                 namespace: None,
                 pod: None,
                 labels: BTreeMap::new(),
+                workload: None,
             },
+            service: None,
             protocol: protocol_name(Protocol::TCP),
             tcp_flags: tcp_flag_names(0x12),
             policy: Some(FlowPolicy {

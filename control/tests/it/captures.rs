@@ -73,6 +73,7 @@ fn record(scene: &Scene, fate: Fate, accept: bool, length: usize) -> TapRecord {
         }),
         is_reply: false,
         generation: Generation(scene.generation()),
+        translated: None,
         source,
         destination,
     }

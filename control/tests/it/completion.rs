@@ -37,9 +37,13 @@ fn bash_replaces_what_stands_behind_the_last_break() {
         t "weir apply --dry-run=s"
         t "weir get pods -o j"
         t "weir lab up thr"
+        t "weir top no"
+        t "weir capture a -o j"
+        t "weir top pod --sort-by c"
+        t "weir observe --to-fq"
         t "weir exec bb1 -- ca"
     "#;
-    let expected = "describe\nnetworkpolicies\nserver\njson jsonpath=\nthree-tier\n\n";
+    let expected = "describe\nnetworkpolicies\nserver\njson jsonpath=\nthree-tier\nnode\njson\nconnections\n\n\n";
     assert_eq!(said("bash", &["--norc"], script).unwrap(), expected);
 }
 

@@ -9,7 +9,7 @@ use super::Origin;
 use crate::conntrack::{self, Ends, Storage};
 use crate::pipeline::{BURST_MAX, Inbound, Outcome};
 use crate::snapshot::{Endpoint, Incarnation, Port, Snapshot};
-use crate::tap::{Drafts, Fate, Form, Tap, TapRecord};
+use crate::tap::{Drafts, Fate, Form, Judged, Tap, TapRecord};
 use crate::wire::{self, Offload};
 use crate::xsk::BURST;
 use crate::{DropReason, FlowKey, Time};
@@ -112,28 +112,48 @@ impl Recorder {
             Outcome::Hold(_) => return,
         };
         let (snapshot, ingress) = (moment.snapshot, origin.ingress(number));
-        let key = copied.key;
-        let destination = key.and_then(|key| snapshot.endpoint_at(key.destination));
-        // What is dropped never comes to the port that it was for.
-        let missed = |endpoint: &Endpoint| {
-            outcome.drop_reason().is_some() && self.tap.is_watched(endpoint.port)
-        };
-        let received = self.tap.is_watched(ingress) || destination.is_some_and(missed);
+        let is_dropped = outcome.drop_reason().is_some();
         let transmission = outcome.transmission();
         let transmission = transmission.filter(|sent| self.tap.is_watched(sent.port));
+        let is_watched = self.tap.is_watched(ingress);
+        if !is_watched && !is_dropped && transmission.is_none() {
+            return;
+        }
+        let key = copied.key;
+        let at = |address| snapshot.endpoint_at(address);
+        let incarnation =
+            |end: Option<&Endpoint>| end.map_or(Incarnation::NONE, |end| end.incarnation);
+        let slot = snapshot.port(ingress).and_then(|port| port.endpoint);
+        let shown = Ends {
+            source: incarnation(slot.and_then(|slot| snapshot.endpoint(slot))),
+            destination: incarnation(key.and_then(|key| at(key.destination))),
+            ingress,
+        };
+        let hit = key.and_then(|key| moment.conntrack.lookup(&key, &shown, moment.now));
+        let is_reply = hit.is_some_and(|hit| !hit.original_direction);
+        let translated = hit.and_then(|hit| hit.translated);
+        // What the packet shows, or of a translated connection what policy has judged.
+        let (receiver, source, destination) = match (translated, is_reply) {
+            (None, _) => (
+                key.map(|key| key.destination),
+                shown.source,
+                shown.destination,
+            ),
+            (Some(own), false) => {
+                let ends = own.ends;
+                (Some(own.flow.destination), ends.source, ends.destination)
+            }
+            (Some(own), true) => {
+                let ends = own.ends;
+                (Some(own.flow.source), ends.destination, ends.source)
+            }
+        };
+        // What is dropped never comes to the port that it was for.
+        let missed = |endpoint: &Endpoint| is_dropped && self.tap.is_watched(endpoint.port);
+        let received = is_watched || receiver.and_then(at).is_some_and(missed);
         if !received && transmission.is_none() {
             return;
         }
-        let slot = snapshot.port(ingress).and_then(|port| port.endpoint);
-        let source = slot.and_then(|slot| snapshot.endpoint(slot));
-        let incarnation =
-            |end: Option<&Endpoint>| end.map_or(Incarnation::NONE, |end| end.incarnation);
-        let ends = Ends {
-            source: incarnation(source),
-            destination: incarnation(destination),
-            ingress,
-        };
-        let hit = key.and_then(|key| moment.conntrack.lookup(&key, &ends, moment.now));
         let record = TapRecord {
             time: moment.now,
             ingress,
@@ -141,10 +161,14 @@ impl Recorder {
             fate,
             length: copied.total as u32,
             verdict: hit.map(|hit| hit.verdict),
-            is_reply: hit.is_some_and(|hit| !hit.original_direction),
+            is_reply,
             generation: snapshot.generation(),
-            source: ends.source,
-            destination: ends.destination,
+            translated: translated.map(|own| Judged {
+                flow: own.flow,
+                service: own.translation.service,
+            }),
+            source,
+            destination,
         };
         let snaplen = self.tap.snaplen();
         if received {

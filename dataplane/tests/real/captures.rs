@@ -1,14 +1,17 @@
 //! What a tap is told of real packets, and that one that nobody reads costs no packet.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dataplane::snapshot::PortId;
+use dataplane::policy::ir::EndpointPolicy;
+use dataplane::snapshot::{Incarnation, PortId};
 use dataplane::tap::{Fate, Form, Tap, TapRecord};
-use dataplane::{DropReason, PolicyId, Protocol};
+use dataplane::{DropReason, PolicyId, Protocol, SocketAddress, wire};
 
 use super::engine::{Lab, comes_back, inside, only, pod_address, udp_pair};
+use super::services::{self, TARGET};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAYLOAD: &[u8] = b"weir";
@@ -122,6 +125,71 @@ pub fn a_tap_has_packets_with_their_verdicts() {
     let others = Arc::strong_count(&tap);
     assert_eq!(others, 1, "no worker has it any more");
     assert!(comes_back(&client, &server));
+    lab.finish();
+}
+
+/// What goes to a Service is shown to whoever captures its backend: as the backend gets it, and if
+/// policy has dropped it as the client has sent it.
+pub fn a_tap_names_the_service_of_translated_packets() {
+    let mut lab = Lab::new("tapsvc", 2);
+    services::set(&mut lab, &[1]);
+    let (a, b) = (lab.pod(0), lab.pod(1));
+    let ports: Vec<PortId> = lab.parts.ports.iter().map(|port| port.id).collect();
+    let tap = lab.engine().new_tap(1 << 20);
+    tap.watch(ports[1], true);
+    lab.engine().record(Some(&tap)).unwrap();
+    let mut reader = Reader {
+        tap: Arc::clone(&tap),
+        waiting: VecDeque::new(),
+    };
+    for v4 in [true, false] {
+        let what = format!("v4 {v4}");
+        let to = SocketAddr::new(services::service(v4), 80);
+        let at = SocketAddr::new(pod_address(1, v4), TARGET);
+        services::name_server(&b, at, 7);
+        assert_eq!(services::asks(&a, to).unwrap(), 7);
+        let backend = SocketAddress {
+            address: at.ip().into(),
+            port: at.port(),
+        };
+        let service = SocketAddress {
+            address: to.ip().into(),
+            port: to.port(),
+        };
+        let shown = |bytes: &[u8]| {
+            let packet = wire::parse(bytes, wire::Offload::Virtual).unwrap();
+            packet.flow_key().unwrap().receiver()
+        };
+        let is_question = |(_, bytes): &Captured| bytes.ends_with(b"who?");
+        let (sent, bytes) = reader.next(&what, is_question);
+        assert_eq!((sent.form, shown(&bytes)), (Form::Sent(ports[1]), backend));
+        let judged = sent.translated.unwrap();
+        assert_eq!((judged.flow.receiver(), judged.service), (backend, service));
+        assert_eq!(
+            (sent.source, sent.destination),
+            (Incarnation(1), Incarnation(2))
+        );
+        let (reply, _) = reader.next(&what, |(record, _)| record.is_reply);
+        assert_eq!(
+            (reply.form, reply.translated),
+            (Form::Received, Some(judged))
+        );
+        assert_eq!(
+            (reply.source, reply.destination),
+            (Incarnation(2), Incarnation(1))
+        );
+
+        lab.set_policy(1, only(2, None));
+        assert!(services::asks(&a, to).is_err());
+        let (dropped, bytes) = reader.next(&what, is_question);
+        assert_eq!(dropped.fate, Fate::Dropped(DropReason::PolicyDenied));
+        assert_eq!((dropped.form, shown(&bytes)), (Form::Received, service));
+        let judged = dropped.translated.unwrap();
+        assert_eq!((judged.flow.receiver(), judged.service), (backend, service));
+        assert_eq!(dropped.destination, Incarnation(2));
+        lab.set_policy(1, EndpointPolicy::default());
+    }
+    lab.engine().record(None).unwrap();
     lab.finish();
 }
 

@@ -116,6 +116,10 @@ const TESTS: &[Test] = &[
         captures::a_tap_has_packets_with_their_verdicts,
     ),
     (
+        "a_tap_names_the_service_of_translated_packets",
+        captures::a_tap_names_the_service_of_translated_packets,
+    ),
+    (
         "a_tap_that_nobody_reads_costs_no_packet",
         captures::a_tap_that_nobody_reads_costs_no_packet,
     ),

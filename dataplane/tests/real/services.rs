@@ -13,15 +13,15 @@ use crate::engine::{
     Lab, PATIENCE, connect, inside, outside, pod_address, run, serve_sum_at, transfer,
 };
 
-const TARGET: u16 = 8080;
+pub const TARGET: u16 = 8080;
 
-fn service(v4: bool) -> IpAddr {
+pub fn service(v4: bool) -> IpAddr {
     let text = if v4 { "10.96.0.1" } else { "fd96::1" };
     text.parse().unwrap()
 }
 
 /// Port 80 of the Service in both families, with these pods behind it.
-fn set(lab: &mut Lab, pods: &[usize]) {
+pub fn set(lab: &mut Lab, pods: &[usize]) {
     let frontend = |protocol, v4: bool| {
         let backend = |pod: &usize| SocketAddress {
             address: pod_address(*pod, v4).into(),
@@ -69,7 +69,7 @@ fn route_services(lab: &mut Lab) {
 }
 
 /// Answers each datagram with its own name.
-fn name_server(namespace: &str, at: SocketAddr, name: u8) {
+pub fn name_server(namespace: &str, at: SocketAddr, name: u8) {
     let socket = inside(namespace, || UdpSocket::bind(at).unwrap());
     thread::spawn(move || {
         let mut buffer = [0; 64];
@@ -79,7 +79,7 @@ fn name_server(namespace: &str, at: SocketAddr, name: u8) {
     });
 }
 
-fn asks(namespace: &str, to: SocketAddr) -> std::io::Result<u8> {
+pub fn asks(namespace: &str, to: SocketAddr) -> std::io::Result<u8> {
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = inside(namespace, || UdpSocket::bind(any).unwrap());
     socket.set_read_timeout(Some(PATIENCE * 4)).unwrap();

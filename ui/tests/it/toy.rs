@@ -311,6 +311,7 @@ pub fn flow(verdict: FlowVerdict, port: u16) -> Flow {
         namespace: Some("shop".into()),
         pod: Some(pod.into()),
         labels: Default::default(),
+        workload: None,
     };
     Flow {
         time: "2026-11-30T01:00:00.000000000Z".into(),
@@ -319,6 +320,7 @@ pub fn flow(verdict: FlowVerdict, port: u16) -> Flow {
         direction: Some(FlowDirection::Ingress),
         source: end("a", "10.0.0.1", 4000),
         destination: end("b", "10.0.0.2", port),
+        service: None,
         protocol: "TCP".into(),
         tcp_flags: vec!["SYN".into()],
         policy: Some(FlowPolicy {

@@ -443,6 +443,7 @@ mod tests {
             namespace: None,
             pod: None,
             labels: Default::default(),
+            workload: None,
         };
         ConntrackEntry {
             name: "tcp_10.0.0.1_80_10.0.0.1_80".into(),
@@ -508,6 +509,7 @@ mod tests {
             namespace: None,
             pod: None,
             labels: Default::default(),
+            workload: None,
         };
         assert_eq!(end(&one), "[fd00::1]:80");
         one.ip = "10.0.0.1".parse().unwrap();

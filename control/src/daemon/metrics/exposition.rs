@@ -128,7 +128,8 @@ mod tests {
     #[test]
     fn a_histogram_counts_up_to_each_bound() {
         let mut durations = Durations::default();
-        for seconds in [0.000_05, 0.000_06, 0.5, 3.0] {
+        // Sums of powers of two are exact.
+        for seconds in [0.000_030_517_578_125, 0.25, 0.5, 3.0] {
             durations.add(seconds);
         }
         let mut out = Exposition::default();
@@ -136,11 +137,11 @@ mod tests {
         for line in [
             "# TYPE weir_x_seconds histogram",
             "weir_x_seconds_bucket{le=\"0.00005\"} 1",
-            "weir_x_seconds_bucket{le=\"0.0001\"} 2",
+            "weir_x_seconds_bucket{le=\"0.0001\"} 1",
             "weir_x_seconds_bucket{le=\"0.25\"} 2",
             "weir_x_seconds_bucket{le=\"0.5\"} 3",
             "weir_x_seconds_bucket{le=\"+Inf\"} 4",
-            "weir_x_seconds_sum 3.50011",
+            "weir_x_seconds_sum 3.750030517578125",
             "weir_x_seconds_count 4",
         ] {
             assert!(

@@ -74,6 +74,7 @@ mod tests {
             namespace: pod.map(|_| "shop".into()),
             pod: pod.map(Into::into),
             labels: Default::default(),
+            workload: None,
         };
         let mut packet = CapturedPacket {
             time_ns: 1_795_226_400_000_000_007,
@@ -89,6 +90,7 @@ mod tests {
                 direction: None,
                 source: end("fd00::1", Some(4000), None),
                 destination: end("fd00::2", Some(80), Some("web-0")),
+                service: None,
                 protocol: "TCP".into(),
                 tcp_flags: vec!["SYN".into(), "ACK".into()],
                 policy: None,

@@ -32,7 +32,52 @@ const CONFLICTS: &[&[&str]] = &[
     &["label", "to-label"],
     &["port", "to-port"],
     &["port", "from-port"],
+    &["workload", "from-workload"],
+    &["workload", "to-workload"],
 ];
+
+/// Hubble's filters about what is not known here, and why it is not.
+pub const REFUSED: [(&str, &str); 23] = [
+    ("fqdn", NAMES),
+    ("from-fqdn", NAMES),
+    ("to-fqdn", NAMES),
+    ("http-status", LAYER_7),
+    ("http-method", LAYER_7),
+    ("http-path", LAYER_7),
+    ("http-url", LAYER_7),
+    ("http-header", LAYER_7),
+    ("trace-id", LAYER_7),
+    ("ip-trace-id", LAYER_7),
+    ("identity", IDENTITIES),
+    ("from-identity", IDENTITIES),
+    ("to-identity", IDENTITIES),
+    ("from-cluster", CLUSTERS),
+    ("to-cluster", CLUSTERS),
+    ("node-label", "nodes have no labels here: use --node-name"),
+    (
+        "from-service",
+        "connections are opened by pods, never by Services: use --to-service",
+    ),
+    (
+        "snat-ip",
+        "flows are told with the addresses that policy judges, before any translation",
+    ),
+    ("uuid", "flows have no identifiers"),
+    (
+        "interface",
+        "flows are told with pods, not with interfaces: use `weir capture INTERFACE`",
+    ),
+    ("cel-expression", "use --verdict, --policy and the like"),
+    ("allowlist", RAW),
+    ("denylist", RAW),
+];
+
+const NAMES: &str = "no names of the outside are known here: use --ip, --from-ip or --to-ip";
+const LAYER_7: &str = "packets are not read beyond layer 4";
+const IDENTITIES: &str =
+    "there are no identities here, pods are known by their labels: use --label";
+const CLUSTERS: &str = "flows are of one cluster";
+const RAW: &str = "Hubble's own form of filters is not read here: use the flags";
 
 /// Both lists of filters.
 #[derive(Debug, Default)]
@@ -91,6 +136,17 @@ fn parts(value: &str) -> impl Iterator<Item = String> {
         .map(str::to_owned)
 }
 
+/// Hubble knows more verdicts, of what Cilium does and Weir does not.
+fn unknown_verdict(value: &str) -> VerbError {
+    let others = ["REDIRECTED", "ERROR", "TRACED", "TRANSLATED"];
+    if others.iter().any(|other| other.eq_ignore_ascii_case(value)) {
+        return VerbError::Usage(format!(
+            "--verdict {value}: nothing has it here; there are FORWARDED, DROPPED and AUDIT"
+        ));
+    }
+    invalid("verdict", value)
+}
+
 fn invalid(flag: &str, value: &str) -> VerbError {
     VerbError::Usage(format!("invalid --{flag} value: {value}"))
 }
@@ -131,19 +187,44 @@ impl Gathered {
                 let ports = ports(flag, value)?;
                 self.both(|filter| filter.destination_port.extend(&ports));
             }
+            "workload" => {
+                self.left.source_workload.extend(parts(value));
+                self.right.destination_workload.extend(parts(value));
+            }
+            "from-workload" => self.both(|filter| filter.source_workload.extend(parts(value))),
+            "to-workload" => self.both(|filter| filter.destination_workload.extend(parts(value))),
+            "service" | "to-service" => {
+                self.both(|filter| filter.destination_service.push(value.into()));
+            }
+            "node-name" => self.both(|filter| filter.node_name.extend(parts(value))),
             "label" => {
                 self.left.source_label.push(value.into());
                 self.right.destination_label.push(value.into());
             }
             "from-label" => self.both(|filter| filter.source_label.push(value.into())),
             "to-label" => self.both(|filter| filter.destination_label.push(value.into())),
-            "protocol" => self.both(|filter| filter.protocol.extend(parts(value))),
+            "protocol" => {
+                let is_layer_7 = |name: &String| {
+                    ["dns", "http", "kafka"]
+                        .iter()
+                        .any(|known| known.eq_ignore_ascii_case(name))
+                };
+                if let Some(name) = parts(value).find(is_layer_7) {
+                    return Err(VerbError::Usage(format!("--protocol {name}: {LAYER_7}")));
+                }
+                self.both(|filter| filter.protocol.extend(parts(value)));
+            }
             "tcp-flags" => self.both(|filter| filter.tcp_flags.push(value.into())),
             "policy" => self.both(|filter| filter.policy.extend(parts(value))),
             "ipv4" if is_on => self.both(|filter| filter.ip_version.push(4)),
             "ipv6" if is_on => self.both(|filter| filter.ip_version.push(6)),
             "ip-version" => {
                 let version = match value.to_ascii_lowercase().as_str() {
+                    "none" => {
+                        let text =
+                            "--ip-version none: flows are IP's; ARP is shown by `weir capture`";
+                        return Err(VerbError::Usage(text.into()));
+                    }
                     "4" | "v4" | "ipv4" | "ip4" => 4,
                     "6" | "v6" | "ipv6" | "ip6" => 6,
                     _ => return Err(invalid(flag, value)),
@@ -154,7 +235,7 @@ impl Gathered {
                 for part in parts(value) {
                     let named = |v: &FlowVerdict| v.name().eq_ignore_ascii_case(&part);
                     let verdict = FlowVerdict::ALL.into_iter().find(named);
-                    let verdict = verdict.ok_or_else(|| invalid(flag, &part))?;
+                    let verdict = verdict.ok_or_else(|| unknown_verdict(&part))?;
                     self.both(|filter| filter.verdict.push(verdict));
                 }
             }
@@ -171,6 +252,12 @@ impl Gathered {
                 let kind = match value {
                     "drop" => FlowType::Drop,
                     "policy-verdict" => FlowType::PolicyVerdict,
+                    "trace" | "trace-sock" | "l7" | "capture" => {
+                        return Err(VerbError::Usage(format!(
+                            "--type {value}: there are drop and policy-verdict here; single packets \
+                             are shown by `weir capture`"
+                        )));
+                    }
                     _ => return Err(invalid(flag, value)),
                 };
                 self.both(|filter| filter.event_type.push(kind));
@@ -183,7 +270,12 @@ impl Gathered {
                 };
                 self.both(|filter| filter.direction.push(direction));
             }
-            _ => return Ok(false),
+            _ => {
+                if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| *refused == flag) {
+                    return Err(VerbError::Usage(format!("--{flag} cannot be had: {why}")));
+                }
+                return Ok(false);
+            }
         }
         self.given.push(flag);
         Ok(true)
@@ -314,7 +406,29 @@ mod tests {
                 "namespace conflict: \"c\" does not contain \"a/b\"",
             ),
             ("--verdict MAYBE", "invalid --verdict value: MAYBE"),
-            ("--type trace", "invalid --type value: trace"),
+            ("--type sideways", "invalid --type value: sideways"),
+            (
+                "--type trace",
+                "--type trace: there are drop and policy-verdict here; single packets are shown by \
+                 `weir capture`",
+            ),
+            (
+                "--verdict redirected",
+                "--verdict redirected: nothing has it here; there are FORWARDED, DROPPED and AUDIT",
+            ),
+            (
+                "--protocol tcp,http",
+                "--protocol http: packets are not read beyond layer 4",
+            ),
+            (
+                "--to-fqdn *.example",
+                "--to-fqdn cannot be had: no names of the outside are known here: use --ip, \
+                 --from-ip or --to-ip",
+            ),
+            (
+                "--workload a --to-workload b",
+                "filters --workload and --to-workload cannot be combined",
+            ),
             (
                 "--drop-reason-desc X",
                 "invalid --drop-reason-desc value: X",

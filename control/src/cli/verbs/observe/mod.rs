@@ -66,7 +66,7 @@ const OWN: [Flag; 14] = [
 ];
 
 /// Which flows: Hubble's filters.
-pub const FILTERS: [Flag; 28] = [
+pub const FILTERS: [Flag; 57] = [
     switch("not", None, "Turn the next filter round"),
     value("verdict", None, "FORWARDED, DROPPED or AUDIT"),
     value("drop-reason-desc", None, "Drop reason, as POLICY_DENIED"),
@@ -105,12 +105,54 @@ pub const FILTERS: [Flag; 28] = [
     ),
     value("from-ip", None, "The source has"),
     value("to-ip", None, "The destination has"),
+    value(
+        "workload",
+        None,
+        "Either end is a pod of this workload, [KIND/]NAME, as deployment/web",
+    ),
+    value("from-workload", None, "The source is"),
+    value("to-workload", None, "The destination is"),
+    value(
+        "service",
+        None,
+        "It is to a Service whose name begins so, [NS/]NAME; NS is default if it is not given",
+    ),
+    value("to-service", None, "The same"),
+    value(
+        "node-name",
+        None,
+        "The node's name, in which * stands for anything",
+    ),
     switch("ipv4", Some('4'), "IPv4 only"),
     switch("ipv6", Some('6'), "IPv6 only"),
     value("ip-version", None, "v4 or v6"),
     value("port", None, "Either end has this port"),
     value("from-port", None, "The source has"),
     value("to-port", None, "The destination has"),
+    // Hubble's, each refused with its reason.
+    value("fqdn", None, "Refused: not known here"),
+    value("from-fqdn", None, "Refused: not known here"),
+    value("to-fqdn", None, "Refused: not known here"),
+    value("http-status", None, "Refused: not known here"),
+    value("http-method", None, "Refused: not known here"),
+    value("http-path", None, "Refused: not known here"),
+    value("http-url", None, "Refused: not known here"),
+    value("http-header", None, "Refused: not known here"),
+    value("trace-id", None, "Refused: not known here"),
+    value("ip-trace-id", None, "Refused: not known here"),
+    value("identity", None, "Refused: not known here"),
+    value("from-identity", None, "Refused: not known here"),
+    value("to-identity", None, "Refused: not known here"),
+    value("from-cluster", None, "Refused: not known here"),
+    value("to-cluster", None, "Refused: not known here"),
+    value("node-label", None, "Refused: not known here"),
+    value("from-service", None, "Refused: not known here"),
+    value("snat-ip", None, "Refused: not known here"),
+    value("uuid", None, "Refused: not known here"),
+    value("interface", None, "Refused: not known here"),
+    value("cel-expression", None, "Refused: not known here"),
+    value("allowlist", None, "Refused: not known here"),
+    value("denylist", None, "Refused: not known here"),
 ];
 
 /// Flags of `observe`.
@@ -119,7 +161,8 @@ pub const FLAGS: &[Flag] = &joined::<{ OWN.len() + FILTERS.len() }>(&OWN, &FILTE
 /// The flags that [`Filters::read`] understands: [`FILTERS`], and what `-n` means beside them.
 pub fn filter_flags() -> impl Iterator<Item = Flag> {
     let namespace = value("namespace", Some('n'), "Either end is in this namespace");
-    FILTERS.into_iter().chain([namespace])
+    let is_read = |flag: &Flag| !flag.help.starts_with("Refused");
+    FILTERS.into_iter().filter(is_read).chain([namespace])
 }
 
 /// Runs `observe`.

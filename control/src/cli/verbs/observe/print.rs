@@ -209,6 +209,9 @@ fn summary(flow: &Flow) -> String {
         text.push_str("; ");
         text.push_str(&flow.reason);
     }
+    if let Some(service) = &flow.service {
+        text.push_str(&format!("; Service {}", service.label()));
+    }
     text
 }
 
@@ -247,6 +250,9 @@ fn hubble(flow: &Flow) -> Value {
         } else {
             value["labels"] = json!(["reserved:unknown"]);
         }
+        if let Some((kind, name)) = end.workload.as_deref().and_then(|own| own.split_once('/')) {
+            value["workloads"] = json!([{"name": name, "kind": kind}]);
+        }
         if !end.labels.is_empty() {
             let labels = end.labels.iter();
             value["labels"] = labels.map(|(k, v)| json!(format!("k8s:{k}={v}"))).collect();
@@ -266,6 +272,12 @@ fn hubble(flow: &Flow) -> Value {
         "l4": l4, "source": end(&flow.source), "destination": end(&flow.destination),
         "Type": "L3_L4", "is_reply": false, "Summary": summary(flow),
     });
+    if let Some(service) = &flow.service {
+        whole["destination_service"] = json!({
+            "name": service.name.as_deref().unwrap_or(""),
+            "namespace": service.namespace.as_deref().unwrap_or(""),
+        });
+    }
     if let Some(reason) = flow.drop_reason() {
         whole["drop_reason_desc"] = json!(reason);
     }
@@ -303,6 +315,7 @@ mod tests {
             namespace: pod.map(|_| "shop".into()),
             pod: pod.map(Into::into),
             labels: [("app".to_owned(), "x".to_owned())].into(),
+            workload: None,
         };
         Flow {
             time: "2026-11-01T02:03:04.567890123Z".into(),
@@ -311,6 +324,7 @@ mod tests {
             direction: Some(FlowDirection::Ingress),
             source: end("fd00::1", 4000, None),
             destination: end("fd00::2", 80, Some("web-0")),
+            service: None,
             protocol: "TCP".into(),
             tcp_flags: vec!["SYN".into()],
             policy: Some(FlowPolicy {
