@@ -36,6 +36,9 @@ pub struct Entry {
     pub verdict: Cow<'static, str>,
     /// Of `deny`, the family that is allowed all the same.
     pub allowed_family: Option<Family>,
+    /// Of `deny`, whether some backends of the Service are allowed all the same.
+    #[serde(default)]
+    pub some_backends: bool,
     /// The decision in a line.
     pub reason: String,
 }
@@ -51,11 +54,14 @@ pub struct Matrix {
 /// A column: a receiver and a port of it.
 struct Column {
     name: String,
-    end: End,
+    /// One; of a Service its backends, each with its own port, which may be none.
+    ends: Vec<(End, Option<u16>)>,
     protocol: Protocol,
     protocol_name: String,
+    /// As the receiver has it; of a Service, as clients ask for it.
     port: Option<u16>,
     port_name: Option<String>,
+    is_service: bool,
 }
 
 impl Column {
@@ -79,12 +85,23 @@ pub struct Plan<'a> {
 struct Cell {
     accept: bool,
     allowed_family: Option<Family>,
+    /// Whether some backends of a Service are allowed all the same.
+    some: bool,
     reason: String,
 }
 
 impl Cell {
     const fn mark(&self) -> Mark {
-        Mark::of(self.accept, self.allowed_family)
+        Mark::of(self.accept, self.some, self.allowed_family)
+    }
+
+    const fn denied(reason: String) -> Cell {
+        Cell {
+            accept: false,
+            allowed_family: None,
+            some: false,
+            reason,
+        }
     }
 }
 
@@ -171,12 +188,14 @@ impl<'a> View<'a> {
             if protocol.has_ports() && number.is_none() {
                 return Err(TraceError::PortMissing(protocol_name));
             }
+            let number = number.filter(|_| protocol.has_ports());
             columns.push(Column {
                 name: end.name.clone(),
-                end: end.clone(),
+                ends: vec![(end.clone(), number)],
                 protocol,
                 protocol_name,
-                port: number.filter(|_| protocol.has_ports()),
+                is_service: false,
+                port: number,
                 port_name: port
                     .filter(|p| p.parse::<u16>().is_err())
                     .map(str::to_owned),
@@ -195,9 +214,10 @@ impl<'a> View<'a> {
             };
             columns.push(Column {
                 name: end.name.clone(),
-                end: end.clone(),
+                ends: vec![(end.clone(), Some(number))],
                 protocol,
                 protocol_name,
+                is_service: false,
                 port: Some(number),
                 port_name: port.name.clone().filter(|name| !name.is_empty()),
             });
@@ -222,13 +242,14 @@ impl<'a> View<'a> {
         for port in if ports.is_empty() { &own } else { ports } {
             let (word, name) = split_port(port);
             let (protocol, protocol_name) = protocol(name)?;
-            let (end, number) = self.backend(text, service, word, protocol)?;
+            let reached = self.reached(text, service, word, protocol, None)?;
             columns.push(Column {
                 name: text.to_owned(),
-                end,
+                ends: reached.backends,
                 protocol,
                 protocol_name,
-                port: number,
+                is_service: true,
+                port: reached.port,
                 port_name: None,
             });
         }
@@ -238,18 +259,37 @@ impl<'a> View<'a> {
 
 impl Plan<'_> {
     fn cell(&self, from: &End, column: &Column) -> Cell {
-        let judged = families(from, &column.end).into_iter().map(|pair| {
-            let (source, destination) = pair;
-            let protocol = match (column.protocol, destination.is_ipv6()) {
-                (Protocol::ICMP, true) => Protocol::ICMPV6,
-                (other, _) => other,
-            };
-            let verdicts = self
-                .view
-                .verdicts(from, &column.end, pair, protocol, column.port);
-            (Family::of(source), self.decided(pair, verdicts))
-        });
-        of_both(judged.collect())
+        let mut judged: Vec<(Family, Cell)> = Vec::new();
+        let mut passed = 0;
+        for (end, port) in &column.ends {
+            let mut all = true;
+            for pair in families(from, end) {
+                let (source, destination) = pair;
+                let protocol = match (column.protocol, destination.is_ipv6()) {
+                    (Protocol::ICMP, true) => Protocol::ICMPV6,
+                    (other, _) => other,
+                };
+                let verdicts = self.view.verdicts(from, end, pair, protocol, *port);
+                let mut cell = self.decided(pair, verdicts);
+                all &= cell.accept;
+                if column.is_service && !cell.accept {
+                    cell.reason = format!("{}: {}", end.name, cell.reason);
+                }
+                judged.push((Family::of(source), cell));
+            }
+            passed += usize::from(all);
+        }
+        if column.ends.is_empty() {
+            return Cell::denied("the Service has no ready backend".to_owned());
+        }
+        let mut cell = of_families(judged);
+        let count = column.ends.len();
+        cell.some = !cell.accept && passed > 0 && count > 1;
+        if cell.some {
+            let denied = count - passed;
+            cell.reason = format!("{denied} of {count} backends are denied: {}", cell.reason);
+        }
+        cell
     }
 
     fn decided(&self, (source, destination): (IpAddr, IpAddr), by: [Option<Verdict>; 2]) -> Cell {
@@ -260,11 +300,7 @@ impl Plan<'_> {
             let Some(verdict) = verdict else { continue };
             let reason = self.view.brief(direction, verdict);
             if !verdict.accept {
-                return Cell {
-                    accept: false,
-                    allowed_family: None,
-                    reason,
-                };
+                return Cell::denied(reason);
             }
             allowed.push(reason);
         }
@@ -276,6 +312,7 @@ impl Plan<'_> {
         Cell {
             accept: true,
             allowed_family: None,
+            some: false,
             reason,
         }
     }
@@ -290,6 +327,7 @@ impl Plan<'_> {
             port_name: column.port_name.clone(),
             verdict: verdict(cell.accept).into(),
             allowed_family: cell.allowed_family,
+            some_backends: cell.some,
             reason: cell.reason,
         }
     }
@@ -300,16 +338,19 @@ impl Plan<'_> {
         let first = rows.max().unwrap_or(0).max(4);
         let titles: Vec<String> = self.columns.iter().map(Column::title).collect();
         write_header(out, first, &titles)?;
-        let mut is_apart = false;
+        // Those that do not speak for themselves.
+        let mut odd: Vec<Mark> = Vec::new();
         for row in &self.rows {
             let cells = self.columns.iter().map(|column| {
                 let mark = self.cell(row, column).mark();
-                is_apart |= matches!(mark, Mark::Only(_));
+                if !matches!(mark, Mark::Passes | Mark::Dropped) && !odd.contains(&mark) {
+                    odd.push(mark);
+                }
                 Some(mark)
             });
             write_row(out, (first, &row.name), &titles, cells)?;
         }
-        write_legend(out, is_apart)
+        write_legend(out, &odd)
     }
 
     /// As JSON, entry by entry, indented as everything else is.
@@ -351,11 +392,12 @@ fn write_entry(out: &mut dyn Write, entry: &Entry) -> io::Result<()> {
     write!(
         out,
         "    {{\n        \"allowedFamily\": {allowed_family},\n        \"from\": {},\n        \"port\": {port},\n        \"portName\": \
-         {port_name},\n        \"protocol\": {},\n        \"reason\": {},\n        \"to\": \
-         {},\n        \"verdict\": {}\n    }}",
+         {port_name},\n        \"protocol\": {},\n        \"reason\": {},\n        \"someBackends\": {},\n        \
+         \"to\": {},\n        \"verdict\": {}\n    }}",
         text(&entry.from)?,
         text(&entry.protocol)?,
         text(&entry.reason)?,
+        entry.some_backends,
         text(&entry.to)?,
         text(&entry.verdict)?,
     )
@@ -370,11 +412,28 @@ fn write_header(out: &mut dyn Write, first: usize, titles: &[String]) -> io::Res
 }
 
 /// What the marks mean that do not speak for themselves, if there are any.
-fn write_legend(out: &mut dyn Write, is_apart: bool) -> io::Result<()> {
-    match is_apart {
-        true => out.write_all(b"4, 6: over IPv4 or IPv6 alone\n"),
-        false => Ok(()),
+fn write_legend(out: &mut dyn Write, marks: &[Mark]) -> io::Result<()> {
+    if marks.iter().any(|mark| matches!(mark, Mark::Only(_))) {
+        out.write_all(b"4, 6: over IPv4 or IPv6 alone\n")?;
     }
+    if marks.iter().any(|mark| matches!(mark, Mark::Some)) {
+        out.write_all(b"~: by some of the Service's backends\n")?;
+    }
+    Ok(())
+}
+
+/// What the families make of a pair, each of which may have several backends.
+fn of_families(judged: Vec<(Family, Cell)>) -> Cell {
+    let mut cells: Vec<(Family, Cell)> = Vec::new();
+    for (family, cell) in judged {
+        match cells.iter_mut().find(|(known, _)| *known == family) {
+            // The first denial of a family speaks for it.
+            Some((_, known)) if known.accept && !cell.accept => *known = cell,
+            Some(_) => {}
+            None => cells.push((family, cell)),
+        }
+    }
+    of_both(cells)
 }
 
 /// What the families' cells make of a pair: what is denied says why.
@@ -390,29 +449,29 @@ fn of_both(mut cells: Vec<(Family, Cell)>) -> Cell {
         Some((family, cell)) if denied.is_some() && allowed_family.is_some() => Cell {
             accept: false,
             allowed_family,
+            some: false,
             reason: format!("{}: {}", family.name(), cell.reason),
         },
         Some((_, cell)) => cell,
-        None => Cell {
-            accept: false,
-            allowed_family: None,
-            reason: "no common address family".to_owned(),
-        },
+        None => Cell::denied("no common address family".to_owned()),
     }
 }
 
 /// What a table has for a person.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Mark {
     Passes,
     Only(Family),
+    /// By some of a Service's backends.
+    Some,
     Dropped,
 }
 
 impl Mark {
-    const fn of(accept: bool, allowed_family: Option<Family>) -> Mark {
+    const fn of(accept: bool, some: bool, allowed_family: Option<Family>) -> Mark {
         match allowed_family {
             _ if accept => Mark::Passes,
+            _ if some => Mark::Some,
             Some(family) => Mark::Only(family),
             None => Mark::Dropped,
         }
@@ -423,6 +482,7 @@ impl Mark {
             Mark::Passes => ".",
             Mark::Only(Family::V4) => "4",
             Mark::Only(Family::V6) => "6",
+            Mark::Some => "~",
             Mark::Dropped => "X",
         }
     }
@@ -477,7 +537,8 @@ impl Matrix {
                 rows.len() - 1
             });
             let cells = &mut rows[row].1;
-            let mark = Mark::of(entry.verdict == "allow", entry.allowed_family);
+            let accept = entry.verdict == "allow";
+            let mark = Mark::of(accept, entry.some_backends, entry.allowed_family);
             cells.entry(column).or_insert(mark);
         }
         let first = rows.iter().map(|(name, _)| name.len());
@@ -485,13 +546,13 @@ impl Matrix {
         let mut text = Vec::new();
         // Writing into memory cannot fail.
         let _ = write_header(&mut text, first, &titles);
-        let mut marks = rows.iter().flat_map(|(_, cells)| cells.values());
-        let is_apart = marks.any(|mark| matches!(mark, Mark::Only(_)));
+        let marks = rows.iter().flat_map(|(_, cells)| cells.values());
+        let marks: Vec<Mark> = marks.copied().collect();
         for (name, cells) in &rows {
             let cells = (0..titles.len()).map(|column| cells.get(&column).copied());
             let _ = write_row(&mut text, (first, name), &titles, cells);
         }
-        let _ = write_legend(&mut text, is_apart);
+        let _ = write_legend(&mut text, &marks);
         String::from_utf8_lossy(&text).into_owned()
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Namespaces that nobody declares are made with their name label. Workloads stand for the pods
 //! that they would make (`NAME-0`, `NAME-1`, …). A pod without a status counts as running and gets
-//! the next address of 10.0.0.0/8.
+//! the next address of 10.0.0.0/8. A Service without EndpointSlices has those that Kubernetes would
+//! make of the pods.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,14 +11,15 @@ use std::sync::Arc;
 
 use dataplane::policy::{EndpointSlot, PolicyTable};
 use ipnet::{IpNet, Ipv6Net};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Commit, DeleteOptions, Refusal, Seeded, Transaction};
 use crate::lower::{self, Change, LocalEndpoint, OutOfSlots, Policies, PolicyIds, Settings};
 use crate::objects::{Key, Object, kinds};
 use crate::protocol::Reason;
-use crate::service::Pools;
+use crate::service::{MANAGED_BY, Pools, SERVICE_NAME, Services, derive};
 use crate::trace::View;
 
 /// The most pods that one workload stands for.
@@ -29,6 +31,7 @@ pub struct Offline {
     cluster: Cluster,
     source: Seeded,
     policies: Policies,
+    services: Services,
     /// Every pod that can be a subject, by UID, with its place in the table.
     locals: Vec<LocalEndpoint>,
     slots: Vec<EndpointSlot>,
@@ -58,6 +61,7 @@ impl Offline {
             cluster: Cluster::empty(),
             source,
             policies: Policies::new(PolicyIds::new(), Settings::default()),
+            services: Services::default(),
             locals: Vec::new(),
             slots: Vec::new(),
             table: PolicyTable::default(),
@@ -76,6 +80,7 @@ impl Offline {
         let mut transaction = self.cluster.begin(&mut self.source);
         work(&mut transaction)?;
         assign_addresses(&mut transaction)?;
+        derive_slices(&mut transaction)?;
         let commit = transaction.commit();
         self.take(commit)
     }
@@ -92,11 +97,14 @@ impl Offline {
         let changes: Vec<Change> = commit.events.iter().map(Change::from).collect();
         // Whatever the number of changes is, they are few numbers: a policy has one as long as it is
         // called so.
+        let services = self.services.with(&commit.cluster, &changes);
+        let services = services.map_err(|error| too_large(error.to_string()))?;
         let updated = self.policies.update(&changes);
         updated.map_err(|error| too_large(error.to_string()))?;
         self.attach(&wanted)
             .map_err(|error| too_large(error.to_string()))?;
         self.cluster = commit.cluster;
+        self.services = services;
         for warning in commit.warnings {
             if !self.warnings.contains(&warning) {
                 self.warnings.push(warning);
@@ -132,6 +140,7 @@ impl Offline {
             slots: &self.slots,
             table: &self.table,
             ids: self.policies.ids(),
+            services: &self.services,
             generation: 0,
         }
     }
@@ -305,6 +314,40 @@ fn has_pods(cluster: &Cluster, workload: &Object) -> bool {
         let references = pod.value()["metadata"]["ownerReferences"].as_array();
         pod.namespace() == workload.namespace() && references.into_iter().flatten().any(own)
     })
+}
+
+/// The EndpointSlices of Services that have none among the objects, from the pods.
+fn derive_slices(transaction: &mut Transaction<'_>) -> Result<(), Refusal> {
+    const KEEPER: &str = "weir";
+    let cluster = transaction.cluster();
+    let slices: Vec<Arc<Object>> = cluster.list_of::<EndpointSlice>().cloned().collect();
+    let services: Vec<Arc<Object>> = cluster.list_of::<Service>().cloned().collect();
+    let pods: Vec<Arc<Object>> = cluster.list_of::<Pod>().cloned().collect();
+    let is_derived = |slice: &Object| slice.label(MANAGED_BY) == Some(KEEPER);
+    let stated: HashSet<(&str, &str)> = slices
+        .iter()
+        .filter(|slice| !is_derived(slice))
+        .filter_map(|slice| Some((slice.namespace(), slice.label(SERVICE_NAME)?)))
+        .collect();
+    let mut wanted: HashSet<Key> = HashSet::new();
+    for service in &services {
+        if stated.contains(&(service.namespace(), service.name())) {
+            continue;
+        }
+        let pods = pods.iter().map(|pod| pod.value());
+        for slice in derive(service.value(), pods, KEEPER) {
+            let slice = Object::new(slice)?;
+            wanted.insert(slice.key().clone());
+            put(transaction, slice)?;
+        }
+    }
+    let at_once = DeleteOptions::default();
+    for slice in slices.iter().filter(|slice| is_derived(slice)) {
+        if !wanted.contains(slice.key()) && transaction.get(slice.key()).is_some() {
+            transaction.delete(slice.key(), &at_once)?;
+        }
+    }
+    Ok(())
 }
 
 /// Running, and the next free address, for every pod that has none.

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::DaemonError;
 use super::network::{Facts, Interface, Queues};
 use super::plane::{Outside, Plane, PlaneError};
-use super::state::Daemon;
+use super::state::{Daemon, services_node};
 use crate::netlink::{Channels, Link};
 use crate::protocol::EndpointRemoveParams;
 
@@ -48,6 +48,10 @@ impl<P: Plane> Daemon<P> {
     fn take_facts(&mut self, facts: Facts) {
         self.routes = Arc::new(RouteTable::new(&facts.routes));
         self.facts = facts;
+        match self.services.at(services_node(&self.config, &self.facts)) {
+            Ok(services) => self.services = services,
+            Err(error) => error!("node ports are at the addresses from before: {error}"),
+        }
     }
 
     /// Follows changes of the kernel's network.

@@ -39,15 +39,17 @@ impl<P: Plane> Daemon<P> {
             .map_err(|error| refused(Reason::InternalError, error.to_string()))?;
         // A number that no journal has given out; no worker sees it.
         let generation = Generation(self.live.generation.saturating_add(1));
-        let preview = self.draw(generation, &touched).map(|snapshot| {
-            let touched = touched.endpoints.into_iter().collect();
-            let after = Side::enforced(snapshot.policy());
-            let before = Side::enforced(&self.table);
-            let mut preview = self.compare(candidate, &touched, before, after);
-            preview.audited = self.audited(candidate, events, &touched, &snapshot);
-            self.find_cuts(&snapshot, &mut preview);
-            preview
-        });
+        let preview = self
+            .draw(generation, &touched, &self.services)
+            .map(|snapshot| {
+                let touched = touched.endpoints.into_iter().collect();
+                let after = Side::enforced(snapshot.policy());
+                let before = Side::enforced(&self.table);
+                let mut preview = self.compare(candidate, &touched, before, after);
+                preview.audited = self.audited(candidate, events, &touched, &snapshot);
+                self.find_cuts(&snapshot, &mut preview);
+                preview
+            });
         self.policies.undo(&changes);
         preview
     }
@@ -144,6 +146,7 @@ impl<P: Plane> Daemon<P> {
             slots: &[],
             table: candidate.policy(),
             ids: self.policies.ids(),
+            services: &self.services,
             generation: candidate.generation().0,
         };
         let connections = self.plane.list_connections(MAX_CONNECTIONS);

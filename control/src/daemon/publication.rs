@@ -15,6 +15,7 @@ use super::server::refused;
 use super::state::{Daemon, Live};
 use crate::lower::Touched;
 use crate::protocol::{ErrorObject, Reason, Workers};
+use crate::service::Services;
 
 impl<P: Plane> Daemon<P> {
     /// The next snapshot: the newest one with other policies if nothing else has changed, else one
@@ -23,6 +24,7 @@ impl<P: Plane> Daemon<P> {
         &self,
         generation: Generation,
         touched: &Touched,
+        services: &Services,
     ) -> Result<Snapshot, ErrorObject> {
         let impossible = |error| {
             let message = format!("nothing has changed: {error}");
@@ -34,15 +36,14 @@ impl<P: Plane> Daemon<P> {
             None => self.table.clone(),
         };
         let settings = self.settings();
-        match &self.newest {
-            Some(newest) if *newest.settings() == settings => newest
-                .with_policy(generation, table, touched())
-                .map_err(impossible),
-            _ => {
-                let parts = self.parts(generation, table, touched());
-                Snapshot::build(parts).map_err(impossible)
+        let drawn = match &self.newest {
+            Some(newest) if *newest.settings() == settings => {
+                newest.with_policy(generation, table, touched())
             }
-        }
+            _ => Snapshot::build(self.parts(generation, table, touched())),
+        };
+        let snapshot = drawn.map_err(impossible)?;
+        Ok(snapshot.with_services(services.table().clone()))
     }
 
     fn parts(

@@ -252,6 +252,7 @@ impl Subjects {
             slots: &self.slots,
             table: &self.table,
             ids: daemon.policies.ids(),
+            services: &daemon.services,
             generation: daemon.live.generation,
         }
     }

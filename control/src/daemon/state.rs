@@ -36,7 +36,7 @@ use crate::journal::{Everything, Gone, Journal, Numbered, Record};
 use crate::lower::{self, Change, Policies, PolicyIds, PolicyName, Touched};
 use crate::objects::{Key, kinds};
 use crate::protocol::{ErrorObject, Reason, WatchEventType, Workers};
-use crate::service::Pools;
+use crate::service::{Node, Pools, Services};
 
 /// A generation that workers have adopted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub struct Daemon<P> {
     pub(super) facts: Facts,
     /// [`Facts::routes`], to be looked up in.
     pub(super) routes: Arc<RouteTable>,
+    /// The Services, as of `cluster` and `facts`.
+    pub(super) services: Services,
     /// What the newest snapshot decides by.
     pub(super) table: Arc<PolicyTable>,
     /// Endpoints whose decisions may differ from those of the newest snapshot.
@@ -130,6 +132,9 @@ impl<P: Plane> Daemon<P> {
         policies
             .update(&all)
             .map_err(|error| DaemonError::Start(error.to_string()))?;
+        let node = services_node(&config, &Facts::default());
+        let services =
+            Services::new(&cluster, node).map_err(|error| DaemonError::Start(error.to_string()))?;
         let (endpoints, saved) =
             Endpoints::open(&config.runtime_dir).map_err(system("read the endpoints' file"))?;
         let verifier = match config.self_check.sample_one_in {
@@ -152,6 +157,7 @@ impl<P: Plane> Daemon<P> {
             leaving: Vec::new(),
             facts: Facts::default(),
             routes: Arc::default(),
+            services,
             table: Arc::default(),
             touched: BTreeSet::new(),
             newest: None,
@@ -217,8 +223,16 @@ impl<P: Plane> Daemon<P> {
             .policies
             .update(&changes)
             .map_err(|error| refused(Reason::InternalError, error.to_string()))?;
-        let snapshot = match self.prepare(&cluster, events, &touched) {
-            Ok(snapshot) => snapshot,
+        let prepared = self
+            .services
+            .with(&cluster, &changes)
+            .map_err(|error| refused(Reason::Forbidden, error.to_string()))
+            .and_then(|services| {
+                let snapshot = self.prepare(&cluster, events, &touched, &services)?;
+                Ok((services, snapshot))
+            });
+        let (services, snapshot) = match prepared {
+            Ok(prepared) => prepared,
             Err(error) => {
                 self.policies.undo(&changes);
                 return Err(error);
@@ -227,6 +241,7 @@ impl<P: Plane> Daemon<P> {
         self.policies.keep();
         self.touched.extend(touched.endpoints);
         self.cluster = cluster;
+        self.services = services;
         self.addresses.follow(events);
         let live = self.publish(snapshot);
         // Nobody waits for what is below: the change is live, or the error says where not.
@@ -249,9 +264,10 @@ impl<P: Plane> Daemon<P> {
         cluster: &Cluster,
         events: &[Event],
         touched: &Touched,
+        services: &Services,
     ) -> Result<Snapshot, ErrorObject> {
         let generation = self.next_generation()?;
-        let snapshot = self.draw(generation, touched)?;
+        let snapshot = self.draw(generation, touched, services)?;
         let ids = self.policies.ids();
         if !events.is_empty() || ids.names().len() > self.journaled_ids {
             let record = record(generation, cluster, events, ids, self.journaled_ids);
@@ -392,6 +408,17 @@ fn record<'a>(
         }
     }
     record
+}
+
+/// The node that Services are reached at.
+pub(super) fn services_node(config: &Config, facts: &Facts) -> Node {
+    let sources = config.host_port.addresses.iter().copied();
+    Node {
+        name: Some(config.node_name.clone()),
+        addresses: facts.node_addresses.clone(),
+        sources: sources.map(Into::into).collect(),
+        pod_ranges: config.pod_ranges.clone(),
+    }
 }
 
 /// How policies are to be taken.

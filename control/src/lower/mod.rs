@@ -80,7 +80,7 @@ impl Change {
     }
 
     /// The object was, and is, called so.
-    fn key(&self) -> Option<&Key> {
+    pub(crate) fn key(&self) -> Option<&Key> {
         let object = self.new.as_ref().or(self.old.as_ref())?;
         Some(object.key())
     }

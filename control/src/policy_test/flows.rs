@@ -236,8 +236,12 @@ impl Expansion<'_> {
         match end {
             End::Named(text) => {
                 if let Some(service) = self.view.service(text).map_err(words)? {
-                    let backends = self.view.backends(text, &service, wanted, protocol);
-                    let backends = backends.map_err(words)?.into_iter();
+                    let reached = self.view.reached(text, &service, wanted, protocol, None);
+                    let reached = reached.map_err(words)?;
+                    if reached.backends.is_empty() {
+                        return Err(words(TraceError::NoBackend(reached.name)));
+                    }
+                    let backends = reached.backends.into_iter();
                     return Ok(backends
                         .map(|(end, port)| (self.flows.ends.add(end), port))
                         .collect());

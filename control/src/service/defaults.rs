@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{kind, needs_node_ports, put, text};
 
 /// Seconds that a client stays with its backend if nobody says how long.
-const AFFINITY_S: u32 = 10_800;
+pub(super) const AFFINITY_S: u32 = 10_800;
 
 pub(super) fn fill(spec: &mut Value) {
     if !spec.is_object() {

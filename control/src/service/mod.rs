@@ -1,5 +1,5 @@
 //! Services: what the API server fills in and hands out ([`defaults`], [`families`], [`addresses`],
-//! [`node_ports`]).
+//! [`node_ports`]), and what they are to the dataplane ([`Services`]).
 //!
 //! The words and the order of things are those of `pkg/registry/core/service/storage` (alloc.go,
 //! storage.go) and `pkg/apis/core/v1/defaults.go`. What is handed out is kept in the object itself;
@@ -16,7 +16,14 @@ use crate::validate::{self, Findings};
 mod addresses;
 mod defaults;
 mod families;
+mod lowered;
 mod node_ports;
+mod slices;
+mod table;
+
+pub(crate) use lowered::{cluster_ips, protocol_of};
+pub use slices::{MANAGED_BY, derive};
+pub use table::{Node, SERVICE_NAME, Services};
 
 /// What is handed out, and by which rules.
 #[derive(Clone, Debug, Default, PartialEq)]

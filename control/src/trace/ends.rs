@@ -6,13 +6,10 @@ use std::sync::Arc;
 
 use dataplane::Protocol;
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{TraceError, View};
 use crate::lower::{self, LocalEndpoint};
 use crate::objects::{Key, Object, kinds};
-use crate::selector::Selector;
 
 /// One end of a connection.
 #[derive(Clone, Debug)]
@@ -92,7 +89,7 @@ impl View<'_> {
     }
 
     /// An address: a pod's, if one has it.
-    fn address_end(&self, address: IpAddr) -> End {
+    pub(super) fn address_end(&self, address: IpAddr) -> End {
         let held = |l: &LocalEndpoint| l.addresses.contains(&address);
         match self.locals.iter().position(held) {
             Some(at) => End {
@@ -170,93 +167,6 @@ impl View<'_> {
         let key = Key::new(kind, reference.namespace, reference.name);
         self.cluster.get(&key).filter(|_| wanted)
     }
-
-    /// The first pod behind a Service, by name, and its port. Policy is judged there, never on the
-    /// Service's own address and port (semantics D1).
-    pub(crate) fn backend(
-        &self,
-        text: &str,
-        object: &Object,
-        wanted: Option<&str>,
-        protocol: Protocol,
-    ) -> Result<(End, Option<u16>), TraceError> {
-        let backends = self.backends(text, object, wanted, protocol)?;
-        let first = backends.into_iter().next();
-        first.ok_or_else(|| TraceError::NoAddress(format!("Service {text}")))
-    }
-
-    /// The pods behind a Service, by name, and their ports; a pod that does not have the port by
-    /// the name that the Service wants is none of them. At least one.
-    pub(crate) fn backends(
-        &self,
-        text: &str,
-        object: &Object,
-        wanted: Option<&str>,
-        protocol: Protocol,
-    ) -> Result<Vec<(End, Option<u16>)>, TraceError> {
-        let none = || TraceError::NoAddress(format!("Service {text}"));
-        let spec = object
-            .as_service()
-            .and_then(|s| s.spec.as_ref())
-            .ok_or_else(none)?;
-        let labels = spec
-            .selector
-            .clone()
-            .filter(|labels| !labels.is_empty())
-            .ok_or_else(none)?;
-        let selector = Selector::new(&LabelSelector {
-            match_labels: Some(labels),
-            match_expressions: None,
-        });
-        let kind = kinds::find("v1", "Pod").ok_or_else(none)?;
-        let pods = self
-            .cluster
-            .list_in(kind, object.namespace())
-            .filter(|pod| {
-                let ended = pod.as_pod().is_some_and(lower::has_ended);
-                !ended && selector.matches(|label| pod.label(label))
-            });
-        let ends: Vec<End> = pods
-            .map(|pod| self.pod_end(pod))
-            .filter(|end| !end.addresses.is_empty())
-            .collect();
-        if ends.is_empty() {
-            return Err(none());
-        }
-        if !protocol.has_ports() {
-            return Ok(ends.into_iter().map(|end| (end, None)).collect());
-        }
-        let ports = spec.ports.as_deref().unwrap_or_default();
-        let named = |name: &Option<String>, word: &str| name.as_deref() == Some(word);
-        let port = match (wanted, ports) {
-            (None, [only]) => Some(only),
-            (None, _) => None,
-            (Some(word), _) => ports.iter().find(|port| {
-                let same = protocol_of(port.protocol.as_deref()) == protocol;
-                same && (port.port.to_string() == word || named(&port.name, word))
-            }),
-        };
-        let word = wanted.unwrap_or_default();
-        let missing = || TraceError::NoSuchPort(word.to_owned(), format!("Service {text}"));
-        let port = port.ok_or_else(missing)?;
-        let target = match &port.target_port {
-            None | Some(IntOrString::Int(0)) => port.port.to_string(),
-            Some(IntOrString::Int(number)) => number.to_string(),
-            Some(IntOrString::String(name)) => name.clone(),
-        };
-        let mut unnamed = None;
-        let mut backends = Vec::new();
-        for end in ends {
-            match resolve_port(&end, Some(&target), protocol) {
-                Ok(number) => backends.push((end, number)),
-                Err(error) => unnamed = Some(error),
-            }
-        }
-        match unnamed {
-            Some(error) if backends.is_empty() => Err(error),
-            _ => Ok(backends),
-        }
-    }
 }
 
 /// The sender's and the receiver's first addresses of a common family, IPv4 before IPv6.
@@ -297,13 +207,5 @@ pub(crate) fn resolve_port(
     match found {
         Some(&(_, _, number)) => Ok(Some(number)),
         None => Err(TraceError::NoSuchPort(word.to_owned(), to.name.clone())),
-    }
-}
-
-fn protocol_of(name: Option<&str>) -> Protocol {
-    match name {
-        Some("UDP") => Protocol::UDP,
-        Some("SCTP") => Protocol::SCTP,
-        _ => Protocol::TCP,
     }
 }

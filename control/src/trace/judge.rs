@@ -33,6 +33,8 @@ impl View<'_> {
             generation: self.generation,
             from: from.name.clone(),
             to: to.name.clone(),
+            service: None,
+            backends: Vec::new(),
             protocol: String::new(),
             port,
             family: Family::of(source),

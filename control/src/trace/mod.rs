@@ -16,14 +16,17 @@ use crate::cluster::Cluster;
 use crate::family::Family;
 use crate::lower::{LocalEndpoint, PolicyIds};
 use crate::protocol::TraceParams;
+use crate::service::Services;
 
 mod ends;
 mod judge;
 mod miss;
+mod service;
 
 pub use ends::End;
 pub(crate) use ends::{EndName, common_family, families, resolve_port};
 pub(crate) use judge::rule_name;
+pub(crate) use service::Reached;
 
 /// Objects and the table compiled from them.
 #[derive(Clone, Copy)]
@@ -38,6 +41,8 @@ pub struct View<'a> {
     pub table: &'a PolicyTable,
     /// The policies' names.
     pub ids: &'a PolicyIds,
+    /// The Services.
+    pub services: &'a Services,
     /// The table's generation; 0 offline.
     pub generation: u64,
 }
@@ -57,6 +62,30 @@ pub enum TraceError {
     /// A pod and a Service are called so.
     #[error("{0:?} is a pod and a Service: say pod/{1} or service/{1}")]
     PodAndService(String, String),
+    /// A Service that stands for a name outside.
+    #[error("Service {0} is a name for {1}: ask about that name's address")]
+    OnlyAName(String, String),
+    /// A protocol without ports, to a Service's own address.
+    #[error(
+        "the address of Service {0} answers on its ports alone: ask about one of them (--port)"
+    )]
+    NotTranslated(String),
+    /// A port that the Service has not.
+    #[error("Service {service} has no port {port}: it has {has}")]
+    ServiceHasNoPort {
+        /// `NS/NAME`.
+        service: String,
+        /// `81/TCP`.
+        port: String,
+        /// Those that it has.
+        has: String,
+    },
+    /// Of several ports none was said.
+    #[error("Service {0} needs a port (--port): it has {1}")]
+    ServicePortMissing(String, String),
+    /// Nobody is ready behind a Service.
+    #[error("Service {0} has no ready backend")]
+    NoBackend(String),
     /// Only a receiver can be a Service.
     #[error("{0} is a Service: only a receiver can be one")]
     ServiceSends(String),
@@ -119,18 +148,39 @@ pub struct Audit {
     pub reason: String,
 }
 
+/// What one backend of a Service gets.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendVerdict {
+    /// `NS/POD` or an address.
+    pub to: String,
+    /// Its own port.
+    pub port: Option<u16>,
+    /// Of its address.
+    pub family: Family,
+    /// `allow` or `deny`.
+    pub verdict: &'static str,
+    /// The decision in a line.
+    pub reason: String,
+}
+
 /// The answer.
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Trace {
-    /// `allow` or `deny`.
+    /// `allow` or `deny`; `some` if some backends of a Service are allowed and others are not.
     pub verdict: &'static str,
     /// The generation that says so.
     pub generation: u64,
     /// `NS/POD` or an address.
     pub from: String,
-    /// `NS/POD` or an address; of a Service the pod that was judged.
+    /// `NS/POD` or an address; of a Service the pod that was judged, `NS/SERVICE` if that were none
+    /// or several.
     pub to: String,
+    /// The Service that was asked for, `NS/SERVICE`, and its port.
+    pub service: Option<String>,
+    /// What each backend of the Service gets.
+    pub backends: Vec<BackendVerdict>,
     /// `TCP`.
     pub protocol: String,
     /// Destination port behind any Service.
@@ -167,34 +217,128 @@ impl View<'_> {
         let [from, to] = params.ends();
         let from = self.end(&from)?;
         let wanted = params.port.as_deref();
-        let (to, port) = match self.service(&to)? {
-            Some(service) => self.backend(&to, &service, wanted, protocol)?,
-            None => {
-                let to = self.end(&to)?;
-                let port = resolve_port(&to, wanted, protocol)?;
-                (to, port)
-            }
-        };
+        if let Some(service) = self.service(&to)? {
+            let reached = self.reached(&to, &service, wanted, protocol, Some(&from))?;
+            return self.trace_service(&from, reached, protocol, &protocol_name);
+        }
+        let to = self.end(&to)?;
+        let port = resolve_port(&to, wanted, protocol)?;
         if protocol.has_ports() && port.is_none() {
             return Err(TraceError::PortMissing(protocol_name));
         }
-        let ends = common_family(&from, &to)?;
         let port = port.filter(|_| protocol.has_ports());
+        let mut trace = self.trace_end(&from, &to, protocol, port)?;
+        trace.protocol = protocol_name;
+        Ok(trace)
+    }
+
+    fn trace_end(
+        &self,
+        from: &End,
+        to: &End,
+        protocol: Protocol,
+        port: Option<u16>,
+    ) -> Result<Trace, TraceError> {
+        let ends = common_family(from, to)?;
         let judge = |ends: (IpAddr, IpAddr)| {
             // Each family has its own number for ICMP.
             let protocol = match (protocol, ends.1) {
                 (Protocol::ICMP, IpAddr::V6(_)) => Protocol::ICMPV6,
                 (other, _) => other,
             };
-            self.judge(&from, &to, ends, protocol, port)
+            self.judge(from, to, ends, protocol, port)
         };
         let mut trace = judge(ends);
-        trace.protocol = protocol_name;
-        let other = families(&from, &to)
-            .into_iter()
-            .find(|other| *other != ends);
+        let mut others = families(from, to).into_iter();
+        let other = others.find(|other| *other != ends);
         trace.other_family = other.map(|ends| judge(ends).verdict);
         Ok(trace)
+    }
+
+    /// All backends of a Service: each may be what a connection gets.
+    fn trace_service(
+        &self,
+        from: &End,
+        reached: Reached,
+        protocol: Protocol,
+        protocol_name: &str,
+    ) -> Result<Trace, TraceError> {
+        let asked = match reached.port {
+            Some(port) => format!("{} {protocol_name} {port}", reached.name),
+            None => format!("{} {protocol_name}", reached.name),
+        };
+        let mut traces = Vec::new();
+        for (to, port) in &reached.backends {
+            // A backend of the other family is none for this sender.
+            if !families(from, to).is_empty() {
+                traces.push(self.trace_end(from, to, protocol, *port)?);
+            }
+        }
+        let backends: Vec<BackendVerdict> = traces.iter().map(BackendVerdict::of).collect();
+        let denied = traces
+            .iter()
+            .filter(|trace| trace.verdict == "deny")
+            .count();
+        let several = traces.len() > 1;
+        // What is denied says more.
+        let telling = traces.iter().position(|trace| trace.verdict == "deny");
+        let count = traces.len();
+        let mut trace = match traces.into_iter().nth(telling.unwrap_or(0)) {
+            Some(trace) => trace,
+            None => self.nobody(from, &reached),
+        };
+        if several {
+            let ports = backends.iter().map(|backend| backend.port);
+            let same = ports.clone().all(|port| port == trace.port);
+            trace.to.clone_from(&reached.name);
+            trace.port = trace.port.filter(|_| same);
+            trace.other_family = None;
+            if denied > 0 && denied < count {
+                trace.verdict = "some";
+                let reason = &trace.reason;
+                trace.reason = format!("{denied} of {count} backends are denied: {reason}");
+            }
+        }
+        trace.service = Some(asked);
+        trace.backends = backends;
+        trace.protocol = protocol_name.to_owned();
+        Ok(trace)
+    }
+
+    /// Nobody is ready behind a Service (semantics D19).
+    fn nobody(&self, from: &End, reached: &Reached) -> Trace {
+        let family = from
+            .addresses
+            .first()
+            .copied()
+            .map_or(Family::V4, Family::of);
+        Trace {
+            verdict: "deny",
+            generation: self.generation,
+            from: from.name.clone(),
+            to: reached.name.clone(),
+            service: None,
+            backends: Vec::new(),
+            protocol: String::new(),
+            port: reached.policy_port,
+            family,
+            other_family: None,
+            steps: Vec::new(),
+            audit: Vec::new(),
+            reason: "the Service has no ready backend".to_owned(),
+        }
+    }
+}
+
+impl BackendVerdict {
+    fn of(trace: &Trace) -> BackendVerdict {
+        BackendVerdict {
+            to: trace.to.clone(),
+            port: trace.port,
+            family: trace.family,
+            verdict: trace.verdict,
+            reason: trace.reason.clone(),
+        }
     }
 }
 
@@ -207,6 +351,14 @@ impl Trace {
         steps.filter_map(|step| step.policy.as_deref()).collect()
     }
 
+    fn spread(&self) -> String {
+        match self.backends.len() {
+            0 => "no ready backend".to_owned(),
+            1 => "one backend".to_owned(),
+            several => format!("{several} backends, one of them for each connection"),
+        }
+    }
+
     /// For a person, several lines.
     pub fn text(&self) -> String {
         let port = self.port.map_or(String::new(), |port| format!(" {port}"));
@@ -214,6 +366,17 @@ impl Trace {
             "{} -> {} {}{port}: {}\n",
             self.from, self.to, self.protocol, self.verdict
         );
+        if let Some(service) = &self.service {
+            let _ = writeln!(text, "  service {service}: {}", self.spread());
+        }
+        // One backend is the whole answer.
+        for backend in self.backends.iter().filter(|_| self.backends.len() > 1) {
+            let BackendVerdict { to, verdict, .. } = backend;
+            let port = backend
+                .port
+                .map_or(String::new(), |port| format!(" {port}"));
+            let _ = writeln!(text, "    {to}{port}: {verdict} ({})", backend.reason);
+        }
         for step in &self.steps {
             let policy = step.policy.as_deref().unwrap_or("(no policy)");
             let mut rule = step

@@ -287,7 +287,7 @@ fn what_cannot_be_judged_says_why() {
         ),
         (
             "{from: shop/web, to: shop/sql, port: 5432, allow: true}",
-            "port \"5432\" is no number from 1 to 65535, and Service shop/sql calls no port so",
+            "Service shop/sql has no port 5432/TCP: it has 15432/TCP",
         ),
     ] {
         let message = breaks(&format!("expect:\n- {line}\n"));

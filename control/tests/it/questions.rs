@@ -377,9 +377,10 @@ fn what_a_pod_and_a_service_are_called_is_to_be_said_more_exactly() {
         ask("ops/tool", "pod/shop/db", "3307"),
         meant("shop/db", 3307)
     );
+    // Nobody translates what goes to a headless Service's pods.
     assert_eq!(
         ask("ops/tool", "service/shop/db", "5000"),
-        meant("shop/web", 80)
+        meant("shop/web", 5000)
     );
     // A Service sends nothing, so that a sender can only be the pod.
     assert_eq!(ask("db", "ops/tool", "80"), meant("ops/tool", 80));

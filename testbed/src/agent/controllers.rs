@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::events::Tone;
-use super::objects::{has_labels, is_terminating, number, owner_reference, owner_uid, text, uid};
+use super::objects::{is_terminating, number, owner_reference, owner_uid, text, uid};
 use super::{Agent, endpoints};
 use crate::clock;
 
@@ -462,12 +462,6 @@ fn remove_orphans(agent: &Agent, pods: &[Arc<Value>], sets: &[Arc<Value>]) -> Ou
         delete_pod(agent, pod)?;
     }
     Ok(())
-}
-
-/// Whether a Service's selector chooses the pod.
-pub fn chooses(service: &Value, pod: &Value) -> bool {
-    let same = text(service, "/metadata/namespace") == text(pod, "/metadata/namespace");
-    same && has_labels(pod, service.pointer("/spec/selector"))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use control::lower::{LocalEndpoint, Policies};
 use control::objects::{Object, decode_documents, kinds};
 use control::offline::Offline;
 use control::protocol::TraceParams;
+use control::service::{Node, Services};
 use control::specification::{Traffic, World};
 use control::trace::View;
 use dataplane::{Address, Direction, Protocol};
@@ -138,12 +139,14 @@ impl Scene {
         let placed = placed.map(|(local, slot)| (local.clone(), slot));
         let (locals, slots): (Vec<LocalEndpoint>, Vec<_>) = placed.unzip();
         let table = policies.table();
+        let services = Services::new(&cluster, Node::default()).unwrap();
         let view = View {
             cluster: &cluster,
             locals: &locals,
             slots: &slots,
             table: &table,
             ids: policies.ids(),
+            services: &services,
             generation: 0,
         };
         judge(view, expectations, self.traced);

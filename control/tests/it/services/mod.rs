@@ -5,7 +5,9 @@ use control::objects::{Key, Object, kinds};
 use control::service::Pools;
 use serde_json::{Value, json};
 
+mod asked;
 mod given;
+mod lowered;
 mod refused;
 mod slices;
 
