@@ -146,6 +146,7 @@ mod tests {
             port_name: None,
             verdict: verdict.into(),
             allowed_family: only,
+            some_backends: false,
             reason: String::new(),
         }
     }

@@ -26,7 +26,6 @@ mod publication;
 mod readings;
 mod report;
 pub mod server;
-mod services;
 pub mod state;
 mod verify;
 pub mod watches;

@@ -4,10 +4,9 @@ use serde_json::Value;
 
 use super::plane::Plane;
 use super::server::{ClientId, refused};
-use super::services;
 use super::state::{Daemon, Live};
 use super::watches::Watches;
-use crate::cluster::{Commit, DeleteOptions, EventKind, Outcome, Refusal, Transaction};
+use crate::cluster::{Commit, DeleteOptions, Outcome, Refusal, Transaction};
 use crate::objects::{self, DecodeOptions, Decoded, Key, Kind, Object, decode_value, kinds};
 use crate::protocol::{
     ApplyParams, DeleteParams, ErrorObject, FieldValidation, GetParams, GetReply, Mutation,
@@ -110,17 +109,8 @@ impl<P: Plane> Daemon<P> {
         let Commit {
             cluster,
             events,
-            warnings: mut more,
+            warnings: more,
         } = transaction.commit();
-        for event in events
-            .iter()
-            .filter(|event| event.kind != EventKind::Deleted)
-        {
-            match services::check(&event.object) {
-                Ok(warning) => more.extend(warning),
-                Err(message) => return Err(refused(Reason::Invalid, message)),
-            }
-        }
         for warning in more {
             if !warnings.contains(&warning) {
                 warnings.push(warning);

@@ -4,6 +4,7 @@
 //! An address is an address: that the node itself may always reach its pods (semantics D6) hangs on
 //! the port a packet arrives by, which no address tells, and is not part of the answer.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -331,6 +332,12 @@ impl View<'_> {
 }
 
 impl BackendVerdict {
+    /// Whether the two differ in nothing but the family.
+    fn says(&self, other: &BackendVerdict) -> bool {
+        let of = |b: &BackendVerdict| (b.to.clone(), b.port, b.verdict, b.reason.clone());
+        of(self) == of(other)
+    }
+
     fn of(trace: &Trace) -> BackendVerdict {
         BackendVerdict {
             to: trace.to.clone(),
@@ -352,7 +359,9 @@ impl Trace {
     }
 
     fn spread(&self) -> String {
-        match self.backends.len() {
+        // A pod with addresses of both families is one backend.
+        let names: BTreeSet<&str> = self.backends.iter().map(|b| b.to.as_str()).collect();
+        match names.len() {
             0 => "no ready backend".to_owned(),
             1 => "one backend".to_owned(),
             several => format!("{several} backends, one of them for each connection"),
@@ -370,12 +379,21 @@ impl Trace {
             let _ = writeln!(text, "  service {service}: {}", self.spread());
         }
         // One backend is the whole answer.
-        for backend in self.backends.iter().filter(|_| self.backends.len() > 1) {
+        for (index, backend) in self.backends.iter().enumerate() {
+            let said = |other: &BackendVerdict| other.says(backend);
+            if self.backends.len() == 1 || self.backends[..index].iter().any(said) {
+                continue;
+            }
             let BackendVerdict { to, verdict, .. } = backend;
+            let mut others = self.backends.iter().filter(|other| other.to == *to);
+            let over = match others.all(said) {
+                true => String::new(),
+                false => format!(" over {}", backend.family.name()),
+            };
             let port = backend
                 .port
                 .map_or(String::new(), |port| format!(" {port}"));
-            let _ = writeln!(text, "    {to}{port}: {verdict} ({})", backend.reason);
+            let _ = writeln!(text, "    {to}{port}{over}: {verdict} ({})", backend.reason);
         }
         for step in &self.steps {
             let policy = step.policy.as_deref().unwrap_or("(no policy)");

@@ -125,11 +125,12 @@ pub fn keep(agent: &Agent, file: &LabFile) {
     }
 }
 
-/// First words to a daemon that was just started: the node it is, and the DNS pod. A store that
+/// First words to a daemon that was just started: the node it is, and the DNS pod with its Service.
+/// A store that
 /// outlived it has them already.
 pub fn greet(agent: &Agent) -> Result<(), ClientError> {
     let params = ApplyParams {
-        objects: vec![node_object(), names::pod_object()],
+        objects: vec![node_object(), names::pod_object(), names::service_object()],
         ..ApplyParams::default()
     };
     agent.call::<Mutation>("apply", params).map(|_| ())

@@ -12,11 +12,12 @@ use serde_json::Value;
 use super::{Agent, daemon, lock, pods};
 
 /// The kinds that a lab runs or reads.
-pub const RESOURCES: [&str; 12] = [
+pub const RESOURCES: [&str; 13] = [
     "namespaces",
     "pods",
     "services",
     "endpointslices",
+    "endpoints",
     "configmaps",
     "secrets",
     "replicationcontrollers",

@@ -14,6 +14,7 @@ pub mod objects;
 pub mod pods;
 pub mod probes;
 pub mod server;
+mod service_links;
 pub mod spec;
 pub mod volumes;
 
@@ -42,6 +43,10 @@ pub const NODE: &str = "lab-node";
 pub const DNS_V4: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 10);
 /// As [`DNS_V4`].
 pub const DNS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0x0a);
+/// The DNS pod's Service, as kubeadm numbers it: what pods ask.
+pub const DNS_SERVICE_V4: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+/// As [`DNS_SERVICE_V4`].
+pub const DNS_SERVICE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0x0a);
 /// First number of the addresses handed out; below are the node, the DNS pod and their like.
 const FIRST_ADDRESS: u32 = 20;
 /// Number after the last: what a /16 leaves.

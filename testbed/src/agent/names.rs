@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Agent, DNS_V4, DNS_V6, lock};
+use super::{Agent, DNS_SERVICE_V4, DNS_SERVICE_V6, DNS_V4, DNS_V6, lock};
 use crate::dns::{Options, Records, render};
 use crate::topology;
 
@@ -57,6 +57,30 @@ pub fn pod_object() -> Value {
             }],
         },
         "status": {"podIPs": [{"ip": DNS_V4}, {"ip": DNS_V6}], "podIP": DNS_V4},
+    })
+}
+
+/// Its Service, called as CoreDNS's is.
+pub fn service_object() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": "kube-dns", "namespace": NAMESPACE,
+            "labels": {
+                "k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true",
+                "kubernetes.io/name": "CoreDNS",
+            },
+        },
+        "spec": {
+            "selector": {"k8s-app": "kube-dns"},
+            "ipFamilyPolicy": "RequireDualStack",
+            "clusterIP": DNS_SERVICE_V4,
+            "clusterIPs": [DNS_SERVICE_V4, DNS_SERVICE_V6],
+            "ports": [
+                {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
+                {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
+            ],
+        },
     })
 }
 
@@ -115,7 +139,7 @@ fn records(agent: &Agent) -> Records {
         .map(|name| ((*name).to_owned(), outside.clone()))
         .collect();
     let options = Options {
-        server: vec![DNS_V4.into(), DNS_V6.into()],
+        server: vec![DNS_SERVICE_V4.into(), DNS_SERVICE_V6.into()],
         external,
         ..Options::default()
     };

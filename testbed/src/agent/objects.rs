@@ -51,19 +51,6 @@ pub fn owner_reference(owner: &Value) -> Value {
     }])
 }
 
-/// Whether every label that `wanted` names has its value. An empty or absent `wanted` chooses
-/// nothing, as a Service's selector does.
-pub fn has_labels(object: &Value, wanted: Option<&Value>) -> bool {
-    let Some(wanted) = wanted.and_then(Value::as_object) else {
-        return false;
-    };
-    let labels = &object["metadata"]["labels"];
-    !wanted.is_empty()
-        && wanted
-            .iter()
-            .all(|(key, value)| labels.get(key) == Some(value))
-}
-
 /// The target of a call.
 pub fn target(resource: &str, object: &Value) -> Target {
     Target {

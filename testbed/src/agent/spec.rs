@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod, PodSpec};
 use serde_json::Value;
 
 use super::mirror::Mirror;
-use super::{DNS_V4, NODE};
+use super::{DNS_SERVICE_V4, NODE, service_links};
 use crate::images;
 use crate::pod::message::{ProcessSpec, StandInProgram, VolumeMount};
 use crate::pod::{capability, stage};
@@ -64,7 +64,7 @@ pub fn resolv_conf(spec: &PodSpec, namespace: &str) -> String {
         "None" => {}
         "Default" => servers.push(topology::external_addresses().0.to_string()),
         _ => {
-            servers.push(DNS_V4.to_string());
+            servers.push(DNS_SERVICE_V4.to_string());
             search.push(format!("{namespace}.svc.cluster.local"));
             search.extend(["svc.cluster.local".to_owned(), "cluster.local".to_owned()]);
             options.push("ndots:5".to_owned());
@@ -246,6 +246,10 @@ fn environment(
     ];
     if container.tty == Some(true) {
         all.push(("TERM".into(), "xterm".into()));
+    }
+    if spec.enable_service_links != Some(false) {
+        let services = mirror.list("Service");
+        all.extend(service_links::variables(&services, &identity.namespace));
     }
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.clone().unwrap_or_default();
@@ -464,7 +468,7 @@ mod tests {
     #[test]
     fn names_are_looked_up_in_the_pods_namespace_first() {
         let text = resolv_conf(&PodSpec::default(), "stars");
-        assert!(text.starts_with("nameserver 10.244.0.10\nsearch stars.svc.cluster.local svc."));
+        assert!(text.starts_with("nameserver 10.96.0.10\nsearch stars.svc.cluster.local svc."));
         assert!(text.ends_with("options ndots:5 timeout:1 attempts:2\n"));
     }
 }

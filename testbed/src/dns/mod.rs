@@ -14,4 +14,4 @@ pub mod render;
 pub mod zone;
 
 pub use records::{Record, Records, RecordsError};
-pub use render::{Options, Rendered, ServiceAddresses, render};
+pub use render::{Options, Rendered, render};

@@ -18,17 +18,6 @@ const SPECIFICATION: &str = "1.1.0";
 /// Label that names a slice's Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// What the name of a Service that is not headless stands for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ServiceAddresses {
-    /// Its ClusterIP, as in a cluster.
-    ClusterIp,
-    /// Its ready pods, as a headless one's does: right while nobody translates ClusterIPs. Without
-    /// a ready pod the name exists and has no address.
-    #[default]
-    Pods,
-}
-
 /// What the objects do not say.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -36,8 +25,6 @@ pub struct Options {
     pub domain: String,
     /// Where the DNS server is reached: addresses of `ns.dns.DOMAIN`.
     pub server: Vec<IpAddr>,
-    /// What Services' names stand for.
-    pub services: ServiceAddresses,
     /// Names outside the cluster, in any case, and their addresses. `*.example.com` stands for all
     /// names below `example.com`, `*` for all names outside. Any other name does not exist.
     pub external: BTreeMap<String, Vec<IpAddr>>,
@@ -48,7 +35,6 @@ impl Default for Options {
         Options {
             domain: "cluster.local".into(),
             server: Vec::new(),
-            services: ServiceAddresses::default(),
             external: BTreeMap::new(),
         }
     }
@@ -318,14 +304,7 @@ impl Output<'_> {
         {
             self.records
                 .add(&reverse_name(address), Record::Ptr(name.clone()));
-            if self.options.services == ServiceAddresses::ClusterIp {
-                self.records.add(&name, Record::address(address));
-            }
-        }
-        if self.options.services == ServiceAddresses::Pods {
-            for backend in &backends {
-                self.records.add(&name, Record::address(backend.address));
-            }
+            self.records.add(&name, Record::address(address));
         }
         for port in spec.ports.iter().flatten() {
             let protocol = port.protocol.as_deref().unwrap_or("TCP").to_lowercase();
@@ -472,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_services_name_is_its_cluster_ip_or_until_then_its_pods() {
+    fn a_services_name_is_its_cluster_ip() {
         let spec = json!({
             "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7", "fd00:96::7"],
             "ports": [{"name": "dns", "protocol": "UDP", "port": 53}, {"port": 80}],
@@ -482,20 +461,13 @@ mod tests {
             service("idle", spec),
             slice("web", &[("10.0.0.1", None, "")], json!([])),
         ];
-        let mut options = Options::default();
+        let options = Options::default();
         let name = "web.ns.svc.cluster.local";
         let addresses = |names: &BTreeMap<String, Vec<String>>, name: &str| {
             let mut all = names.get(name).unwrap().clone();
             all.retain(|record| !record.starts_with("Srv"));
             all
         };
-        let pods = names(&objects, &options);
-        assert_eq!(addresses(&pods, name), ["A(10.0.0.1)"]);
-        assert_eq!(
-            addresses(&pods, "idle.ns.svc.cluster.local"),
-            [] as [&str; 0]
-        );
-        options.services = ServiceAddresses::ClusterIp;
         let all = names(&objects, &options);
         assert_eq!(addresses(&all, name), ["A(10.96.0.7)", "Aaaa(fd00:96::7)"]);
         assert_eq!(addresses(&all, "idle.ns.svc.cluster.local").len(), 2);

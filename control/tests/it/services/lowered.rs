@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use control::cluster::Cluster;
+use control::cluster::{Cluster, Transaction};
 use control::lower::Change;
 use control::objects::Object;
 use control::service::{Node, Services};
@@ -43,6 +43,9 @@ fn node() -> Node {
 fn address(text: &str) -> Address {
     text.parse::<std::net::IpAddr>().unwrap().into()
 }
+
+/// One transaction's work.
+type Step = Box<dyn Fn(&mut Transaction<'_>)>;
 
 /// A cluster of these objects.
 fn of(objects: Vec<Object>) -> Cluster {
@@ -283,7 +286,7 @@ fn a_change_is_what_all_of_it_is_from_scratch_and_others_cost_nothing() {
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"},
         "spec": {"containers": [{"name": "c", "image": "i"}]},
     }));
-    let steps: Vec<Box<dyn Fn(&mut control::cluster::Transaction<'_>)>> = vec![
+    let steps: Vec<Step> = vec![
         Box::new(|t| drop(t.create(web(json!({}))).unwrap())),
         Box::new(move |t| drop(t.create(slice("a", "web", "IPv4", ports(), at(1))).unwrap())),
         Box::new(move |t| {
