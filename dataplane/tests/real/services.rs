@@ -68,25 +68,33 @@ fn route_services(lab: &mut Lab) {
     lab.engine().set_local_prefixes(&local).unwrap();
 }
 
-/// Answers each datagram with its own name.
+/// Answers each datagram with one of its length that consists of its name.
 pub fn name_server(namespace: &str, at: SocketAddr, name: u8) {
     let socket = inside(namespace, || UdpSocket::bind(at).unwrap());
     thread::spawn(move || {
-        let mut buffer = [0; 64];
-        while let Ok((_, from)) = socket.recv_from(&mut buffer) {
-            let _ = socket.send_to(&[name], from);
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok((len, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&vec![name; len], from);
         }
     });
 }
 
 pub fn asks(namespace: &str, to: SocketAddr) -> std::io::Result<u8> {
+    asks_with(namespace, to, 4)
+}
+
+/// With a datagram of so many bytes.
+fn asks_with(namespace: &str, to: SocketAddr, bytes: usize) -> std::io::Result<u8> {
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = inside(namespace, || UdpSocket::bind(any).unwrap());
     socket.set_read_timeout(Some(PATIENCE * 4)).unwrap();
     socket.connect(to).unwrap();
-    socket.send(b"who?").unwrap();
-    let mut name = [0];
-    socket.recv(&mut name).map(|_| name[0])
+    socket.send(&vec![b'?'; bytes]).unwrap();
+    let mut answer = vec![0; 1 << 16];
+    let len = socket.recv(&mut answer)?;
+    assert_eq!(len, bytes);
+    assert!(answer[..len].iter().all(|name| *name == answer[0]));
+    Ok(answer[0])
 }
 
 /// From a pod, a backend itself, the node and the outside: transfers that the receiver sums up,
@@ -110,6 +118,10 @@ pub fn services_lead_to_their_backends() {
             let names = (0..40).map(|_| asks(from, to).unwrap());
             let both = names.fold(0, |seen, name| seen | 1 << name);
             assert_eq!(both, 0b110, "both backends answer {from}, v4 {v4}");
+            // In fragments, both ways.
+            for bytes in [3000, 9001] {
+                asks_with(from, to, bytes).unwrap();
+            }
         }
         transfer(&pods[0], to, 64 << 20);
     }
@@ -222,16 +234,23 @@ pub fn services_without_backends_refuse() {
     let mut lab = Lab::new("refuse", 2);
     route_services(&mut lab);
     set(&mut lab, &[]);
-    for from in [lab.pod(0), lab.node(), lab.outside()] {
-        for v4 in [true, false] {
-            for port in [80, 81] {
-                let to = SocketAddr::new(service(v4), port);
-                let error = connect(&from, to).unwrap_err();
-                assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{from} {to}");
-                let error = asks(&from, to).unwrap_err();
-                assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{from} {to}");
+    let refuse = |lab: &Lab, ports: &[u16]| {
+        for from in [lab.pod(0), lab.node(), lab.outside()] {
+            for v4 in [true, false] {
+                for port in ports {
+                    let to = SocketAddr::new(service(v4), *port);
+                    let error = connect(&from, to).unwrap_err();
+                    assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{from} {to}");
+                    let error = asks(&from, to).unwrap_err();
+                    assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{from} {to}");
+                }
             }
         }
-    }
+    };
+    refuse(&lab, &[80, 81]);
+    // The backend's own refusals, an ICMP error among them, are believed to be the Service's.
+    set(&mut lab, &[1]);
+    refuse(&lab, &[80]);
+    assert!(lab.engine().counters().counter(Counter::Related) >= 6);
     lab.finish();
 }
