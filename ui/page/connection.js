@@ -102,7 +102,7 @@ function open() {
   };
 }
 
-/** Takes other filters, given as a query. Rejects with the server's words if it cannot read them. */
+/** Takes other filters. Rejects with the server's words if it cannot read them. */
 export async function filterBy(pairs) {
   const text = new URLSearchParams(pairs).toString();
   const wanted = text ? `?${text}` : '';

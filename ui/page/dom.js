@@ -9,7 +9,9 @@ function fill(node, attributes, children) {
     else if (name === 'dataset') Object.assign(node.dataset, value);
     else node.setAttribute(name, value === true ? '' : value);
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  node.append(
+    ...children.flat().filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return node;
 }
 
@@ -53,7 +55,9 @@ export const count = (number, one, many = `${one}s`) =>
 
 /** Asks the server; its refusals become errors with its words. */
 export async function ask(path, parameters = {}) {
-  const given = Object.entries(parameters).filter(([, value]) => value !== null && value !== undefined);
+  const given = Object.entries(parameters).filter(
+    ([, value]) => value !== null && value !== undefined,
+  );
   const query = new URLSearchParams(given);
   const response = await fetch(given.length ? `${path}?${query}` : path);
   const answer = await response.json();

@@ -9,7 +9,8 @@ let known = [];
 /** `{name, value, isSwitch, not}` in their order. */
 const chosen = [];
 
-const quoted = (text) => (/^[\w./:=,@%-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
+const quoted = (text) =>
+  /^[\w./:=,@%-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 
 function words({ name, value, isSwitch, not }) {
   const flag = isSwitch ? `--${name}` : `--${name} ${quoted(value)}`;
@@ -24,7 +25,14 @@ function filters() {
 }
 
 async function apply() {
-  const pairs = filters().flatMap(({ name, value, not }) => (not ? [['not', ''], [name, value]] : [[name, value]]));
+  const pairs = filters().flatMap(({ name, value, not }) =>
+    not
+      ? [
+          ['not', ''],
+          [name, value],
+        ]
+      : [[name, value]],
+  );
   show();
   try {
     await filterBy(pairs);
@@ -39,15 +47,26 @@ async function apply() {
 }
 
 function show() {
-  const chips = chosen.map((filter, at) => el('li', { class: 'chip' },
-    el('span', {}, words(filter).replaceAll('--', '')),
-    el('button', {
-      type: 'button', 'aria-label': `Remove ${words(filter)}`, onclick: () => {
-        chosen.splice(at, 1);
-        apply();
-        byId('filter-value').focus();
-      },
-    }, '×')));
+  const chips = chosen.map((filter, at) =>
+    el(
+      'li',
+      { class: 'chip' },
+      el('span', {}, words(filter).replaceAll('--', '')),
+      el(
+        'button',
+        {
+          type: 'button',
+          'aria-label': `Remove ${words(filter)}`,
+          onclick: () => {
+            chosen.splice(at, 1);
+            apply();
+            byId('filter-value').focus();
+          },
+        },
+        '×',
+      ),
+    ),
+  );
   byId('chips').replaceChildren(...chips);
   byId('command').textContent = ['weir observe -f', ...filters().map(words)].join(' ');
 }
@@ -57,7 +76,8 @@ const flag = () => known.find((filter) => filter.name === byId('filter-name').va
 /** Values that are there, for the filter that is being written. */
 function suggest() {
   const name = byId('filter-name').value;
-  const labels = () => pods().flatMap((pod) => Object.entries(pod.labels ?? {}).map((pair) => pair.join('=')));
+  const labels = () =>
+    pods().flatMap((pod) => Object.entries(pod.labels ?? {}).map((pair) => pair.join('=')));
   const values = {
     pod: () => pods().map(fullName),
     namespace: () => all('Namespace').map((one) => one.name),
@@ -101,10 +121,13 @@ export async function start() {
   byId('filter').addEventListener('submit', add);
   byId('filter-name').addEventListener('change', suggest);
   byId('filter-value').addEventListener('focus', suggest);
-  for (const radio of document.querySelectorAll('input[name=verdict]')) radio.addEventListener('change', apply);
+  for (const radio of document.querySelectorAll('input[name=verdict]'))
+    radio.addEventListener('change', apply);
   on('objects', suggest);
   known = (await ask('/api/filters')).filter(({ name }) => name !== 'not' && name !== 'verdict');
-  byId('filter-name').replaceChildren(...known.map(({ name, help }) => el('option', { value: name, title: help }, name)));
+  byId('filter-name').replaceChildren(
+    ...known.map(({ name, help }) => el('option', { value: name, title: help }, name)),
+  );
   byId('filter-name').value = 'pod';
   suggest();
   show();

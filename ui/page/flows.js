@@ -1,7 +1,7 @@
 // The live list of flows: the newest on top, in pages of what is kept.
 
 import { announce, byId, clock, count, el } from './dom.js';
-import { HISTORY, on, select, store } from './store.js';
+import { HISTORY, endName as name, on, select, store } from './store.js';
 
 const ROWS = 200;
 
@@ -12,8 +12,8 @@ let limit = ROWS;
 let denialsTold = 0;
 let planned = false;
 
-const name = (end) => (end.pod ? `${end.namespace}/${end.pod}` : end.ip);
-const port = (flow) => (flow.destination.port === null ? flow.protocol : `${flow.destination.port}/${flow.protocol}`);
+const port = (flow) =>
+  flow.destination.port === null ? flow.protocol : `${flow.destination.port}/${flow.protocol}`;
 const policy = (flow) => {
   if (!flow.policy) return '';
   const { namespace, name: own } = flow.policy;
@@ -22,9 +22,23 @@ const policy = (flow) => {
 
 /** What the text is looked for in. */
 function haystack(flow) {
-  flow.haystack ??= [clock(flow.time), flow.verdict, name(flow.source), flow.source.ip, name(flow.destination),
-    flow.destination.ip, port(flow), policy(flow), flow.reason, flow.direction ?? '',
-    ...Object.entries({ ...flow.source.labels, ...flow.destination.labels }).map((pair) => pair.join('='))].join(' ').toLowerCase();
+  flow.haystack ??= [
+    clock(flow.time),
+    flow.verdict,
+    name(flow.source),
+    flow.source.ip,
+    name(flow.destination),
+    flow.destination.ip,
+    port(flow),
+    policy(flow),
+    flow.reason,
+    flow.direction ?? '',
+    ...Object.entries({ ...flow.source.labels, ...flow.destination.labels }).map((pair) =>
+      pair.join('='),
+    ),
+  ]
+    .join(' ')
+    .toLowerCase();
   return flow.haystack;
 }
 
@@ -35,14 +49,31 @@ const wanted = () => {
 
 function row(flow) {
   const open = () => select({ kind: 'flow', id: null, flow });
-  const node = el('tr', { dataset: { verdict: flow.verdict }, tabindex: '-1', title: flow.sentence },
+  const node = el(
+    'tr',
+    { dataset: { verdict: flow.verdict }, tabindex: '-1', title: flow.sentence },
     el('td', { class: 'time' }, clock(flow.time)),
-    el('td', {}, el('span', { class: 'badge', dataset: { verdict: flow.verdict } }, flow.verdict.toLowerCase())),
+    el(
+      'td',
+      {},
+      el(
+        'span',
+        { class: 'badge', dataset: { verdict: flow.verdict } },
+        flow.verdict.toLowerCase(),
+      ),
+    ),
     el('td', { class: 'end' }, name(flow.source)),
     el('td', { class: 'end' }, name(flow.destination)),
     el('td', { class: 'port' }, port(flow)),
-    el('td', { class: 'why' }, flow.policy && el('span', { class: 'decider' }, `${policy(flow)}: `),
-      flow.direction ? `${flow.direction.toLowerCase()}, ${flow.reason}` : flow.reason.replaceAll('_', ' ')));
+    el(
+      'td',
+      { class: 'why' },
+      flow.policy && el('span', { class: 'decider' }, `${policy(flow)}: `),
+      flow.direction
+        ? `${flow.direction.toLowerCase()}, ${flow.reason}`
+        : flow.reason.replaceAll('_', ' '),
+    ),
+  );
   node.flow = flow;
   node.addEventListener('click', () => {
     rove(node);
@@ -65,7 +96,8 @@ const rows = () => byId('flow-rows');
 
 /** One row at a time is reached by Tab, the others by arrows. */
 function rove(node) {
-  for (const other of rows().querySelectorAll('[tabindex="0"]')) other.setAttribute('tabindex', '-1');
+  for (const other of rows().querySelectorAll('[tabindex="0"]'))
+    other.setAttribute('tabindex', '-1');
   node.setAttribute('tabindex', '0');
 }
 
@@ -84,7 +116,11 @@ function draw() {
   const body = rows();
   if (shownUpTo < 0 || flows.length === 0) body.replaceChildren();
   const from = shownUpTo < 0 ? 0 : shownUpTo;
-  const fresh = flows.filter((flow) => flow.number > from).slice(-limit).reverse().map(row);
+  const fresh = flows
+    .filter((flow) => flow.number > from)
+    .slice(-limit)
+    .reverse()
+    .map(row);
   body.prepend(...fresh);
   while (body.children.length > limit) {
     // Whoever reads a row keeps it as long as there is room.
@@ -101,16 +137,23 @@ function draw() {
 }
 
 function note(fitting) {
-  const parts = [`${count(Math.min(fitting, rows().children.length), 'flow')} of ${count(store.flows.length, 'flow')} kept (at most ${HISTORY.toLocaleString('en')})`];
+  const shown = Math.min(fitting, rows().children.length);
+  const kept = count(store.flows.length, 'flow');
+  const parts = [`${shown} of ${kept} kept (at most ${HISTORY.toLocaleString('en')})`];
   if (store.leftOut > 0) parts.push(`${count(store.leftOut, 'flow')} left out`);
-  if (paused) parts.push(`paused, ${count(store.flows.filter((flow) => flow.number > (paused.at(-1)?.number ?? 0)).length, 'flow')} waiting`);
+  if (paused) {
+    const last = paused.at(-1)?.number ?? 0;
+    const waiting = store.flows.filter((flow) => flow.number > last).length;
+    parts.push(`paused, ${count(waiting, 'flow')} waiting`);
+  }
   byId('flow-note').textContent = parts.join(' · ');
   byId('flow-note').classList.toggle('has-losses', store.leftOut > 0);
 }
 
 function mark() {
   const chosen = store.selection?.flow?.number;
-  for (const node of rows().children) node.classList.toggle('is-selected', node.flow.number === chosen);
+  for (const node of rows().children)
+    node.classList.toggle('is-selected', node.flow.number === chosen);
 }
 
 function tellDenials() {
@@ -153,7 +196,13 @@ export function start() {
     if (isAtEnd && rows().children.length >= limit && limit < HISTORY) {
       limit += ROWS;
       const last = rows().lastElementChild.flow.number;
-      rows().append(...wanted().filter((flow) => flow.number < last).slice(-ROWS).reverse().map(row));
+      rows().append(
+        ...wanted()
+          .filter((flow) => flow.number < last)
+          .slice(-ROWS)
+          .reverse()
+          .map(row),
+      );
     } else if (target.scrollTop === 0) limit = ROWS;
   });
 }

@@ -3,7 +3,7 @@
 import { ago, announce, byId, count, el, set, svg } from './dom.js';
 import { OUTSIDE, PILL, place } from './layout.js';
 import { STATES, curve, lines } from './links.js';
-import { on, pods, select, store } from './store.js';
+import { endName, on, pods, select, store } from './store.js';
 
 /** With more pods than this namespaces begin folded. */
 const FOLD_FROM = 60;
@@ -35,12 +35,21 @@ function groups() {
     byName.get(name).pods.push(pod);
   };
   const here = pods();
-  for (const pod of here) put(pod.namespace, { id: `${pod.namespace}/${pod.name}`, label: pod.name, owner: pod.owner, pod });
+  for (const pod of here)
+    put(pod.namespace, {
+      id: `${pod.namespace}/${pod.name}`,
+      label: pod.name,
+      owner: pod.owner,
+      pod,
+    });
   const outside = new Set();
-  for (const edge of store.edges.values()) for (const id of [edge.from, edge.to]) if (!id.includes('/')) outside.add(id);
+  for (const edge of store.edges.values())
+    for (const id of [edge.from, edge.to]) if (!id.includes('/')) outside.add(id);
   const isShown = (id) => id !== 'node' || byId('show-node').checked;
   const addresses = [...outside].filter(isShown).sort().slice(0, ADDRESSES);
-  if (store.mode === 'flows') for (const id of addresses) put(OUTSIDE, { id, label: id === 'node' ? 'the node' : id, owner: null, pod: null });
+  if (store.mode === 'flows')
+    for (const id of addresses)
+      put(OUTSIDE, { id, label: id === 'node' ? 'the node' : id, owner: null, pod: null });
   return [...byName.values()];
 }
 
@@ -52,7 +61,8 @@ function endOf(id) {
   return box?.folded ? `[${group}]` : null;
 }
 
-const boxOf = (end) => (end.startsWith('[') ? shape.places.boxes.get(end.slice(1, -1)) : shape.places.pills.get(end));
+const boxOf = (end) =>
+  end.startsWith('[') ? shape.places.boxes.get(end.slice(1, -1)) : shape.places.pills.get(end);
 
 /** Draws anew with the next frame, however often it is asked for. */
 export function redraw() {
@@ -94,14 +104,16 @@ function draw() {
   drawLines();
   if (!shape.isOwn) fit();
   byId('graph-empty')?.remove();
-  if (shape.groups.length === 0) byId('graph').append(el('p', { id: 'graph-empty', class: 'empty' }, 'No pods yet.'));
+  if (shape.groups.length === 0)
+    byId('graph').append(el('p', { id: 'graph-empty', class: 'empty' }, 'No pods yet.'));
 }
 
-const key = (node, action) => node.addEventListener('keydown', (event) => {
-  if (event.key !== 'Enter' && event.key !== ' ') return;
-  event.preventDefault();
-  action();
-});
+const key = (node, action) =>
+  node.addEventListener('keydown', (event) => {
+    if (event.key !== 'Enter' && event.key !== ' ') return;
+    event.preventDefault();
+    action();
+  });
 
 function stop(node, name, action) {
   node.addEventListener('click', action);
@@ -124,15 +136,24 @@ function drawBoxes() {
   reconcile(drawn.boxes, shape.places.boxes, frame, place, layers.boxes);
 
   const head = (name) => {
-    const node = svg('g', { class: 'box-head', role: 'button', tabindex: '-1', dataset: { stop: `[${name}]` } },
-      svg('rect', { class: 'box-hit', rx: 10 }), svg('text', { class: 'box-name' }), svg('text', { class: 'box-count' }));
+    const node = svg(
+      'g',
+      { class: 'box-head', role: 'button', tabindex: '-1', dataset: { stop: `[${name}]` } },
+      svg('rect', { class: 'box-hit', rx: 10 }),
+      svg('text', { class: 'box-name' }),
+      svg('text', { class: 'box-count' }),
+    );
     stop(node, `[${name}]`, () => fold(name));
     return node;
   };
   const write = (node, box, name) => {
     const [hit, title, number] = node.children;
     const [left, top] = [box.x - box.width / 2, box.y - box.height / 2];
-    place(hit, { ...box, y: top + (box.folded ? box.height : 28) / 2, height: box.folded ? box.height : 28 });
+    place(hit, {
+      ...box,
+      y: top + (box.folded ? box.height : 28) / 2,
+      height: box.folded ? box.height : 28,
+    });
     set(title, 'x', left + 16);
     set(title, 'y', top + (box.folded ? 27 : 21));
     set(number, 'x', box.folded ? left + 16 : left + box.width - 16);
@@ -141,7 +162,11 @@ function drawBoxes() {
     title.textContent = name.length > 22 ? `${name.slice(0, 21)}…` : name;
     number.textContent = box.folded ? count(box.pods.length, 'pod') : String(box.pods.length);
     set(node, 'aria-expanded', !box.folded);
-    set(node, 'aria-label', `namespace ${name}, ${count(box.pods.length, 'pod')}, ${box.folded ? 'folded' : 'unfolded'}`);
+    set(
+      node,
+      'aria-label',
+      `namespace ${name}, ${count(box.pods.length, 'pod')}, ${box.folded ? 'folded' : 'unfolded'}`,
+    );
   };
   reconcile(drawn.heads, shape.places.boxes, head, write, layers.heads);
 }
@@ -151,18 +176,29 @@ function write(text, label) {
   if (text.label === label) return;
   text.label = label;
   text.textContent = label;
-  for (let kept = label.length - 2; text.getComputedTextLength() > PILL.width - 46 && kept > 4; kept -= 1) {
-    text.textContent = `${label.slice(0, Math.ceil(kept * 0.55))}…${label.slice(-Math.floor(kept * 0.45))}`;
+  for (
+    let kept = label.length - 2;
+    text.getComputedTextLength() > PILL.width - 46 && kept > 4;
+    kept -= 1
+  ) {
+    const [head, tail] = [Math.ceil(kept * 0.55), Math.floor(kept * 0.45)];
+    text.textContent = `${label.slice(0, head)}…${label.slice(-tail)}`;
   }
 }
 
 function drawPills() {
   const wanted = new Map();
-  for (const group of shape.groups) if (!group.folded) for (const pod of group.pods) wanted.set(pod.id, pod);
+  for (const group of shape.groups)
+    if (!group.folded) for (const pod of group.pods) wanted.set(pod.id, pod);
   const make = (id, { pod }) => {
-    const node = svg('g', { class: 'pill', role: 'button', tabindex: '-1', dataset: { stop: id } },
-      svg('title'), svg('rect', { width: PILL.width, height: PILL.height, rx: PILL.height / 2 }), svg('circle', { class: 'pill-dot', cx: 18, cy: 17, r: 4.5 }),
-      svg('text', { x: 31, y: 21.5 }));
+    const node = svg(
+      'g',
+      { class: 'pill', role: 'button', tabindex: '-1', dataset: { stop: id } },
+      svg('title'),
+      svg('rect', { width: PILL.width, height: PILL.height, rx: PILL.height / 2 }),
+      svg('circle', { class: 'pill-dot', cx: 18, cy: 17, r: 4.5 }),
+      svg('text', { x: 31, y: 21.5 }),
+    );
     stop(node, id, () => select(pod ? { kind: 'pod', id } : { kind: 'address', id }));
     return node;
   };
@@ -181,18 +217,58 @@ function drawPills() {
   };
   reconcile(drawn.pills, wanted, make, update, layers.pills);
   const every = stops();
-  if (!every.some((node) => node.getAttribute('tabindex') === '0')) every[0]?.setAttribute('tabindex', '0');
+  if (!every.some((node) => node.getAttribute('tabindex') === '0'))
+    every[0]?.setAttribute('tabindex', '0');
+}
+
+/** Whether a line has to do with what is selected; with nothing selected each has. */
+function meant() {
+  const { selection } = store;
+  const pair = {
+    flow: ({ flow }) => [endOf(endName(flow.source)), endOf(endName(flow.destination))],
+    edge: ({ edge }) => [endOf(edge.from), endOf(edge.to)],
+    line: ({ from, to }) => [from, to],
+  }[selection?.kind];
+  if (pair) {
+    const [from, to] = pair(selection);
+    // What is not drawn, as multicast, lets the others be.
+    if (from === null || to === null) return () => true;
+    return (line) => line.from === from && line.to === to;
+  }
+  const chosen = selection && endOf(selection.id);
+  return (line) => !chosen || line.from === chosen || line.to === chosen;
 }
 
 function drawLines() {
   const selected = store.selection?.id ?? null;
   const chosen = selected && endOf(selected);
-  const { shown, leftOut } = lines({ end: endOf, selected: chosen, showDenied: byId('show-denied').checked });
+  const isMeant = meant();
+  const { shown, leftOut } = lines({
+    end: endOf,
+    selected: chosen,
+    showDenied: byId('show-denied').checked,
+  });
   const wanted = new Map(shown.map((line) => [line.key, line]));
-  const make = (_, line) => {
-    const node = svg('g', { class: 'line' }, svg('title'), svg('path', { class: 'line-hit' }), svg('path', { class: 'line-path' }), svg('path', { class: 'line-run' }),
-      svg('g', { class: 'line-mark' }, svg('circle', { r: 8 }), svg('path', { d: 'M-3-3L3 3M3-3L-3 3' })));
-    node.addEventListener('click', () => select({ kind: 'line', id: null, from: line.from, to: line.to }));
+  const make = () => {
+    const node = svg(
+      'g',
+      { class: 'line' },
+      svg('title'),
+      svg('path', { class: 'line-hit' }),
+      svg('path', { class: 'line-path' }),
+      svg('path', { class: 'line-run' }),
+      svg(
+        'g',
+        { class: 'line-mark' },
+        svg('circle', { r: 8 }),
+        svg('path', { d: 'M-3-3L3 3M3-3L-3 3' }),
+      ),
+    );
+    node.addEventListener('click', () => {
+      const { from, to, edges } = node.line;
+      if (edges.length === 1) select({ kind: 'edge', id: null, edge: edges[0] });
+      else select({ kind: 'line', id: null, from, to });
+    });
     return node;
   };
   picture.classList.toggle('is-dense', shown.length > 120);
@@ -211,13 +287,16 @@ function drawLines() {
     const level = line.last === null || age < 15_000 ? 0 : age < 60_000 ? 1 : age < 300_000 ? 2 : 3;
     node.dataset.age = level;
     node.classList.toggle('is-fresh', line.last !== null && age < FRESH_MS);
-    node.classList.toggle('is-faint', chosen !== null && chosen !== '' && line.from !== chosen && line.to !== chosen);
+    node.line = line;
+    node.classList.toggle('is-faint', !isMeant(line));
     set(path, 'stroke-width', Math.min(4, 1.6 + Math.log10(1 + line.count) * 0.7).toFixed(1));
     const ports = [...line.ports].sort().join(', ');
-    title.textContent = `${line.from} → ${line.to} ${ports}: ${STATES[line.state]}${line.last ? `, ${count(line.count, 'flow')}, ${ago(line.last)}` : ''}`;
+    const seen = line.last ? `, ${count(line.count, 'flow')}, ${ago(line.last)}` : '';
+    title.textContent = `${line.from} → ${line.to} ${ports}: ${STATES[line.state]}${seen}`;
   };
   reconcile(drawn.lines, wanted, make, update, layers.lines);
-  const note = leftOut > 0 ? `${count(leftOut, 'line')} left out: select a pod, or fold namespaces` : '';
+  const note =
+    leftOut > 0 ? `${count(leftOut, 'line')} left out: select a pod, or fold namespaces` : '';
   byId('graph-note').textContent = note;
 }
 
@@ -234,7 +313,9 @@ function fold(name) {
 }
 
 function focusOn(name) {
-  stops().find((node) => node.dataset.stop === name)?.focus();
+  stops()
+    .find((node) => node.dataset.stop === name)
+    ?.focus();
 }
 
 /** The nearest stop in a direction, by the angle to it and the way there. */
@@ -263,9 +344,13 @@ function view() {
   const { frame } = shape.places;
   const pad = 28;
   const [width, height] = [frame.right - frame.left + 2 * pad, frame.bottom - frame.top + 2 * pad];
-  const [middleX, middleY] = [(frame.left + frame.right) / 2 + shape.x, (frame.top + frame.bottom) / 2 + shape.y];
+  const [middleX, middleY] = [
+    (frame.left + frame.right) / 2 + shape.x,
+    (frame.top + frame.bottom) / 2 + shape.y,
+  ];
   const [w, h] = [width / shape.scale, height / shape.scale];
-  set(picture, 'viewBox', `${(middleX - w / 2).toFixed(1)} ${(middleY - h / 2).toFixed(1)} ${w.toFixed(1)} ${h.toFixed(1)}`);
+  const corner = [middleX - w / 2, middleY - h / 2, w, h];
+  set(picture, 'viewBox', corner.map((number) => number.toFixed(1)).join(' '));
 }
 
 function fit() {
@@ -290,11 +375,15 @@ function listen() {
     else return;
     event.preventDefault();
   });
-  picture.addEventListener('wheel', (event) => {
-    if (!event.ctrlKey) return;
-    event.preventDefault();
-    zoom(event.deltaY < 0 ? 1.12 : 0.89);
-  }, { passive: false });
+  picture.addEventListener(
+    'wheel',
+    (event) => {
+      if (!event.ctrlKey) return;
+      event.preventDefault();
+      zoom(event.deltaY < 0 ? 1.12 : 0.89);
+    },
+    { passive: false },
+  );
   let drag = null;
   picture.addEventListener('pointerdown', (event) => {
     if (event.target.closest('[role=button], .line')) return;
@@ -310,7 +399,9 @@ function listen() {
     shape.isOwn = true;
     view();
   });
-  picture.addEventListener('pointerup', () => { drag = null; });
+  picture.addEventListener('pointerup', () => {
+    drag = null;
+  });
   byId('zoom-in').addEventListener('click', () => zoom(1.25));
   byId('zoom-out').addEventListener('click', () => zoom(0.8));
   byId('zoom-fit').addEventListener('click', fit);
@@ -326,26 +417,70 @@ function listen() {
 
 function legend() {
   const states = store.mode === 'flows' ? ['allow', 'deny', 'opened', 'closed'] : ['allow', 'deny'];
-  const item = (state) => el('li', { dataset: { state } },
-    svg('svg', { viewBox: '0 0 34 12', width: 34, height: 12, 'aria-hidden': 'true' },
-      svg('g', { class: 'line', dataset: { state } }, svg('path', { class: 'line-path', d: 'M1 6H33', 'stroke-width': 2.4 }))),
-    store.mode === 'flows' ? STATES[state] : state === 'allow' ? 'may reach, on some port' : 'may not reach');
+  const item = (state) =>
+    el(
+      'li',
+      { dataset: { state } },
+      svg(
+        'svg',
+        { viewBox: '0 0 34 12', width: 34, height: 12, 'aria-hidden': 'true' },
+        svg(
+          'g',
+          { class: 'line', dataset: { state } },
+          svg('path', { class: 'line-path', d: 'M1 6H33', 'stroke-width': 2.4 }),
+        ),
+      ),
+      store.mode === 'flows'
+        ? STATES[state]
+        : state === 'allow'
+          ? 'may reach, on some port'
+          : 'may not reach',
+    );
   byId('legend').replaceChildren(...states.map(item));
 }
 
 export function start() {
-  const head = (state) => svg('marker', { id: `head-${state}`, class: 'head', viewBox: '0 0 10 10', refX: 8, refY: 5, markerWidth: 9, markerHeight: 9, markerUnits: 'userSpaceOnUse', orient: 'auto-start-reverse', dataset: { state } },
-    svg('path', { d: 'M0 0L10 5L0 10Z' }));
+  const head = (state) =>
+    svg(
+      'marker',
+      {
+        id: `head-${state}`,
+        class: 'head',
+        viewBox: '0 0 10 10',
+        refX: 8,
+        refY: 5,
+        markerWidth: 9,
+        markerHeight: 9,
+        markerUnits: 'userSpaceOnUse',
+        orient: 'auto-start-reverse',
+        dataset: { state },
+      },
+      svg('path', { d: 'M0 0L10 5L0 10Z' }),
+    );
   for (const name of ['boxes', 'lines', 'heads', 'pills']) layers[name] = svg('g', { class: name });
-  picture = svg('svg', { class: 'picture', role: 'group', 'aria-label': 'Namespaces and pods. Arrow keys move, Enter selects a pod or folds a namespace, plus and minus change the size.' },
-    svg('defs', {}, ...Object.keys(STATES).map(head)), layers.boxes, layers.lines, layers.heads, layers.pills);
+  picture = svg(
+    'svg',
+    {
+      class: 'picture',
+      role: 'group',
+      'aria-label':
+        'Namespaces and pods. Arrow keys move, Enter selects a pod or folds a namespace, ' +
+        'plus and minus change the size.',
+    },
+    svg('defs', {}, ...Object.keys(STATES).map(head)),
+    layers.boxes,
+    layers.lines,
+    layers.heads,
+    layers.pills,
+  );
   byId('graph').append(picture);
   listen();
   on('objects edges selection reach', redraw);
   on('mode', () => {
     byId('denied-label').hidden = store.mode !== 'policy';
     byId('node-label').hidden = store.mode !== 'flows';
-    byId('graph-title').textContent = store.mode === 'flows' ? 'Who talks to whom' : 'Who may reach whom';
+    byId('graph-title').textContent =
+      store.mode === 'flows' ? 'Who talks to whom' : 'Who may reach whom';
     legend();
     redraw();
   });

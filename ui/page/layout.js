@@ -97,8 +97,9 @@ function inRows(boxes, ratio) {
 }
 
 /**
- * Places boxes, given as `{name, folded, pods: [{id, owner}]}`, for a frame of that ratio of width to
- * height. Gives boxes and pills by name, all with their middles at (x, y), and the frame around all.
+ * Places boxes, given as `{name, folded, pods: [{id, owner}]}`, for a frame of that ratio of width
+ * to height. Gives boxes and pills by name, all with their middles at (x, y), and the frame around
+ * all.
  */
 export function place(groups, ratio) {
   namespaces.update(groups.map((group) => group.name));
@@ -130,14 +131,16 @@ export function place(groups, ratio) {
       });
     }
   }
-  const edge = (pick, sign, half) => sign * Math.max(...boxes.map((box) => sign * box[pick] + box[half] / 2));
-  const frame = boxes.length === 0
-    ? { left: -300, top: -150, right: 300, bottom: 150 }
-    : {
-        left: edge('x', -1, 'width'),
-        right: edge('x', 1, 'width'),
-        top: edge('y', -1, 'height'),
-        bottom: edge('y', 1, 'height'),
-      };
+  const edge = (pick, sign, half) =>
+    sign * Math.max(...boxes.map((box) => sign * box[pick] + box[half] / 2));
+  const frame =
+    boxes.length === 0
+      ? { left: -300, top: -150, right: 300, bottom: 150 }
+      : {
+          left: edge('x', -1, 'width'),
+          right: edge('x', 1, 'width'),
+          top: edge('y', -1, 'height'),
+          bottom: edge('y', 1, 'height'),
+        };
   return { boxes: new Map(boxes.map((box) => [box.name, box])), pills, frame, isRing };
 }

@@ -41,7 +41,16 @@ function observed(end) {
     if (from === null || to === null || from === to) continue;
     const state = stateOf(edge);
     const key = `${from}>${to}>${state}`;
-    const line = lines.get(key) ?? { key, from, to, state, count: 0, last: '', ports: new Set(), edges: [] };
+    const line = lines.get(key) ?? {
+      key,
+      from,
+      to,
+      state,
+      count: 0,
+      last: '',
+      ports: new Set(),
+      edges: [],
+    };
     line.count += edge.forwarded + edge.dropped;
     if (edge.last > line.last) line.last = edge.last;
     line.ports.add(portText(edge));
@@ -71,7 +80,16 @@ function allowed(end, wantsDenied) {
   const line = ({ from, to, may, mayNot }) => {
     const isOpen = may.size > 0;
     const state = isOpen ? 'allow' : 'deny';
-    return { key: `${from}>${to}>${state}`, from, to, state, count: 1, last: null, ports: isOpen ? may : mayNot, edges: [] };
+    return {
+      key: `${from}>${to}>${state}`,
+      from,
+      to,
+      state,
+      count: 1,
+      last: null,
+      ports: isOpen ? may : mayNot,
+      edges: [],
+    };
   };
   const lines = [...pairs.values()].map(line);
   return lines.filter((one) => one.state === 'allow' || wantsDenied(one));
@@ -80,9 +98,8 @@ function allowed(end, wantsDenied) {
 /** The lines to draw, and how many there would be besides. */
 export function lines({ end, selected, showDenied }) {
   const touches = (line) => selected !== null && (line.from === selected || line.to === selected);
-  const wanted = store.mode === 'flows'
-    ? observed(end)
-    : allowed(end, (line) => showDenied || touches(line));
+  const wanted =
+    store.mode === 'flows' ? observed(end) : allowed(end, (line) => showDenied || touches(line));
   if (wanted.length <= LINES) return { shown: wanted, leftOut: 0 };
   const own = wanted.filter(touches).slice(0, LINES);
   return { shown: own, leftOut: wanted.length - own.length };
@@ -99,15 +116,16 @@ function border(box, toX, toY, margin) {
   return Number.isFinite(scale) ? [box.x + dx * scale, box.y + dy * scale] : [box.x, box.y];
 }
 
-/** Between pills that stand above each other: around the outside, down on the right, up on the left. */
+/** Between pills above each other: around the outside, down on the right, up on the left. */
 function around(from, to, state) {
   const side = to.y > from.y ? 1 : -1;
   const out = (state === 'allow' ? 30 : 48) + Math.abs(to.y - from.y) * 0.12;
   const edge = from.x + (side * from.width) / 2;
   const [startX, endX] = [edge - side * 6, edge + side * 3];
+  const [startY, endY] = [from.y + side * 6, to.y - side * 4];
   const reachX = edge + side * out;
   return {
-    path: `M${startX} ${from.y + side * 6}C${reachX} ${from.y + side * 6} ${reachX} ${to.y - side * 4} ${endX} ${to.y - side * 4}`,
+    path: `M${startX} ${startY}C${reachX} ${startY} ${reachX} ${endY} ${endX} ${endY}`,
     x: edge + side * out * 0.75,
     y: (from.y + to.y) / 2,
   };
@@ -115,8 +133,8 @@ function around(from, to, state) {
 
 /**
  * A curve from box to box; both directions are seen, and what is denied is seen beside what passes.
- * On a ring all bend to its middle, past the boxes in between; else each bends to its right. Gives the
- * path and its middle.
+ * On a ring all bend to its middle, past the boxes in between; else each bends to its right. Gives
+ * the path and its middle.
  */
 export function curve(from, to, state, isRing) {
   const [dx, dy] = [to.x - from.x, to.y - from.y];
@@ -134,7 +152,8 @@ export function curve(from, to, state, isRing) {
   const [startX, startY] = border(from, controlX, controlY, 1);
   const [endX, endY] = border(to, controlX, controlY, 5);
   const round = (number) => Math.round(number * 10) / 10;
-  const path = `M${round(startX)} ${round(startY)}Q${round(controlX)} ${round(controlY)} ${round(endX)} ${round(endY)}`;
+  const points = [startX, startY, controlX, controlY, endX, endY].map(round);
+  const path = `M${points.slice(0, 2).join(' ')}Q${points.slice(2).join(' ')}`;
   return {
     path,
     x: round((startX + 2 * controlX + endX) / 4),

@@ -8,18 +8,19 @@ import * as graph from './graph.js';
 import * as header from './header.js';
 import * as inspector from './inspector.js';
 import * as question from './question.js';
+import { wantReach } from './reach.js';
 import { store, tell } from './store.js';
 
 header.start();
 graph.start();
 flows.start();
-inspector.start({ told: () => tell('reach') });
+inspector.start();
 question.start();
 
 for (const radio of document.querySelectorAll('input[name=mode]')) {
   radio.addEventListener('change', () => {
     store.mode = radio.value;
-    if (store.mode === 'policy') inspector.wantReach();
+    if (store.mode === 'policy') wantReach();
     tell('mode');
   });
 }

@@ -45,13 +45,18 @@ export const all = (kind) => [...store.objects.values()].filter((object) => obje
 
 export const pods = () => all('Pod').filter((pod) => !['Succeeded', 'Failed'].includes(pod.phase));
 
-export const isPolicy = (object) => object.kind.endsWith('Policy') || object.kind === 'SecurityGroup';
+export const isPolicy = (object) =>
+  object.kind.endsWith('Policy') || object.kind === 'SecurityGroup';
 
 export const policies = () => [...store.objects.values()].filter(isPolicy);
 
-export const fullName = (object) => (object.namespace ? `${object.namespace}/${object.name}` : object.name);
+export const fullName = (object) =>
+  object.namespace ? `${object.namespace}/${object.name}` : object.name;
 
 /** The policy that a flow or a trace names, if it is still there. */
 export function policyCalled(name, kind) {
   return policies().find((policy) => fullName(policy) === name && (!kind || policy.kind === kind));
 }
+
+/** What an end of a flow is called: as an edge calls it, but for the node. */
+export const endName = (end) => (end.pod ? `${end.namespace}/${end.pod}` : end.ip);

@@ -36,6 +36,7 @@ pub const ASSETS: &[Asset] = &[
     asset!("flows.js", "text/javascript; charset=utf-8"),
     asset!("filters.js", "text/javascript; charset=utf-8"),
     asset!("inspector.js", "text/javascript; charset=utf-8"),
+    asset!("reach.js", "text/javascript; charset=utf-8"),
     asset!("question.js", "text/javascript; charset=utf-8"),
     asset!("header.js", "text/javascript; charset=utf-8"),
 ];

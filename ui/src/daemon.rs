@@ -69,14 +69,16 @@ impl Daemon {
         answer.map_err(|error| refusal(&error))
     }
 
-    /// The daemon's health, read on this connection unless somebody has done so within `age`.
-    pub fn health(&self, client: &mut Client, age: Duration) -> Result<Value, ClientError> {
+    /// The daemon's health, as it was at `since` or later; read on this connection unless another
+    /// page has done so.
+    pub fn health(&self, client: &mut Client, since: Instant) -> Result<Value, ClientError> {
         let mut known = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         match &*known {
-            Some((read, health)) if read.elapsed() < age => Ok(health.clone()),
+            Some((asked, health)) if *asked >= since => Ok(health.clone()),
             _ => {
+                let asked = Instant::now();
                 let read = read_health(client)?;
-                *known = Some((Instant::now(), read.clone()));
+                *known = Some((asked, read.clone()));
                 Ok(read)
             }
         }

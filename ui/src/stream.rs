@@ -54,7 +54,7 @@ const PAST: u32 = 2000;
 /// Flows told in one beat; more are counted as left out.
 pub const FLOWS_PER_BEAT: usize = 200;
 /// Objects in one event.
-const OBJECTS_PER_EVENT: usize = 250;
+pub const OBJECTS_PER_EVENT: usize = 250;
 /// Questions about edges in one beat.
 const QUESTIONS_PER_BEAT: usize = 128;
 
@@ -176,7 +176,8 @@ struct Page<'s> {
     left_out: u64,
     lost: FlowsLost,
     generation: u64,
-    is_health_old: bool,
+    /// Since when something is there that health may not know.
+    changed: Option<Instant>,
     health_told: Instant,
 }
 
@@ -211,7 +212,7 @@ impl<'s> Page<'s> {
             left_out: 0,
             lost: FlowsLost::default(),
             generation: 0,
-            is_health_old: true,
+            changed: Some(Instant::now()),
             health_told: Instant::now(),
         };
         page.read_until_synced()?;
@@ -297,7 +298,7 @@ impl<'s> Page<'s> {
                 self.removed.push(key);
             }
         }
-        self.is_health_old = true;
+        self.changed = Some(Instant::now());
     }
 
     fn add_flow(&mut self, flow: &Flow) {
@@ -336,29 +337,28 @@ impl<'s> Page<'s> {
         Ok(())
     }
 
+    /// In parts; only the last one of those that a page begins with says that it is whole.
     fn tell_objects(&mut self) -> Result<(), Ended> {
-        if self.objects.is_empty() && self.removed.is_empty() {
-            return Ok(());
+        let mut removed = std::mem::take(&mut self.removed);
+        let mut objects = std::mem::take(&mut self.objects);
+        while !objects.is_empty() || !removed.is_empty() {
+            let rest = objects.split_off(objects.len().min(OBJECTS_PER_EVENT));
+            let synced = self.is_synced && rest.is_empty();
+            let told = json!({"objects": objects, "removed": removed, "synced": synced});
+            self.out.send("objects", &told)?;
+            (objects, removed) = (rest, Vec::new());
         }
-        let objects = std::mem::take(&mut self.objects);
-        let removed = std::mem::take(&mut self.removed);
-        let told = json!({"objects": objects, "removed": removed, "synced": self.is_synced});
-        Ok(self.out.send("objects", &told)?)
+        Ok(())
     }
 
     fn tell_health(&mut self) -> Result<(), Ended> {
         let is_due = self.health_told.elapsed() >= HEALTH_BEAT;
-        if !self.is_health_old && !is_due {
+        let Some(since) = self.changed.or(is_due.then_some(self.health_told)) else {
             return Ok(());
-        }
-        let age = if self.is_health_old {
-            Duration::ZERO
-        } else {
-            HEALTH_BEAT
         };
-        let health = self.site.daemon.health(&mut self.client, age)?;
+        let health = self.site.daemon.health(&mut self.client, since)?;
         self.generation = health["generation"].as_u64().unwrap_or(0);
-        self.is_health_old = false;
+        self.changed = None;
         self.health_told = Instant::now();
         Ok(self.out.send("health", &health)?)
     }

@@ -27,6 +27,8 @@ pub struct Told {
     pub objects: Vec<Value>,
     pub past: Vec<Flow>,
     pub asked: Vec<String>,
+    /// Flows that pages had no room for.
+    pub not_taken: u64,
     watchers: Vec<ClientId>,
     observers: Vec<ClientId>,
     waiting: Vec<(ClientId, &'static str, Value)>,
@@ -209,7 +211,9 @@ impl Service for Toy {
         waiting.into_iter().map(line).collect()
     }
 
-    fn not_taken(&mut self, _client: ClientId, _line: Droppable) {}
+    fn not_taken(&mut self, _client: ClientId, _line: Droppable) {
+        self.told.lock().unwrap().not_taken += 1;
+    }
 
     fn tick(&mut self, _source: Option<usize>, _clients: usize) {}
 

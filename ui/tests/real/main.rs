@@ -2,6 +2,7 @@
 //! [FILTER]`, after `cargo build`. Each is `ok`, `FAILED` or `skipped: REASON`; without root,
 //! Chromium or its driver all are skipped. `WEIR_SCREENSHOTS=FOLDER` keeps pictures.
 
+mod access;
 mod browser;
 mod page;
 mod scene;
