@@ -113,7 +113,11 @@ impl Stage {
             .stdin(Stdio::null())
             .output()
             .unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).replace('\r', "");
+        // `^@` is how a terminal shows the end of input that `script` types into it.
+        let text = |bytes: Vec<u8>| {
+            let text = String::from_utf8_lossy(&bytes).replace('\r', "");
+            text.replace("^@", "")
+        };
         Said {
             stdout: text(output.stdout),
             stderr: text(output.stderr),

@@ -89,6 +89,8 @@ pub const FLAGS: &[Flag] = &[
     switch("save-config", None, ""),
 ];
 
+/// A pod that ends within this is not attached to.
+const SHORT_LIFE: Duration = Duration::from_millis(400);
 /// How long to wait for the pod.
 const POD_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -220,6 +222,10 @@ fn converse(
         choose::ended(pod).is_some() || (pod["status"]["phase"] == "Running" && ready)
     };
     let pod = wait_for(session, &pod, limit, begun)?;
+    let pod = match short_life(session, &pod)? {
+        Some(ended) => ended,
+        None => pod,
+    };
     if choose::ended(&pod).is_some() {
         print_log(session, &pod, None)?;
     } else {
@@ -236,6 +242,12 @@ fn converse(
     exit_status(&wait_for(session, &pod, limit, over)?)
 }
 
+/// The pod, if it ends soon. A kubelet takes about a second to report that a pod runs, so that with
+/// kubectl nobody attaches to a short command: its log is printed.
+fn short_life(session: &mut Session, pod: &Value) -> Result<Option<Value>, VerbError> {
+    until(session, pod, SHORT_LIFE, |pod| choose::ended(pod).is_some())
+}
+
 /// Waits until `holds` is true of the pod.
 pub fn wait_for(
     session: &mut Session,
@@ -243,6 +255,17 @@ pub fn wait_for(
     limit: Duration,
     holds: impl Fn(&Value) -> bool,
 ) -> Result<Value, VerbError> {
+    let found = until(session, pod, limit, holds)?;
+    found.ok_or_else(|| VerbError::Local("timed out waiting for the condition".into()))
+}
+
+/// As [`wait_for`]; none if it does not become true in time.
+fn until(
+    session: &mut Session,
+    pod: &Value,
+    limit: Duration,
+    holds: impl Fn(&Value) -> bool,
+) -> Result<Option<Value>, VerbError> {
     let deadline = Instant::now() + limit;
     let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str);
     let namespace = text("/metadata/namespace").map(str::to_owned);
@@ -251,13 +274,11 @@ pub fn wait_for(
     if let Some(now) = watched.objects().find(|object| same(object))
         && holds(now)
     {
-        return Ok(now.clone());
+        return Ok(Some(now.clone()));
     }
     loop {
         let Some(event) = watched.next(Some(deadline))? else {
-            return Err(VerbError::Local(
-                "timed out waiting for the condition".into(),
-            ));
+            return Ok(None);
         };
         if !same(&event.object) {
             continue;
@@ -269,7 +290,7 @@ pub fn wait_for(
             )));
         }
         if holds(&event.object) {
-            return Ok(event.object);
+            return Ok(Some(event.object));
         }
     }
 }

@@ -28,6 +28,9 @@ const WRITABLE_BYTES: u64 = 512 << 20;
 
 impl Worker<'_> {
     fn hostname(&self) -> String {
+        if self.is_on_host() {
+            return NODE.to_owned();
+        }
         let mut name = self
             .spec
             .hostname
