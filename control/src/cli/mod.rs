@@ -2,10 +2,12 @@
 //!
 //! [`VERBS`] is the only list of verbs: dispatch, `--help` and the check for unknown flags read it.
 
+pub mod base64;
 pub mod columns;
 pub mod completion;
 pub mod files;
 pub mod flags;
+pub mod go_template;
 pub mod jsonpath;
 pub mod kubectl_version;
 pub mod output;
