@@ -3,11 +3,13 @@
 //! not have is reported with its path, and a value of the wrong type is described in Go's words.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, Expected, MapAccess, SeqAccess,
+    Visitor,
 };
 use serde_json::Value;
 
@@ -39,13 +41,113 @@ pub fn decode<T: DeserializeOwned>(value: &Value) -> Result<(T, Vec<String>), Ty
             owner: "",
         },
         unknown: &unknown,
+        probe: None,
     })?;
     Ok((typed, unknown.into_inner()))
+}
+
+/// The structs that `T` is read by, and their fields: what [`decode`] knows of it. `version_of` gives the
+/// `apiVersion` of a struct that is a kind, which kinds insist on.
+pub fn structure<T: DeserializeOwned>(version_of: VersionOf) -> Result<Structure, TypeError> {
+    let unknown = RefCell::new(Vec::new());
+    let probe = RefCell::new(Structure {
+        structs: BTreeMap::new(),
+        last: Type::Unknown,
+        version_of,
+    });
+    T::deserialize(Go {
+        value: &NOTHING,
+        at: At {
+            path: &Path::Root,
+            owner: "",
+        },
+        unknown: &unknown,
+        probe: Some(&probe),
+    })?;
+    Ok(probe.into_inner())
 }
 
 /// As [`decode`], for the unknown fields alone.
 pub fn check<T: DeserializeOwned>(value: &Value) -> Result<Vec<String>, TypeError> {
     decode::<T>(value).map(|(_, unknown)| unknown)
+}
+
+/// What is read where nothing is.
+static NOTHING: Value = Value::Null;
+
+/// The `apiVersion` of the kind of a name.
+pub type VersionOf = fn(&str) -> Option<&'static str>;
+
+/// The type of a field.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Type {
+    /// Not noted.
+    #[default]
+    Unknown,
+    /// `string`, `integer`, `IntOrString`, …
+    Scalar(&'static str),
+    /// A struct, by its name.
+    Struct(&'static str),
+    /// A list.
+    List(Box<Type>),
+    /// A map by text.
+    Map(Box<Type>),
+}
+
+/// The structs of a kind, by name, with their fields in order.
+#[derive(Debug)]
+pub struct Structure {
+    structs: BTreeMap<&'static str, Vec<(String, Type)>>,
+    last: Type,
+    version_of: VersionOf,
+}
+
+impl Structure {
+    /// The fields of a struct.
+    pub fn fields(&self, name: &str) -> &[(String, Type)] {
+        self.structs
+            .get(name)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+    }
+
+    /// The type of the whole.
+    pub fn root(&self) -> &Type {
+        &self.last
+    }
+
+    /// Every struct's name.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.structs.keys().copied()
+    }
+
+    /// What a kind insists on in a field.
+    fn insisted(&self, owner: &'static str, field: &str) -> Option<&'static str> {
+        let version = (self.version_of)(owner)?;
+        match field {
+            "apiVersion" => Some(version),
+            "kind" => Some(owner),
+            _ => None,
+        }
+    }
+
+    /// Notes a struct; whether it is new.
+    fn begin(&mut self, name: &'static str) -> bool {
+        if self.structs.contains_key(name) {
+            return false;
+        }
+        self.structs.insert(name, Vec::new());
+        true
+    }
+
+    /// Notes what was read of a field.
+    fn end(&mut self, owner: &'static str, field: &str) {
+        let last = std::mem::take(&mut self.last);
+        let fields = self.structs.entry(owner).or_default();
+        if !fields.iter().any(|(own, _)| own == field) {
+            fields.push((field.to_owned(), last));
+        }
+    }
 }
 
 /// Where a value stands.
@@ -91,9 +193,73 @@ struct Go<'de, 'a> {
     value: &'de Value,
     at: At<'a>,
     unknown: &'a RefCell<Vec<String>>,
+    /// Notes what is read, while a type is asked for its structure.
+    probe: Option<&'a RefCell<Structure>>,
 }
 
-impl Go<'_, '_> {
+impl<'de, 'a> Go<'de, 'a> {
+    fn note(&self, scalar: &'static str) {
+        if let Some(probe) = self.probe {
+            probe.borrow_mut().last = Type::Scalar(scalar);
+        }
+    }
+
+    /// What may be of several types: each visitor is given one that it takes.
+    fn note_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
+        let wanted = (&visitor as &dyn Expected).to_string();
+        self.note(match wanted.as_str() {
+            wanted if wanted.contains("IntOrString") => "IntOrString",
+            _ => "Object",
+        });
+        match wanted.as_str() {
+            wanted if wanted.contains("IntOrString") => visitor.visit_i64(0),
+            wanted if wanted.contains("OrArray") || wanted.contains("OrStringArray") => {
+                visitor.visit_seq(self.items(&[]))
+            }
+            wanted if wanted.contains("OrBool") => visitor.visit_bool(false),
+            _ => visitor.visit_unit(),
+        }
+    }
+
+    /// A type of one value, with a text in it that it can read.
+    fn note_newtype<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, TypeError> {
+        let text = match name {
+            "Time" | "MicroTime" => "1970-01-01T00:00:00.000000Z",
+            "Quantity" => "0",
+            "ByteString" => "",
+            _ => return visitor.visit_newtype_struct(self),
+        };
+        self.note("string");
+        visitor.visit_newtype_struct(StrDeserializer::<TypeError>::new(text))
+    }
+
+    fn items(&self, items: &'de [Value]) -> Items<'de, 'a> {
+        Items {
+            items,
+            next: 0,
+            at: self.at,
+            unknown: self.unknown,
+            probe: self.probe,
+        }
+    }
+
+    /// Entries that are these keys.
+    fn noted(&self, fields: &'static [&'static str]) -> Entries<'de, 'a> {
+        Entries {
+            entries: None,
+            known: None,
+            fields: Some(fields),
+            pending: None,
+            at: self.at,
+            unknown: self.unknown,
+            probe: self.probe,
+        }
+    }
+
     /// Go's `UnmarshalTypeError`.
     fn mistyped(&self, wanted: &str) -> TypeError {
         let found = match self.value {
@@ -148,6 +314,7 @@ impl Go<'_, '_> {
 macro_rules! whole {
     ($method:ident, $visit:ident, $type:ty) => {
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
+            self.note("integer");
             let (low, high) = (<$type>::MIN as i128, <$type>::MAX as i128);
             let n = self.whole(go_name(stringify!($type)), low, high)?;
             visitor.$visit(n as $type)
@@ -172,6 +339,9 @@ impl<'de> Deserializer<'de> for Go<'de, '_> {
     type Error = TypeError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
+        if self.probe.is_some() {
+            return self.note_any(visitor);
+        }
         match self.value {
             Value::Null => visitor.visit_unit(),
             Value::Bool(b) => visitor.visit_bool(*b),
@@ -191,6 +361,7 @@ impl<'de> Deserializer<'de> for Go<'de, '_> {
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
+        self.note("boolean");
         match self.value {
             Value::Null => visitor.visit_bool(false),
             Value::Bool(b) => visitor.visit_bool(*b),
@@ -212,6 +383,7 @@ impl<'de> Deserializer<'de> for Go<'de, '_> {
     }
 
     fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
+        self.note("number");
         match self.value {
             Value::Null => visitor.visit_f64(0.0),
             Value::Number(n) => visitor.visit_f64(n.as_f64().unwrap_or_default()),
@@ -224,6 +396,7 @@ impl<'de> Deserializer<'de> for Go<'de, '_> {
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
+        self.note("string");
         match self.value {
             Value::Null => visitor.visit_borrowed_str(""),
             Value::String(text) => visitor.visit_borrowed_str(text),
@@ -245,7 +418,7 @@ impl<'de> Deserializer<'de> for Go<'de, '_> {
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
         match self.value {
-            Value::Null => visitor.visit_none(),
+            Value::Null if self.probe.is_none() => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
     }
@@ -267,6 +440,9 @@ impl<'de> Deserializer<'de> for Go<'de, '_> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, TypeError> {
+        if self.probe.is_some() {
+            return self.note_newtype(name, visitor);
+        }
         match self.value {
             // A Quantity may be written as a bare number (`cpu: 1`).
             Value::Number(n) if name == "Quantity" => {
@@ -287,19 +463,16 @@ impl<'de> Deserializer<'de> for Go<'de, '_> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
+        if let Some(probe) = self.probe {
+            let items = std::slice::from_ref(&NOTHING);
+            let made = visitor.visit_seq(self.items(items));
+            let mut probe = probe.borrow_mut();
+            probe.last = Type::List(Box::new(std::mem::take(&mut probe.last)));
+            return made;
+        }
         match self.value {
-            Value::Null => visitor.visit_seq(Items {
-                items: &[],
-                next: 0,
-                at: self.at,
-                unknown: self.unknown,
-            }),
-            Value::Array(items) => visitor.visit_seq(Items {
-                items,
-                next: 0,
-                at: self.at,
-                unknown: self.unknown,
-            }),
+            Value::Null => visitor.visit_seq(self.items(&[])),
+            Value::Array(items) => visitor.visit_seq(self.items(items)),
             _ => Err(self.mistyped("[]")),
         }
     }
@@ -327,12 +500,20 @@ impl<'de> Deserializer<'de> for Go<'de, '_> {
             Value::Object(map) => Some(map.iter()),
             _ => return Err(self.mistyped("map[string]string")),
         };
+        if let Some(probe) = self.probe {
+            let made = visitor.visit_map(self.noted(&[""]));
+            let mut probe = probe.borrow_mut();
+            probe.last = Type::Map(Box::new(std::mem::take(&mut probe.last)));
+            return made;
+        }
         visitor.visit_map(Entries {
             entries,
             known: None,
+            fields: None,
             pending: None,
             at: self.at,
             unknown: self.unknown,
+            probe: self.probe,
         })
     }
 
@@ -347,32 +528,55 @@ impl<'de> Deserializer<'de> for Go<'de, '_> {
             Value::Object(map) => Some(map.iter()),
             _ => return Err(self.mistyped(&format!("v1.{name}"))),
         };
+        if let Some(probe) = self.probe {
+            // A struct within itself has been noted, or will have been.
+            let is_new = probe.borrow_mut().begin(name);
+            let made = visitor.visit_map(Entries {
+                known: Some(fields),
+                at: At {
+                    path: self.at.path,
+                    owner: name,
+                },
+                ..self.noted(if is_new { fields } else { &[] })
+            });
+            probe.borrow_mut().last = Type::Struct(name);
+            return made;
+        }
         visitor.visit_map(Entries {
             entries,
             known: Some(fields),
+            fields: None,
             pending: None,
             at: At {
                 path: self.at.path,
                 owner: name,
             },
             unknown: self.unknown,
+            probe: self.probe,
         })
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _name: &'static str,
-        _variants: &'static [&'static str],
+        variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, TypeError> {
+        if self.probe.is_some() {
+            self.note("string");
+            let first = variants.first().copied().unwrap_or_default();
+            return visitor.visit_enum(StrDeserializer::<TypeError>::new(first));
+        }
         match self.value {
             Value::Object(map) => {
                 let entries = Entries {
                     entries: Some(map.iter()),
                     known: None,
+                    fields: None,
                     pending: None,
                     at: self.at,
                     unknown: self.unknown,
+                    probe: self.probe,
                 };
                 visitor.visit_enum(MapAccessDeserializer::new(entries))
             }
@@ -396,6 +600,8 @@ struct Items<'de, 'a> {
     next: usize,
     at: At<'a>,
     unknown: &'a RefCell<Vec<String>>,
+    /// Notes what is read, while a type is asked for its structure.
+    probe: Option<&'a RefCell<Structure>>,
 }
 
 impl<'de> SeqAccess<'de> for Items<'de, '_> {
@@ -417,6 +623,7 @@ impl<'de> SeqAccess<'de> for Items<'de, '_> {
                 owner: self.at.owner,
             },
             unknown: self.unknown,
+            probe: self.probe,
         })
         .map(Some)
     }
@@ -426,9 +633,13 @@ impl<'de> SeqAccess<'de> for Items<'de, '_> {
 struct Entries<'de, 'a> {
     entries: Option<serde_json::map::Iter<'de>>,
     known: Option<&'static [&'static str]>,
+    /// In place of the entries, while a type is asked for its structure: its fields, or a key.
+    fields: Option<&'static [&'static str]>,
     pending: Option<(&'de str, &'de Value)>,
     at: At<'a>,
     unknown: &'a RefCell<Vec<String>>,
+    /// Notes what is read, while a type is asked for its structure.
+    probe: Option<&'a RefCell<Structure>>,
 }
 
 impl<'de> MapAccess<'de> for Entries<'de, '_> {
@@ -438,6 +649,14 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, TypeError> {
+        if let Some(fields) = self.fields {
+            let Some((first, rest)) = fields.split_first() else {
+                return Ok(None);
+            };
+            self.fields = Some(rest);
+            self.pending = Some((first, &NOTHING));
+            return seed.deserialize(StrDeserializer::new(first)).map(Some);
+        }
         let Some((key, value)) = self.entries.as_mut().and_then(Iterator::next) else {
             return Ok(None);
         };
@@ -460,13 +679,27 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
             Some(_) => Path::Field(self.at.path, key),
             None => Path::Key(self.at.path),
         };
-        seed.deserialize(Go {
+        if let Some(probe) = self.probe {
+            let insisted = probe.borrow().insisted(self.at.owner, key);
+            if let Some(text) = insisted.filter(|_| self.known.is_some()) {
+                let mut probe = probe.borrow_mut();
+                probe.last = Type::Scalar("string");
+                probe.end(self.at.owner, key);
+                return seed.deserialize(StrDeserializer::<TypeError>::new(text));
+            }
+        }
+        let made = seed.deserialize(Go {
             value,
             at: At {
                 path: &path,
                 owner: self.at.owner,
             },
             unknown: self.unknown,
-        })
+            probe: self.probe,
+        });
+        if let (Some(probe), Some(_)) = (self.probe, self.known) {
+            probe.borrow_mut().end(self.at.owner, key);
+        }
+        made
     }
 }

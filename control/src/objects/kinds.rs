@@ -12,7 +12,7 @@ use k8s_openapi::api::{
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 use serde_json::Value;
 
-use super::go_json::{self, TypeError};
+use super::go_json::{self, Structure, TypeError, VersionOf};
 use super::policy_api::{admin, cluster, groups};
 
 /// What an object of a kind does here.
@@ -44,6 +44,8 @@ pub struct Kind {
     pub counts_generation: bool,
     /// Reads a value as this kind's Go type would be read; gives the unknown fields' paths.
     pub check: fn(&Value) -> Result<Vec<String>, TypeError>,
+    /// See [`Kind::structure`].
+    fields: fn(VersionOf) -> Result<Structure, TypeError>,
 }
 
 impl Kind {
@@ -74,6 +76,14 @@ impl Kind {
     /// As the API server names the resource: `networkpolicies.networking.k8s.io`, `pods`.
     pub fn qualified_plural(&self) -> String {
         self.qualify(self.plural)
+    }
+
+    /// Its fields, and those of what they hold: exactly what is read of an object.
+    pub fn structure(&self) -> Result<Structure, TypeError> {
+        (self.fields)(|name| {
+            let kind = KINDS.iter().find(|kind| kind.kind == name);
+            kind.map(|kind| kind.api_version)
+        })
     }
 
     fn qualify(&self, word: &str) -> String {
@@ -135,6 +145,7 @@ macro_rules! kind {
             category: Category::$category,
             counts_generation: kind!(@generation $generation),
             check: go_json::check::<$type>,
+            fields: go_json::structure::<$type>,
         }
     };
     (@scope namespaced) => { true };
