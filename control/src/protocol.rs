@@ -266,6 +266,9 @@ pub struct DeleteParams {
     /// Do everything but the change.
     #[serde(default)]
     pub dry_run: bool,
+    /// What only they own stays, without an owner.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub orphan: bool,
 }
 
 /// `updateStatus`: replaces the object's `status`.

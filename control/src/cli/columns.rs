@@ -1,7 +1,11 @@
 //! The columns that `get` prints for each kind, as kubectl 1.34 and the API server's table
 //! printers have them (kubernetes `pkg/printers/internalversion/printers.go`).
 
+mod more;
+
 use serde_json::Value;
+
+pub use more::last_seen;
 
 use super::table::{Table, human_duration};
 
@@ -25,6 +29,9 @@ struct Columns {
 }
 
 fn columns(kind: &str) -> Columns {
+    if let Some(columns) = more::columns(kind) {
+        return columns;
+    }
     let (narrow, wide): (&'static [_], &'static [_]) = match kind {
         "Pod" => (
             &["NAME", "READY", "STATUS", "RESTARTS", "AGE"],
@@ -78,7 +85,11 @@ fn columns(kind: &str) -> Columns {
 /// The table of `objects`, all of one `kind`; `resource` is the prefix of names where wanted;
 /// `now` is the wall clock in seconds since 1970.
 pub fn table(kind: &str, resource: &str, objects: &[Value], layout: Layout, now: i64) -> Table {
-    let names = columns(kind);
+    let mut names = columns(kind);
+    let is_wide_event = kind == "Event" && layout.wide;
+    if is_wide_event {
+        names.narrow = more::WIDE_EVENT;
+    }
     let mut header: Vec<&str> = Vec::new();
     if layout.namespaces {
         header.push("NAMESPACE");
@@ -96,8 +107,11 @@ pub fn table(kind: &str, resource: &str, objects: &[Value], layout: Layout, now:
         if layout.namespaces {
             row.push(text(object, "/metadata/namespace"));
         }
-        let mut cells = cells(kind, object, now);
-        if layout.prefixed {
+        let mut cells = match kind {
+            "Event" => more::event(object, text(object, "/metadata/name"), now, is_wide_event),
+            _ => cells(kind, object, now),
+        };
+        if layout.prefixed && kind != "Event" {
             cells[0] = format!("{resource}/{}", cells[0]);
         }
         let wanted = names.narrow.len() + if layout.wide { names.wide.len() } else { 0 };
@@ -152,7 +166,7 @@ fn cells(kind: &str, object: &Value, now: i64) -> Vec<String> {
             age,
         ],
         "ServiceAccount" => vec![name, count(object, "/secrets").to_string(), age],
-        _ => vec![name, age],
+        _ => more::cells(kind, object, name, age, now),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::flags::{Flag, GLOBAL, Parsed, Takes, find_long, find_short, parse, split_verb};
 use super::session::{Session, VerbError};
+use super::verbs::{config as contexts, create, set};
 use super::{COMPANIONS, VERBS, Verb};
 use crate::lab_protocol::running_labs;
 use crate::objects::kinds::{KINDS, find_resource};
@@ -206,7 +207,16 @@ fn forms(verb: Option<&Verb>) -> Vec<&'static str> {
         Some((forms, _)) if forms.chars().all(|c| c.is_ascii_lowercase() || c == '|') => {
             forms.split('|').collect()
         }
-        _ => vec!["json", "jsonpath=", "name", "wide", "yaml"],
+        _ => vec![
+            "custom-columns=",
+            "go-template=",
+            "json",
+            "jsonpath-as-json=",
+            "jsonpath=",
+            "name",
+            "wide",
+            "yaml",
+        ],
     }
 }
 
@@ -287,6 +297,12 @@ fn arguments(
             Some(_) => Vec::new(),
         };
     }
+    if verb.name == "set" {
+        return match given.split_first() {
+            None => set::verbs().map(candidate).collect(),
+            Some((_, given)) => typed(given, namespace, partial, objects),
+        };
+    }
     if verb.usage.contains("TYPE") {
         return typed(given, namespace, partial, objects);
     }
@@ -294,10 +310,25 @@ fn arguments(
         let pods = objects.names("pods", namespace);
         return pods.into_iter().map(candidate).collect();
     }
-    if verb.name == "create" && given.is_empty() {
-        return vec![candidate("deployment"), candidate("namespace")];
+    if verb.name == "create" {
+        return generators(given);
+    }
+    if verb.name == "config" && given.is_empty() {
+        return contexts::verbs().map(candidate).collect();
+    }
+    if verb.name == "config" && given.len() == 1 && given[0].ends_with("e-context") {
+        return objects.labs().into_iter().map(candidate).collect();
     }
     Vec::new()
+}
+
+/// The words that `create` takes without a file.
+fn generators(given: &[String]) -> Vec<Candidate> {
+    let next = |words: Vec<&'static str>| {
+        let begins = words.len() > given.len() && words.iter().zip(given).all(|(a, b)| a == b);
+        begins.then(|| candidate(words[given.len()]))
+    };
+    create::words().filter_map(next).collect()
 }
 
 /// `TYPE[,TYPE…]`, then names; or `TYPE/NAME`.
@@ -370,9 +401,10 @@ impl Daemon {
 impl Objects for Daemon {
     fn names(&mut self, resource: &str, namespace: Option<&str>) -> Vec<String> {
         let all = namespace == Some("*");
+        let meant = || self.session.namespace();
         let params = GetParams {
             resource: resource.to_owned(),
-            namespace: namespace.filter(|_| !all).map(str::to_owned),
+            namespace: namespace.filter(|_| !all).map(str::to_owned).or_else(meant),
             all_namespaces: all,
             ..GetParams::default()
         };
@@ -448,7 +480,7 @@ mod tests {
                 &["--namespace=shop", "--namespace=stars"],
             ),
             ("get po -An ", &["default", "shop", "stars"]),
-            ("get po -o ", &["json", "jsonpath=", "name", "wide", "yaml"]),
+            ("get po -o js", &["json", "jsonpath-as-json=", "jsonpath="]),
             ("test -o ", &["json", "junit", "text"]),
             ("get po --show-l", &["--show-labels"]),
             ("get po --show-labels --show-l", &[]),
@@ -467,6 +499,11 @@ mod tests {
             ("apply -f ", &[]),
             ("apply --dry-run=s", &["--dry-run=server"]),
             ("create n", &["namespace"]),
+            ("create service c", &["clusterip"]),
+            ("create namespace ", &[]),
+            ("config u", &["use-context"]),
+            ("config use-context ", &["stars"]),
+            ("expose deploy", &["deployments"]),
             ("lab st", &["status"]),
             ("lab down ", &["stars"]),
             ("lab up thr", &["three-tier"]),

@@ -1,7 +1,8 @@
-//! `-f`: files, folders and `-`, as kubectl takes them.
+//! `-f`: files, folders, `-` and addresses, as kubectl takes them. Nothing is fetched: a lab has copies
+//! of what its tutorial finds on the web.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::session::VerbError;
 
@@ -18,8 +19,17 @@ pub struct Source {
 }
 
 /// Reads what `-f` names, in that order; folders give their `.json`, `.yaml` and `.yml` files by
-/// name, with `recursive` those of their folders too.
+/// name, with `recursive` those of their folders too. No address has a copy.
 pub fn read(names: &[&str], recursive: bool) -> Result<Vec<Source>, VerbError> {
+    read_with(names, recursive, &|_| None)
+}
+
+/// As [`read`]; `copy` says where the copy of what is at an address lies.
+pub fn read_with(
+    names: &[&str],
+    recursive: bool,
+    copy: &dyn Fn(&str) -> Option<PathBuf>,
+) -> Result<Vec<Source>, VerbError> {
     let mut sources = Vec::new();
     for name in names {
         if *name == "-" {
@@ -32,9 +42,17 @@ pub fn read(names: &[&str], recursive: bool) -> Result<Vec<Source>, VerbError> {
                 text,
             });
         } else if name.starts_with("http://") || name.starts_with("https://") {
-            return Err(VerbError::Local(format!(
-                "{name}: addresses are not fetched yet; download the file and name it"
-            )));
+            let Some(path) = copy(name) else {
+                return Err(VerbError::Local(format!(
+                    "unable to read URL \"{name}\": Weir fetches nothing, and this lab has no copy \
+                     of it; download the file and name it"
+                )));
+            };
+            eprintln!(
+                "{name}: nothing is fetched, this is the lab's copy, {}",
+                path.display()
+            );
+            read_path(&path, recursive, true, &mut sources)?;
         } else {
             read_path(Path::new(name), recursive, true, &mut sources)?;
         }
@@ -106,6 +124,22 @@ mod tests {
         assert_eq!(texts(false), ["a.yml", "b.yaml", "c.json"]);
         assert_eq!(texts(true), ["a.yml", "b.yaml", "c.json", "deep/d.yaml"]);
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn addresses_are_those_of_copies() {
+        let file = std::env::temp_dir().join(format!("weir-copy-{}.yaml", std::process::id()));
+        std::fs::write(&file, "a: b").unwrap();
+        let copy = |url: &str| (url == "https://x.org/a.yaml").then(|| file.clone());
+        let found = read_with(&["https://x.org/a.yaml"], false, &copy).unwrap();
+        assert_eq!(found[0].text, "a: b");
+        let error = read_with(&["https://x.org/b.yaml"], false, &copy).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unable to read URL \"https://x.org/b.yaml\": Weir fetches nothing, and this lab has no \
+             copy of it; download the file and name it"
+        );
+        std::fs::remove_file(&file).unwrap();
     }
 
     #[test]

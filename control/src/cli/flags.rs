@@ -201,6 +201,11 @@ impl Parsed {
         self.values.entry(long).or_insert_with(given);
     }
 
+    /// Takes a flag back that means something else to what follows.
+    pub fn forget(&mut self, long: &str) {
+        self.values.remove(long);
+    }
+
     /// Whether the flag was given at all.
     pub fn was_given(&self, long: &str) -> bool {
         self.values.contains_key(long)

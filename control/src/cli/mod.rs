@@ -5,6 +5,8 @@
 pub mod base64;
 pub mod columns;
 pub mod completion;
+pub mod context;
+pub mod custom_columns;
 pub mod files;
 pub mod flags;
 pub mod go_template;
@@ -28,8 +30,9 @@ use session::{Session, VerbError};
 use verbs::label::MetadataMap;
 use verbs::mutate::Way;
 use verbs::{
-    api_resources, capture, check, delete, describe, get, label, metrics, mutate, observe, patch,
-    pods, questions, rollout, scale, status, test, top, version, wait,
+    api_resources, capture, check, cluster, config, delete, describe, diff, edit, events, explain,
+    expose, get, label, metrics, mutate, observe, patch, pods, questions, rollout, scale, set,
+    status, test, top, version, wait,
 };
 
 /// One verb.
@@ -46,28 +49,48 @@ const VERBS: &[Verb] = &[
     Verb {
         name: "apply",
         about: "Create or change the objects of files, in one transaction",
-        usage: "apply -f FILE…",
+        usage: "apply (-f FILE… | -k FOLDER | view-last-applied TYPE NAME…)",
         examples: "weir apply -f policy.yaml\nhelm template . | weir apply -f -\n\
                    weir apply -f policies/ --dry-run=server",
-        flags: mutate::FLAGS,
+        flags: mutate::APPLY_FLAGS,
         run: |session| mutate::run(session, Way::Apply),
     },
     Verb {
         name: "create",
         about: "Create objects, from files or by name",
-        usage: "create (-f FILE… | namespace NAME | deployment NAME --image=IMAGE)",
+        usage: "create (-f FILE… | KIND NAME)",
         examples: "weir create -f pod.yaml\nweir create namespace stars\n\
-                   weir create deployment web --image=nginx --replicas=2 --port=80",
+                   weir create deployment web --image=nginx --replicas=2 --port=80\n\
+                   weir create service clusterip web --tcp=80:8080\n\
+                   weir create configmap settings --from-literal=color=blue --from-file=app.conf\n\
+                   weir create secret generic login --from-literal=password=s3cret\n\
+                   weir create job once --image=busybox -- date",
         flags: mutate::CREATE_FLAGS,
         run: |session| mutate::run(session, Way::Create),
     },
     Verb {
         name: "replace",
         about: "Put the objects of files in place of those that are there",
-        usage: "replace -f FILE…",
-        examples: "weir replace -f policy.yaml",
-        flags: mutate::FLAGS,
+        usage: "replace (-f FILE… | -k FOLDER) [--force]",
+        examples: "weir replace -f policy.yaml\nweir replace --force -f pod.yaml",
+        flags: mutate::REPLACE_FLAGS,
         run: |session| mutate::run(session, Way::Replace),
+    },
+    Verb {
+        name: "edit",
+        about: "Change objects in an editor: $KUBE_EDITOR, $EDITOR or vi",
+        usage: "edit (TYPE NAME… | TYPE/NAME… | -f FILE…)",
+        examples: "weir edit netpol web -n shop\nKUBE_EDITOR=nano weir edit deploy/web -o json",
+        flags: edit::FLAGS,
+        run: edit::run,
+    },
+    Verb {
+        name: "diff",
+        about: "What apply would change: 0 nothing, 1 something, more if that cannot be told",
+        usage: "diff (-f FILE… | -k FOLDER)",
+        examples: "weir diff -f policy.yaml\nKUBECTL_EXTERNAL_DIFF='diff -u -N --color=always' weir diff -f web.yaml",
+        flags: diff::FLAGS,
+        run: diff::run,
     },
     Verb {
         name: "get",
@@ -75,14 +98,35 @@ const VERBS: &[Verb] = &[
         usage: "get (TYPE[,TYPE…] [NAME…] | TYPE/NAME…)",
         examples: "weir get pods -A -o wide\nweir get netpol\n\
                    weir get pod web -o jsonpath='{.status.podIP}'\n\
+                   weir get pods -L app -w\n\
+                   weir get pods -o custom-columns=NAME:.metadata.name,IP:.status.podIP\n\
+                   weir get pods -o go-template='{{range .items}}{{.metadata.name}} {{end}}'\n\
                    weir get conntrack -A --to-pod shop/web --protocol tcp -o wide",
         flags: get::FLAGS,
         run: get::run,
     },
     Verb {
+        name: "kustomize",
+        about: "Print what apply -k applies",
+        usage: "kustomize FOLDER",
+        examples: "weir kustomize overlays/test",
+        flags: &[],
+        run: mutate::kustomize,
+    },
+    Verb {
+        name: "expose",
+        about: "Make a Service for a pod, a Deployment, a ReplicaSet or another Service",
+        usage: "expose (TYPE NAME | TYPE/NAME | -f FILE) [--port=PORT] [--target-port=PORT] [--name=NAME]",
+        examples: "weir expose deployment web --port=80 --target-port=8080\n\
+                   weir expose pod web --port=53 --protocol=UDP --name=dns\n\
+                   weir expose service web --name=web-headless --cluster-ip=None",
+        flags: expose::FLAGS,
+        run: expose::run,
+    },
+    Verb {
         name: "describe",
         about: "Show objects in full: of policies whom they are about and what their rules decided",
-        usage: "describe (TYPE [NAME_PREFIX…] | TYPE/NAME… | TYPE -l SELECTOR)",
+        usage: "describe (TYPE [NAME_PREFIX…] | TYPE/NAME… | TYPE -l SELECTOR | -f FILE…)",
         examples: "weir describe netpol web -n shop\nweir describe pod bb1\nweir describe cnp",
         flags: describe::FLAGS,
         run: describe::run,
@@ -99,15 +143,16 @@ const VERBS: &[Verb] = &[
     Verb {
         name: "label",
         about: "Set, change or remove labels",
-        usage: "label (TYPE NAME… | TYPE/NAME… | TYPE --all) KEY=VALUE… KEY-…",
-        examples: "weir label pod web role=frontend\nweir label ns client role-",
+        usage: "label (TYPE NAME… | TYPE/NAME… | TYPE --all | TYPE -l SELECTOR | -f FILE…) KEY=VALUE… KEY-…",
+        examples: "weir label pod web role=frontend\nweir label ns client role-\n\
+                   weir label pods --all tier=web --overwrite\nweir label pod web --list",
         flags: label::FLAGS,
         run: |session| label::run(session, MetadataMap::Labels),
     },
     Verb {
         name: "annotate",
         about: "Set, change or remove annotations",
-        usage: "annotate (TYPE NAME… | TYPE/NAME… | TYPE --all) KEY=VALUE… KEY-…",
+        usage: "annotate (TYPE NAME… | TYPE/NAME… | TYPE --all | TYPE -l SELECTOR | -f FILE…) KEY=VALUE… KEY-…",
         examples: "weir annotate pod web note='a word'",
         flags: label::FLAGS,
         run: |session| label::run(session, MetadataMap::Annotations),
@@ -121,6 +166,15 @@ const VERBS: &[Verb] = &[
                    weir scale statefulset -l app=db --replicas=0 --timeout=1m",
         flags: scale::FLAGS,
         run: scale::run,
+    },
+    Verb {
+        name: "set",
+        about: "Change images, variables, a Service's selector or an account",
+        usage: "set (image | env | selector | serviceaccount) (TYPE NAME… | TYPE/NAME… | TYPE --all | -f FILE…) …",
+        examples: "weir set image deployment/web web=nginx:1.27\n\
+                   weir set env deploy/web COLOR=blue OLD-\nweir set selector svc web app=web",
+        flags: set::FLAGS,
+        run: set::run,
     },
     Verb {
         name: "rollout",
@@ -311,6 +365,56 @@ const VERBS: &[Verb] = &[
         run: api_resources::run,
     },
     Verb {
+        name: "explain",
+        about: "The fields of a kind, and what they mean",
+        usage: "explain TYPE[.FIELD…] [--recursive]",
+        examples: "weir explain netpol.spec.ingress\nweir explain cnp --recursive\n\
+                   weir explain pod.spec.containers",
+        flags: explain::FLAGS,
+        run: explain::run,
+    },
+    Verb {
+        name: "events",
+        about: "What happened to objects, the newest last",
+        usage: "events [-A] [--for TYPE/NAME] [--types=Warning] [-w]",
+        examples: "weir events --for pod/web\nweir events -A --types=Warning -w",
+        flags: events::FLAGS,
+        run: events::run,
+    },
+    Verb {
+        name: "api-versions",
+        about: "The versions of the API that objects may have",
+        usage: "api-versions",
+        examples: "weir api-versions",
+        flags: &[],
+        run: cluster::api_versions,
+    },
+    Verb {
+        name: "cluster-info",
+        about: "Where the daemon and the Services of kube-system answer",
+        usage: "cluster-info",
+        examples: "weir cluster-info",
+        flags: &[],
+        run: cluster::info,
+    },
+    Verb {
+        name: "auth",
+        about: "Whether an action is allowed",
+        usage: "auth can-i VERB TYPE",
+        examples: "weir auth can-i create networkpolicies -n shop",
+        flags: cluster::AUTH_FLAGS,
+        run: cluster::auth,
+    },
+    Verb {
+        name: "config",
+        about: "Which lab or daemon is meant, and which namespace there",
+        usage: "config (get-contexts | current-context | use-context NAME | set-context (NAME | --current) --namespace=NS | view)",
+        examples: "weir config set-context --current --namespace=stars\nweir config get-contexts\n\
+                   weir config use-context three-tier\nweir config view -o jsonpath='{.current-context}'",
+        flags: config::FLAGS,
+        run: config::run,
+    },
+    Verb {
         name: "version",
         about: "The versions of this program and of the daemon",
         usage: "version [--client] [-o json|yaml]",
@@ -388,12 +492,11 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
         Ok(parsed) => parsed,
         Err(error) => {
             let status = VerbError::Flag(error).report(verb.name);
-            // 1 would say that an expectation does not hold.
-            let is_test = verb.name == "test";
-            return if is_test {
-                test::NOT_RUNNABLE.into()
-            } else {
-                status
+            // 1 would say that an expectation does not hold, or that there are differences.
+            return match verb.name {
+                "test" => test::NOT_RUNNABLE.into(),
+                "diff" => diff::FAILED.into(),
+                _ => status,
             };
         }
     };
@@ -528,7 +631,14 @@ mod tests {
         "insecure-skip-tls-verify-backend",
         "retries",
         "chunk-size",
-        "show-events",
+        "raw",
+        "flatten",
+        "server-side",
+        "force-conflicts",
+        "concurrency",
+        "openapi-patch",
+        "overwrite",
+        "show-managed-fields",
     ];
 
     #[test]

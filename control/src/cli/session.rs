@@ -9,6 +9,7 @@ use crate::client::{Client, ClientError};
 use crate::lab_protocol::{self, LabError};
 use crate::protocol::{Mutation, Reason};
 
+use super::context::{self, Choices};
 use super::flags::{FlagError, Parsed};
 use super::kubectl_version::KubectlVersion;
 
@@ -118,12 +119,43 @@ impl Session {
         }
     }
 
-    /// The namespace that `-n` names, if any.
+    /// The namespace that is meant, if one is chosen: by `-n`, else for the context by `config
+    /// set-context`.
     pub fn namespace(&self) -> Option<String> {
+        self.namespace_flag().or_else(|| {
+            let mut choices = Choices::load();
+            // Most people have chosen none: nobody is asked then where the daemon is.
+            if choices.namespaces.is_empty() {
+                return None;
+            }
+            choices.namespaces.remove(&self.context()?)
+        })
+    }
+
+    /// The namespace that `-n` names, if any.
+    pub fn namespace_flag(&self) -> Option<String> {
         self.parsed
             .value("namespace")
             .filter(|n| !n.is_empty())
             .map(str::to_owned)
+    }
+
+    /// The name of what is spoken to: a lab, or the machine's daemon.
+    pub fn context(&self) -> Option<String> {
+        self.socket().ok().map(|socket| context::name_of(&socket))
+    }
+
+    /// The daemon's socket.
+    pub fn socket(&self) -> Result<PathBuf, VerbError> {
+        match &self.socket {
+            Some(path) => Ok(path.clone()),
+            None => self.find_socket(),
+        }
+    }
+
+    /// Where the lab's copy lies of what is at an address, if it has one.
+    pub fn local_copy(&self, url: &str) -> Option<PathBuf> {
+        lab_protocol::local_copy(&self.socket().ok()?, url)
     }
 
     /// A connection to the daemon.
@@ -143,7 +175,7 @@ impl Session {
 
     /// The lab that `--lab` or `WEIR_LAB` names, else the only one that runs.
     pub fn lab(&self) -> Result<String, VerbError> {
-        Ok(lab_protocol::choose_lab(self.parsed.value("lab"))?)
+        choose_lab(self.parsed.value("lab"))
     }
 
     /// The socket of the lab's agent: of the lab whose daemon is meant.
@@ -202,15 +234,30 @@ pub fn daemon_socket(socket: Option<&str>, lab: Option<&str>) -> Result<PathBuf,
         _ => {}
     }
     if lab.is_none() && set("WEIR_LAB").is_none() && Path::new(SOCKET).exists() {
-        return Ok(PathBuf::from(SOCKET));
+        let chosen = Choices::load().current_context;
+        let lab = chosen.map(|name| lab_protocol::control_socket(&name));
+        let lab = lab.filter(|path| path.exists());
+        return Ok(lab.unwrap_or_else(|| PathBuf::from(SOCKET)));
     }
-    match lab_protocol::choose_lab(lab) {
+    match choose_lab(lab) {
         Ok(lab) => Ok(lab_protocol::control_socket(&lab)),
-        Err(LabError::NoLab) => Err(VerbError::Local(format!(
+        Err(VerbError::Lab(LabError::NoLab)) => Err(VerbError::Local(format!(
             "no daemon answers at {SOCKET} and no lab runs; start a lab with \
              `weir lab up NAME`, or the daemon with `weir daemon`"
         ))),
-        Err(other) => Err(other.into()),
+        Err(other) => Err(other),
+    }
+}
+
+/// The lab that is meant; where several run, that of the user's context.
+fn choose_lab(named: Option<&str>) -> Result<String, VerbError> {
+    match lab_protocol::choose_lab(named) {
+        Err(LabError::SeveralLabs(names)) => {
+            let chosen = Choices::load().current_context;
+            let runs = |name: &String| names.split(", ").any(|own| own == name);
+            Ok(chosen.filter(runs).ok_or(LabError::SeveralLabs(names))?)
+        }
+        other => Ok(other?),
     }
 }
 

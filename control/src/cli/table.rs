@@ -37,6 +37,15 @@ impl Table {
         }
     }
 
+    /// Puts what `cell` makes of a cell, given its row's number, in its place.
+    pub fn map_column(&mut self, at: usize, cell: impl Fn(usize, &str) -> String) {
+        for (number, row) in self.rows.iter_mut().enumerate() {
+            if let Some(old) = row.get_mut(at) {
+                *old = cell(number, old);
+            }
+        }
+    }
+
     /// Number of columns that have a name.
     pub fn columns(&self) -> usize {
         self.header.len()

@@ -71,6 +71,7 @@ impl<P: Plane> Daemon<P> {
         let keys: Vec<Key> = params.targets.iter().map(key).collect::<Result<_, _>>()?;
         let options = DeleteOptions {
             grace_period_s: params.grace_period,
+            orphan: params.orphan,
             ..DeleteOptions::default()
         };
         self.transact(params.dry_run, Vec::new(), |transaction| {

@@ -43,7 +43,18 @@ fn bash_replaces_what_stands_behind_the_last_break() {
         t "weir observe --to-fq"
         t "weir exec bb1 -- ca"
     "#;
-    let expected = "describe\nnetworkpolicies\nserver\njson jsonpath=\nthree-tier\nnode\njson\nconnections\n\n\n";
+    let expected = "describe
+networkpolicies
+server
+json jsonpath-as-json= jsonpath=
+\
+                    three-tier
+node
+json
+connections
+
+
+";
     assert_eq!(said("bash", &["--norc"], script).unwrap(), expected);
 }
 

@@ -392,8 +392,7 @@ fn delete_pod(agent: &Agent, pod: &Value) -> Outcome {
     let params = control::protocol::DeleteParams {
         targets: vec![super::objects::target("pods", pod)],
         ignore_not_found: true,
-        grace_period: None,
-        dry_run: false,
+        ..Default::default()
     };
     agent
         .call::<control::protocol::Mutation>("delete", params)

@@ -259,6 +259,7 @@ fn delete(agent: &Agent, targets: Vec<Target>) {
         ignore_not_found: true,
         grace_period: Some(0),
         dry_run: false,
+        orphan: false,
     };
     let _tried_once = agent.call::<Mutation>("delete", params);
 }

@@ -97,7 +97,7 @@ impl Agent {
             targets: vec![target(resource, object)],
             ignore_not_found: true,
             grace_period: Some(0),
-            dry_run: false,
+            ..DeleteParams::default()
         };
         self.call::<Mutation>("delete", params).map(|_| ())
     }

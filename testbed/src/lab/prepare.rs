@@ -128,6 +128,7 @@ fn delete(client: &mut Client, targets: Vec<Target>) -> Result<(), ClientError> 
         ignore_not_found: true,
         grace_period: None,
         dry_run: false,
+        orphan: false,
     };
     client.call::<Value>("delete", &params).map(drop)
 }

@@ -49,7 +49,16 @@ const OBJECTS: &[Flag] = &[
         None,
         "How long to wait, as 30s or 1m; 0 for as long as it takes",
     ),
-    value("cascade", None, ""),
+    optional(
+        "cascade",
+        "background",
+        "background (default) or foreground: what it owns goes, too; orphan: stays",
+    ),
+    value(
+        "field-selector",
+        None,
+        "Field selector, as metadata.name!=web",
+    ),
 ];
 
 /// Runs `delete`.
@@ -69,6 +78,7 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
     let dry_run = dry_run(session.parsed.value("dry-run"))?;
     let grace_period = grace_period(session)?;
     let limit = values::limit(&session.parsed, "timeout")?;
+    let orphan = orphans(session.parsed.value("cascade"))?;
     if doomed.is_empty() {
         if !failed {
             println!("No resources found");
@@ -84,6 +94,7 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
         ignore_not_found: true,
         grace_period,
         dry_run: dry_run != DryRun::None,
+        orphan,
     };
     let mutation: Mutation = client.call("delete", &params)?;
     print(session, &doomed, grace_period, dry_run)?;
@@ -124,7 +135,31 @@ fn print(
     Ok(())
 }
 
-fn grace_period(session: &Session) -> Result<Option<u32>, VerbError> {
+/// Whether what the objects own stays.
+fn orphans(cascade: Option<&str>) -> Result<bool, VerbError> {
+    match cascade {
+        None | Some("background" | "foreground") => Ok(false),
+        Some("orphan") => Ok(true),
+        Some(old @ ("true" | "false")) => {
+            let now = if old == "true" {
+                "background"
+            } else {
+                "orphan"
+            };
+            eprintln!(
+                "warning: --cascade={old} is deprecated (boolean value) and can be replaced with \
+                 --cascade={now}."
+            );
+            Ok(old == "false")
+        }
+        Some(other) => Err(VerbError::Local(format!(
+            "invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\""
+        ))),
+    }
+}
+
+/// The seconds that pods get to end, if they are given.
+pub fn grace_period(session: &Session) -> Result<Option<u32>, VerbError> {
     let given = session.parsed.value("grace-period");
     if session.parsed.is_on("now") {
         return match given {
@@ -145,7 +180,7 @@ fn grace_period(session: &Session) -> Result<Option<u32>, VerbError> {
 }
 
 /// Waits until every object is gone, or another stands under its name.
-fn wait_until_gone(
+pub fn wait_until_gone(
     client: &mut Client,
     doomed: &[Found],
     limit: Option<Duration>,

@@ -6,7 +6,7 @@ use std::io::Write;
 use serde_json::Value;
 
 use crate::cli::kubectl_version::KubectlVersion;
-use crate::cli::output::Form;
+use crate::cli::output::{Form, unmatched};
 use crate::cli::session::{Session, VerbError};
 
 use super::mutate::DryRun;
@@ -23,15 +23,15 @@ impl Done {
     /// By `-o` and `--template`.
     pub fn new(session: &Session, dry_run: DryRun) -> Result<Done, VerbError> {
         let form = match session.parsed.value("output") {
-            None | Some("") => None,
+            None | Some("") if session.parsed.value("template").is_none() => None,
+            None | Some("") => Some(Form::of(&session.parsed)?),
             Some("wide") => {
-                return Err(VerbError::Local(
-                    "unable to match a printer suitable for the output format \"wide\", allowed \
-                     formats are: json,jsonpath,jsonpath-file,name,yaml"
-                        .into(),
-                ));
+                return Err(unmatched("wide", false));
             }
-            some => Some(Form::parse(some, session.parsed.value("template"))?),
+            Some(other) => match Form::of(&session.parsed)? {
+                Form::CustomColumns(_) => return Err(unmatched(other, false)),
+                form => Some(form),
+            },
         };
         Ok(Done {
             form,

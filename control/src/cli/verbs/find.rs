@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::cli::session::{Session, VerbError};
 use crate::client::Client;
+use crate::objects::Object;
 use crate::protocol::{GetParams, GetReply, Reason, Target};
 use crate::selector::Selector;
 
@@ -118,8 +119,12 @@ pub fn queries(session: &Session, all_by_default: bool) -> Result<Vec<GetParams>
 
 /// One question for each object of the files.
 fn of_files(session: &Session) -> Result<Vec<GetParams>, VerbError> {
-    let objects = decode(session)?;
-    let query = |object: &crate::objects::Object| GetParams {
+    Ok(of_objects(session, &decode(session)?))
+}
+
+/// One question for each object.
+pub fn of_objects(session: &Session, objects: &[Object]) -> Vec<GetParams> {
+    let query = |object: &Object| GetParams {
         resource: object.kind().qualified_plural(),
         namespace: match object.namespace() {
             "" => session.namespace(),
@@ -129,7 +134,7 @@ fn of_files(session: &Session) -> Result<Vec<GetParams>, VerbError> {
         label_selector: session.parsed.value("selector").map(str::to_owned),
         ..GetParams::default()
     };
-    Ok(objects.iter().map(query).collect())
+    objects.iter().map(query).collect()
 }
 
 /// Asks them. Objects that are not there are errors of their own; the others are found nonetheless.

@@ -1,8 +1,9 @@
 //! `get`.
 
+use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cli::columns::{Layout, table};
 use crate::cli::flags::{Flag, joined, switch, value};
@@ -11,9 +12,12 @@ use crate::cli::session::{Session, VerbError};
 use crate::cli::table::Table;
 use crate::client::Client;
 use crate::protocol::{GetReply, HitsParams, Reason, WatchEventType, WatchParams};
+use crate::selector::Selector;
 
+use super::sort::sort;
 use super::{
-    ALL_NAMESPACES, Named, OUTPUT, SELECTOR, TEMPLATE, conntrack, fetch, hits, named, singular,
+    ALL_NAMESPACES, FILES, MISSING_KEYS, Named, OUTPUT, SELECTOR, TEMPLATE, conntrack, fetch, find,
+    hits, named, raw, singular,
 };
 
 /// Flags of `get`.
@@ -23,8 +27,12 @@ pub const FLAGS: &[Flag] =
 const OBJECTS: &[Flag] = &[
     OUTPUT,
     TEMPLATE,
+    MISSING_KEYS,
     ALL_NAMESPACES,
     SELECTOR,
+    FILES[0],
+    FILES[1],
+    FILES[2],
     value(
         "field-selector",
         None,
@@ -36,7 +44,18 @@ const OBJECTS: &[Flag] = &[
         "After listing, print changes as they come",
     ),
     switch("watch-only", None, "Print changes only"),
+    switch(
+        "output-watch-events",
+        None,
+        "With --watch: say of each change whether it is ADDED, MODIFIED or DELETED",
+    ),
     switch("show-labels", None, "A last column with the labels"),
+    value(
+        "label-columns",
+        Some('L'),
+        "Labels that get a column each, separated by commas",
+    ),
+    switch("show-kind", None, "Names with their kind, as pod/web"),
     switch("no-headers", None, "Leave out the header"),
     switch(
         "ignore-not-found",
@@ -44,6 +63,13 @@ const OBJECTS: &[Flag] = &[
         "An object that is not there is no error",
     ),
     value("sort-by", None, "JSONPath of the field to sort by"),
+    value(
+        "raw",
+        None,
+        "Print what the API would answer at a path, as /api/v1/namespaces/default/pods",
+    ),
+    value("chunk-size", None, ""),
+    switch("show-managed-fields", None, ""),
 ];
 
 /// What `get all` stands for.
@@ -55,17 +81,20 @@ pub const ALL: &[&str] = &[
     "deployments",
     "replicasets",
     "statefulsets",
+    "horizontalpodautoscalers",
+    "cronjobs",
     "jobs",
 ];
 
 /// Runs `get`.
 pub fn run(session: &mut Session) -> Result<(), VerbError> {
-    let form = Form::parse(
-        session.parsed.value("output"),
-        session.parsed.value("template"),
-    )?;
+    if let Some(path) = session.parsed.value("raw").map(str::to_owned) {
+        return raw::get(session, &path);
+    }
+    let form = Form::of(&session.parsed)?;
+    let by_files = session.parsed.was_given("filename") || session.parsed.was_given("kustomize");
     let mut wanted = named(&session.parsed.arguments)?;
-    if wanted.is_empty() {
+    if wanted.is_empty() && !by_files {
         return Err(VerbError::Usage(
             "Required resource not specified.\nUse \"weir api-resources\" for a complete list of \
              supported resources."
@@ -76,41 +105,91 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
         return conntrack::get(session, &form, &wanted);
     }
     conntrack::refuse_filters(&session.parsed)?;
-    let everything = wanted.len() == 1 && wanted[0].resource == "all";
-    if everything {
+    let watches = session.parsed.is_on("watch") || session.parsed.is_on("watch-only");
+    if session.parsed.is_on("output-watch-events") && !watches {
+        return Err(VerbError::Usage(
+            "--output-watch-events option can only be used with --watch or --watch-only".into(),
+        ));
+    }
+    if wanted.iter().any(|one| one.resource == "all") {
         let expand = |r: &&str| Named {
             resource: (*r).to_owned(),
             names: Vec::new(),
         };
-        wanted = ALL.iter().map(expand).collect();
+        let all = ALL.iter().map(expand);
+        let at = wanted.iter().position(|one| one.resource == "all");
+        let at = at.unwrap_or_default();
+        wanted.splice(at..=at, all);
     }
-    if session.parsed.is_on("watch") || session.parsed.is_on("watch-only") {
+    if watches {
         return watch(session, &form, &wanted);
     }
     let mut client = session.connect()?;
-    let mut failed = false;
+    let mut errors = Vec::new();
     let mut replies: Vec<(GetReply, bool)> = Vec::new();
+    if by_files {
+        for query in find::queries(session, true)? {
+            collect(
+                client.call("get", &query).map(|reply| vec![(reply, true)]),
+                &mut replies,
+            )
+            .map_or_else(|error| keep(session, error, &mut errors), Ok)?;
+        }
+    }
     for one in split_names(wanted) {
         match fetch(session, &mut client, std::slice::from_ref(&one)) {
             Ok(found) => merge(&mut replies, found),
             Err(VerbError::Client(error)) if error.reason() == Some(Reason::NotFound) => {
-                if one.names.is_empty() || !session.parsed.is_on("ignore-not-found") {
-                    VerbError::Client(error).report("get");
-                    failed = true;
+                let text = error.to_string();
+                // A kind that nobody knows is the client's own finding in kubectl.
+                if text.starts_with("the server doesn't have a resource type") {
+                    return Err(VerbError::Local(text));
                 }
+                keep(session, error, &mut errors)?;
             }
             Err(other) => return Err(other),
         }
     }
+    let failed = !errors.is_empty();
     if let Some(path) = session.parsed.value("sort-by") {
-        sort(&mut replies, path)?;
+        for (reply, _) in &mut replies {
+            sort(&mut reply.items, path)?;
+        }
     }
     print(session, &form, &replies, failed, &mut client)?;
+    for error in &errors {
+        error.report("get");
+    }
     if failed {
         Err(VerbError::Status(1))
     } else {
         Ok(())
     }
+}
+
+type Collected = Result<Vec<(GetReply, bool)>, crate::client::ClientError>;
+
+fn collect(
+    found: Collected,
+    replies: &mut Vec<(GetReply, bool)>,
+) -> Result<(), crate::client::ClientError> {
+    merge(replies, found?);
+    Ok(())
+}
+
+/// Keeps the error of an object that is not there for the end; any other ends the verb.
+fn keep(
+    session: &Session,
+    error: crate::client::ClientError,
+    errors: &mut Vec<VerbError>,
+) -> Result<(), VerbError> {
+    if error.reason() != Some(Reason::NotFound) {
+        return Err(error.into());
+    }
+    if !session.parsed.is_on("ignore-not-found") {
+        errors.push(error.into());
+    }
+    Ok(())
 }
 
 /// One query a name, so that one missing object does not hide the others.
@@ -143,23 +222,6 @@ fn merge(replies: &mut Vec<(GetReply, bool)>, found: Vec<(GetReply, bool)>) {
     }
 }
 
-fn sort(replies: &mut [(GetReply, bool)], path: &str) -> Result<(), VerbError> {
-    let Form::JsonPath(template) = Form::parse(Some("jsonpath"), Some(path))? else {
-        return Ok(());
-    };
-    for (reply, _) in replies {
-        reply.items.sort_by_cached_key(|item| {
-            let text = template.render(item);
-            // Numbers sort as numbers: they come first, padded to a common width.
-            match text.parse::<u64>() {
-                Ok(number) => format!("{number:020}"),
-                Err(_) => text,
-            }
-        });
-    }
-    Ok(())
-}
-
 fn print(
     session: &Session,
     form: &Form,
@@ -178,7 +240,7 @@ fn print(
                 .iter()
                 .filter(|(r, _)| !r.items.is_empty())
                 .collect();
-            let prefixed = replies.len() > 1;
+            let prefixed = replies.len() > 1 || session.parsed.is_on("show-kind");
             for (at, (reply, _)) in shown.iter().enumerate() {
                 if at > 0 {
                     println!();
@@ -186,6 +248,7 @@ fn print(
                 let layout = layout(session, reply, *wide, prefixed);
                 let mut rows = table(&reply.kind, &singular(reply), &reply.items, layout, now());
                 add_hits(&mut rows, &reply.kind, &reply.items, layout, client)?;
+                add_label_columns(session, &mut rows, &reply.items);
                 print!("{}", rows.render(!session.parsed.is_on("no-headers")));
             }
         }
@@ -198,7 +261,8 @@ fn print(
         }
         _ => {
             let single = replies.len() == 1 && replies[0].1 && total == 1;
-            if failed && total == 0 {
+            let nothing = failed || session.parsed.is_on("ignore-not-found");
+            if nothing && total == 0 {
                 return Ok(());
             }
             let value = if single {
@@ -211,7 +275,13 @@ fn print(
                         .collect(),
                 )
             };
-            print!("{}", form.render(&value)?);
+            let text = match form {
+                Form::CustomColumns(columns) => {
+                    columns.render(&value, !session.parsed.is_on("no-headers"))
+                }
+                form => form.render(&value)?,
+            };
+            print!("{text}");
         }
     }
     Ok(())
@@ -237,6 +307,32 @@ fn add_hits(
     Ok(())
 }
 
+/// `-L`: a column for each label, before that of `--show-labels`.
+fn add_label_columns(session: &Session, rows: &mut Table, objects: &[Value]) {
+    let keys = session.parsed.values("label-columns");
+    if keys.is_empty() {
+        return;
+    }
+    let at = rows.columns() - usize::from(session.parsed.is_on("show-labels"));
+    let header = |key: &&str| key.rsplit('/').next().unwrap_or(key).to_uppercase();
+    let cells = |object: &Value| {
+        let label = |key: &&str| {
+            let labels = &object["metadata"]["labels"];
+            labels
+                .get(*key)
+                .and_then(Value::as_str)
+                .unwrap_or("<none>")
+                .to_owned()
+        };
+        keys.iter().map(label).collect()
+    };
+    rows.insert_columns(
+        at,
+        keys.iter().map(header),
+        objects.iter().map(cells).collect(),
+    );
+}
+
 fn layout(session: &Session, reply: &GetReply, wide: bool, prefixed: bool) -> Layout {
     Layout {
         wide,
@@ -255,17 +351,42 @@ fn nothing_found(session: &Session, replies: &[(GetReply, bool)]) -> String {
     format!("No resources found in {namespace} namespace.")
 }
 
+/// Which objects of a watch are meant.
+struct Chosen<'a> {
+    names: &'a [String],
+    labels: Selector,
+}
+
+impl Chosen<'_> {
+    fn has(&self, object: &Value) -> bool {
+        let named = self.names.is_empty() || self.names.iter().any(|n| n == name_of(object));
+        named
+            && self
+                .labels
+                .matches(|key| object["metadata"]["labels"][key].as_str())
+    }
+}
+
 fn watch(session: &mut Session, form: &Form, wanted: &[Named]) -> Result<(), VerbError> {
     let [Named { resource, names }] = wanted else {
         return Err(VerbError::Local(
             "you may only specify a single resource type with --watch".into(),
         ));
     };
+    if session.parsed.was_given("field-selector") {
+        return Err(VerbError::Local(
+            "--field-selector cannot be used with --watch: what no longer matches would not go"
+                .into(),
+        ));
+    }
+    let labels = Selector::parse(session.parsed.value("selector").unwrap_or_default())
+        .map_err(|error| VerbError::Local(error.to_string()))?;
+    let chosen = Chosen { names, labels };
     let mut client = session.connect()?;
     // Asks once, so that an unknown resource is refused and the kind's columns are known.
     let one = Named {
         resource: resource.clone(),
-        names: Vec::new(),
+        names: names.clone(),
     };
     let about = fetch(session, &mut client, &[one])?.remove(0).0;
     let all_namespaces = session.parsed.is_on("all-namespaces") || !about.namespaced;
@@ -275,32 +396,58 @@ fn watch(session: &mut Session, form: &Form, wanted: &[Named]) -> Result<(), Ver
         namespace: (!all_namespaces).then_some(namespace),
     };
     client.watch(&params)?;
-    let selected = |object: &Value| names.is_empty() || names.iter().any(|n| n == name_of(object));
     let (mut listing, mut widths) = (true, Vec::new());
     let mut headers = !session.parsed.is_on("no-headers");
     loop {
         let event = client.next_event()?;
-        if event.event == WatchEventType::Synced {
-            listing = false;
+        let kind = match event.event {
+            WatchEventType::Synced => {
+                listing = false;
+                continue;
+            }
+            WatchEventType::Added => "ADDED",
+            WatchEventType::Modified => "MODIFIED",
+            WatchEventType::Deleted => "DELETED",
+        };
+        if (listing && session.parsed.is_on("watch-only")) || !chosen.has(&event.object) {
             continue;
         }
-        if (listing && session.parsed.is_on("watch-only")) || !selected(&event.object) {
-            continue;
-        }
+        let says_kind = session.parsed.is_on("output-watch-events");
         match form {
             Form::Table { wide } => {
-                let layout = layout(session, &about, *wide, false);
+                let layout = layout(session, &about, *wide, session.parsed.is_on("show-kind"));
                 let objects = std::slice::from_ref(&event.object);
                 let mut rows = table(&about.kind, &singular(&about), objects, layout, now());
                 add_hits(&mut rows, &about.kind, objects, layout, &mut client)?;
+                add_label_columns(session, &mut rows, objects);
+                if says_kind {
+                    rows.insert_columns(0, ["EVENT"], vec![vec![kind.to_owned()]]);
+                }
                 print!("{}", rows.render_below(headers, &mut widths));
                 headers = false;
             }
             Form::Name => println!("{}/{}", singular(&about), name_of(&event.object)),
-            _ => print!("{}", form.render(&event.object)?),
+            Form::CustomColumns(columns) => {
+                print!(
+                    "{}",
+                    columns.render(&event.object, std::mem::take(&mut headers))
+                );
+            }
+            _ if says_kind => {
+                let told = json!({"type": kind, "object": event.object});
+                print!("{}{}", separator(form), form.render(&told)?);
+            }
+            _ => print!("{}{}", separator(form), form.render(&event.object)?),
         }
-        use std::io::Write;
         std::io::stdout().flush()?;
+    }
+}
+
+/// What stands before an object of a watch.
+const fn separator(form: &Form) -> &'static str {
+    match form {
+        Form::Yaml => "---\n",
+        _ => "",
     }
 }
 
@@ -311,7 +458,8 @@ fn name_of(object: &Value) -> &str {
         .unwrap_or("")
 }
 
-fn now() -> i64 {
+/// Seconds since 1970.
+pub fn now() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs() as i64)

@@ -3,22 +3,35 @@
 pub mod api_resources;
 pub mod capture;
 pub mod check;
+pub mod cluster;
+pub mod config;
 mod conntrack;
+pub mod create;
 pub mod delete;
 pub mod describe;
+pub mod diff;
 mod done;
+pub mod edit;
+pub mod events;
+pub mod explain;
+pub mod expose;
 mod find;
 pub mod get;
 mod hits;
 pub mod label;
+mod last_applied;
 pub mod metrics;
 pub mod mutate;
 pub mod observe;
 pub mod patch;
 pub mod pods;
 pub mod questions;
+mod raw;
+mod replace;
 pub mod rollout;
 pub mod scale;
+pub mod set;
+mod sort;
 pub mod status;
 pub mod test;
 pub mod top;
@@ -42,18 +55,24 @@ pub const FILES: [Flag; 3] = [
         "Files, folders or - that hold the objects",
     ),
     switch("recursive", Some('R'), "Read the folders of a folder too"),
-    value(
-        "kustomize",
-        Some('k'),
-        "A kustomization folder (refused: not supported yet)",
-    ),
+    value("kustomize", Some('k'), "A kustomization folder"),
 ];
 /// `-l`.
 pub const SELECTOR: Flag = value("selector", Some('l'), "Label selector, as app=web,tier!=db");
 /// `-o`.
 pub const OUTPUT: Flag = value("output", Some('o'), "Form of output");
 /// `--template`.
-pub const TEMPLATE: Flag = value("template", None, "Template of -o jsonpath");
+pub const TEMPLATE: Flag = value(
+    "template",
+    None,
+    "Template, or the file of one, of -o; alone of -o go-template",
+);
+/// `--allow-missing-template-keys`.
+pub const MISSING_KEYS: Flag = switch(
+    "allow-missing-template-keys",
+    None,
+    "With -o go-template: print <no value> for keys that are not there (default true)",
+);
 /// `-A`.
 pub const ALL_NAMESPACES: Flag = switch("all-namespaces", Some('A'), "All namespaces");
 

@@ -1,16 +1,18 @@
 //! `apply`, `create` and `replace`: objects from files, in one transaction.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cli::files;
-use crate::cli::flags::{Flag, optional, switch, value};
+use crate::cli::flags::{Flag, joined, optional, switch, value};
 use crate::cli::kubectl_version::KubectlVersion;
-use crate::cli::output::{Form, list};
+use crate::cli::kustomize;
+use crate::cli::output::{Form, list, unmatched, yaml};
 use crate::cli::session::{Session, VerbError};
-use crate::objects::{self, DecodeOptions, Object, decode_documents_with};
+use crate::objects::{self, DecodeOptions, Decoded, Object, decode_documents_with, decode_value};
 use crate::protocol::{ApplyParams, FieldValidation, Mutation, Operation, OperationKind};
+use crate::selector::Selector;
 
-use super::{FILES, OUTPUT, TEMPLATE};
+use super::{FILES, MISSING_KEYS, OUTPUT, SELECTOR, TEMPLATE, create, last_applied, replace};
 
 /// Flags of the three verbs; `create` has those of its generators too.
 pub const FLAGS: &[Flag] = &[
@@ -19,6 +21,7 @@ pub const FLAGS: &[Flag] = &[
     FILES[2],
     OUTPUT,
     TEMPLATE,
+    MISSING_KEYS,
     optional(
         "dry-run",
         "unchanged",
@@ -34,32 +37,58 @@ pub const FLAGS: &[Flag] = &[
         None,
         "Refuse unless this is the live generation",
     ),
-    switch("force", None, ""),
+    SELECTOR,
     switch("save-config", None, ""),
+    switch("show-managed-fields", None, ""),
     value("field-manager", None, ""),
 ];
 
-/// Flags of `create`: it makes a Deployment without a file, too.
-pub const CREATE_FLAGS: &[Flag] = &[
-    FLAGS[0],
-    FLAGS[1],
-    FLAGS[2],
-    FLAGS[3],
-    FLAGS[4],
-    FLAGS[5],
-    FLAGS[6],
-    FLAGS[7],
-    value("image", None, "create deployment: the container's image"),
-    value(
-        "replicas",
-        Some('r'),
-        "create deployment: how many pods (1)",
+/// Flags of `apply`.
+pub const APPLY_FLAGS: &[Flag] = &joined::<{ FLAGS.len() + APPLY.len() }>(FLAGS, &APPLY);
+
+const APPLY: [Flag; 7] = [
+    switch(
+        "server-side",
+        None,
+        "As without it, in other words: the daemon merges in any case",
     ),
-    value("port", None, "create deployment: the container's port"),
-    FLAGS[8],
-    FLAGS[9],
-    FLAGS[10],
+    switch(
+        "prune",
+        None,
+        "Refused: nothing is deleted that was not named",
+    ),
+    switch("all", None, "With --prune"),
+    switch("force", None, ""),
+    switch("force-conflicts", None, ""),
+    switch("overwrite", None, ""),
+    switch("openapi-patch", None, ""),
 ];
+
+/// Flags of `replace`.
+pub const REPLACE_FLAGS: &[Flag] = &joined::<{ FLAGS.len() + REPLACE.len() }>(FLAGS, &REPLACE);
+
+const REPLACE: [Flag; 4] = [
+    switch(
+        "force",
+        None,
+        "Delete what is there, wait until it is gone, create it anew",
+    ),
+    value(
+        "grace-period",
+        None,
+        "With --force: seconds that a pod gets to end (0)",
+    ),
+    value(
+        "timeout",
+        None,
+        "With --force: how long to wait, as 30s; 0 for as long as it takes",
+    ),
+    value("cascade", None, ""),
+];
+
+/// Flags of `create`: it makes objects without a file, too.
+pub const CREATE_FLAGS: &[Flag] =
+    &joined::<{ FLAGS.len() + create::FLAGS.len() }>(FLAGS, &create::FLAGS);
 
 /// Which of the three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,16 +113,36 @@ impl Way {
 
 /// Runs the verb.
 pub fn run(session: &mut Session, way: Way) -> Result<(), VerbError> {
-    let form = match session.parsed.value("output") {
-        None => None,
-        some => Some(Form::parse(some, session.parsed.value("template"))?),
-    };
-    let generated = way == Way::Create && !session.parsed.arguments.is_empty();
-    let objects = if generated {
-        vec![generate(session)?]
-    } else {
-        read_objects(session)?
-    };
+    if way == Way::Create && !session.parsed.arguments.is_empty() {
+        return create::run(session);
+    }
+    if way == Way::Apply && last_applied::is_meant(&session.parsed.arguments) {
+        return last_applied::view(session);
+    }
+    if !session.parsed.arguments.is_empty() {
+        let text = format!("Unexpected args: [{}]", session.parsed.arguments.join(" "));
+        return Err(VerbError::Usage(text));
+    }
+    if way == Way::Replace {
+        if session.parsed.is_on("force") {
+            return replace::by_force(session);
+        }
+        for flag in ["grace-period", "timeout"] {
+            if session.parsed.was_given(flag) {
+                let text = format!("--{flag} must have --force specified");
+                return Err(VerbError::Local(text));
+            }
+        }
+    }
+    if session.parsed.is_on("prune") || session.parsed.is_on("all") {
+        return Err(VerbError::Local(
+            "--prune is not supported: apply deletes nothing here; `weir delete` does, by name, \
+             label or file"
+                .into(),
+        ));
+    }
+    let form = form(session)?;
+    let objects = read_objects(session)?;
     let dry_run = dry_run(session.parsed.value("dry-run"))?;
     let params = ApplyParams {
         objects,
@@ -104,8 +153,53 @@ pub fn run(session: &mut Session, way: Way) -> Result<(), VerbError> {
     };
     let mut client = session.connect()?;
     let mutation: Mutation = client.call(way.method(), &params)?;
-    print(&mutation, form.as_ref(), dry_run, session.kubectl()?)?;
+    let said = Said {
+        dry_run,
+        by_server: session.parsed.is_on("server-side"),
+        kubectl: session.kubectl()?,
+    };
+    print(&mutation, form.as_ref(), &said)?;
     session.report_mutation(&mutation)
+}
+
+/// `kustomize`: prints what `-k` builds.
+pub fn kustomize(session: &mut Session) -> Result<(), VerbError> {
+    let folder = match &session.parsed.arguments[..] {
+        [] => ".",
+        [folder] => folder,
+        _ => {
+            return Err(VerbError::Usage(
+                "specify one path to kustomization.yaml".into(),
+            ));
+        }
+    };
+    let texts: Vec<String> = kustomize::build(folder)?
+        .iter()
+        .map(yaml)
+        .collect::<Result<_, _>>()?;
+    print!("{}", texts.join("---\n"));
+    Ok(())
+}
+
+/// The form that `-o` and `--template` name, if they do.
+fn form(session: &Session) -> Result<Option<Form>, VerbError> {
+    let given = |flag: &str| {
+        session
+            .parsed
+            .value(flag)
+            .is_some_and(|text| !text.is_empty())
+    };
+    if !given("output") && !given("template") {
+        return Ok(None);
+    }
+    match Form::of(&session.parsed)? {
+        Form::Table { .. } => Err(unmatched("wide", false)),
+        Form::CustomColumns(_) => {
+            let text = session.parsed.value("output").unwrap_or_default();
+            Err(unmatched(text, false))
+        }
+        form => Ok(Some(form)),
+    }
 }
 
 /// The objects of `-f`.
@@ -116,15 +210,16 @@ pub fn read_objects(session: &Session) -> Result<Vec<Value>, VerbError> {
 
 /// The objects of `-f`, decoded, their namespaces held against `-n`.
 pub fn decode(session: &Session) -> Result<Vec<Object>, VerbError> {
-    if session.parsed.was_given("kustomize") {
-        return Err(VerbError::Local(
-            "-k is not supported yet; render it first: kustomize build FOLDER | weir apply -f -"
-                .into(),
-        ));
-    }
     let names = session.parsed.values("filename");
-    if names.is_empty() {
-        return Err(VerbError::Local("must specify one of -f and -k".into()));
+    let folder = session.parsed.value("kustomize");
+    match (names.is_empty(), folder) {
+        (true, None) => return Err(VerbError::Local("must specify one of -f and -k".into())),
+        (false, Some(_)) => {
+            return Err(VerbError::Local(
+                "only one of -f or -k can be specified".into(),
+            ));
+        }
+        _ => {}
     }
     let mut objects = Vec::new();
     let namespace = session.namespace();
@@ -133,7 +228,16 @@ pub fn decode(session: &Session) -> Result<Vec<Object>, VerbError> {
         namespace: namespace.as_deref(),
         ..DecodeOptions::default()
     };
-    for source in files::read(&names, session.parsed.is_on("recursive"))? {
+    if let Some(folder) = folder {
+        let mut decoded = Decoded::default();
+        for value in kustomize::build(folder)? {
+            decode_value(value, &options, &mut decoded)
+                .map_err(|error| VerbError::Local(error.to_string()))?;
+        }
+        objects = decoded.objects;
+    }
+    let copy = |url: &str| session.local_copy(url);
+    for source in files::read_with(&names, session.parsed.is_on("recursive"), &copy)? {
         // The daemon decodes again and warns then.
         let decoded = decode_documents_with(&source.text, &source.name, &options)
             .map_err(|error| VerbError::Local(error.to_string()))?;
@@ -142,7 +246,15 @@ pub fn decode(session: &Session) -> Result<Vec<Object>, VerbError> {
     if objects.is_empty() {
         return Err(VerbError::Local("no objects passed to apply".into()));
     }
-    if let Some(namespace) = session.namespace() {
+    // For verbs that find objects on the server the selector is told to it, too.
+    let selector = session.parsed.value("selector").unwrap_or_default();
+    let selector =
+        Selector::parse(selector).map_err(|error| VerbError::Local(error.to_string()))?;
+    objects.retain(|object: &Object| selector.matches(|key| object.label(key)));
+    if objects.is_empty() {
+        return Err(VerbError::Local("no objects passed to apply".into()));
+    }
+    if let Some(namespace) = session.namespace_flag() {
         for object in &objects {
             let own = object.namespace();
             if !own.is_empty() && own != namespace {
@@ -157,64 +269,8 @@ pub fn decode(session: &Session) -> Result<Vec<Object>, VerbError> {
     Ok(objects)
 }
 
-/// `create namespace NAME` and `create deployment NAME --image=…`.
-fn generate(session: &Session) -> Result<Value, VerbError> {
-    let words: Vec<&str> = session
-        .parsed
-        .arguments
-        .iter()
-        .map(String::as_str)
-        .collect();
-    match words[..] {
-        ["namespace" | "ns", name] => Ok(json!({
-            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}
-        })),
-        ["deployment" | "deploy", name] => {
-            let image = session
-                .parsed
-                .value("image")
-                .ok_or_else(|| VerbError::Local("required flag(s) \"image\" not set".into()))?;
-            let number = |flag: &str| match session.parsed.value(flag) {
-                None => Ok(None),
-                Some(text) => text.parse::<u16>().map(Some).map_err(|_| {
-                    VerbError::Local(format!(
-                        "invalid argument \"{text}\" for \"--{flag}\" flag: strconv.ParseInt: \
-                         parsing \"{text}\": invalid syntax"
-                    ))
-                }),
-            };
-            let labels = json!({"app": name});
-            let base = image.rsplit('/').next().unwrap_or(image);
-            let base = base.split([':', '@']).next().unwrap_or(base);
-            let mut container = json!({"name": base, "image": image});
-            if let Some(port) = number("port")? {
-                container["ports"] = json!([{"containerPort": port}]);
-            }
-            Ok(json!({
-                "apiVersion": "apps/v1", "kind": "Deployment",
-                "metadata": {"name": name, "labels": labels},
-                "spec": {
-                    "replicas": number("replicas")?.unwrap_or(1),
-                    "selector": {"matchLabels": labels},
-                    "template": {
-                        "metadata": {"labels": labels},
-                        "spec": {"containers": [container]}
-                    }
-                }
-            }))
-        }
-        ["namespace" | "ns" | "deployment" | "deploy", ..] => Err(VerbError::Usage(format!(
-            "exactly one NAME is required, got {}",
-            words.len() - 1
-        ))),
-        _ => Err(VerbError::Usage(format!(
-            "Unexpected args: [{}]\nWithout -f, `create` makes a namespace or a deployment",
-            words.join(" ")
-        ))),
-    }
-}
-
-fn expected_generation(session: &Session) -> Result<Option<u64>, VerbError> {
+/// `--expected-generation`.
+pub fn expected_generation(session: &Session) -> Result<Option<u64>, VerbError> {
     let Some(text) = session.parsed.value("expected-generation") else {
         return Ok(None);
     };
@@ -259,7 +315,8 @@ pub fn dry_run(text: Option<&str>) -> Result<DryRun, VerbError> {
     }
 }
 
-fn validation(text: Option<&str>) -> Result<FieldValidation, VerbError> {
+/// `--validate`.
+pub fn validation(text: Option<&str>) -> Result<FieldValidation, VerbError> {
     match text {
         None | Some("strict" | "true") => Ok(FieldValidation::Strict),
         Some("warn") => Ok(FieldValidation::Warn),
@@ -280,19 +337,27 @@ pub fn field_validation(text: Option<&str>) -> Result<objects::FieldValidation, 
     })
 }
 
-fn print(
-    mutation: &Mutation,
-    form: Option<&Form>,
+/// How it is said what was done.
+struct Said {
     dry_run: DryRun,
+    /// `--server-side`.
+    by_server: bool,
     kubectl: KubectlVersion,
-) -> Result<(), VerbError> {
+}
+
+fn print(mutation: &Mutation, form: Option<&Form>, said: &Said) -> Result<(), VerbError> {
     match form {
         None => {
             for result in &mutation.results {
                 let Operation { reference, .. } = result;
-                let done = past(result.operation);
-                let line = kubectl.done(&reference.resource, &reference.name, done);
-                println!("{line}{}", dry_run.suffix());
+                let done = match said.by_server {
+                    true => "serverside-applied",
+                    false => past(result.operation),
+                };
+                let line = said
+                    .kubectl
+                    .done(&reference.resource, &reference.name, done);
+                println!("{line}{}", said.dry_run.suffix());
             }
         }
         Some(Form::Name) => {
@@ -337,24 +402,6 @@ mod tests {
     fn session(text: &str) -> Session {
         let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
         Session::new(parse(CREATE_FLAGS, &words).unwrap())
-    }
-
-    #[test]
-    fn a_generated_deployment_is_labelled_by_its_name() {
-        let made = generate(&session("deployment web --image=x/nginx:1 --port=80 -r 2")).unwrap();
-        assert_eq!(
-            made.pointer("/spec/template/metadata/labels/app").unwrap(),
-            "web"
-        );
-        assert_eq!(
-            made.pointer("/spec/template/spec/containers/0/name")
-                .unwrap(),
-            "nginx"
-        );
-        assert_eq!(made.pointer("/spec/replicas").unwrap(), 2);
-        assert!(generate(&session("deployment web")).is_err());
-        assert!(generate(&session("deployment a b --image=x")).is_err());
-        assert!(generate(&session("unicorn a")).is_err());
     }
 
     #[test]

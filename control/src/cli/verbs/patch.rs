@@ -11,7 +11,7 @@ use crate::protocol::{FieldValidation, Mutation, PatchParams, PatchType};
 use super::done::Done;
 use super::find::find;
 use super::mutate::{DryRun, decode, dry_run};
-use super::{FILES, OUTPUT, TEMPLATE};
+use super::{FILES, MISSING_KEYS, OUTPUT, TEMPLATE};
 
 /// Flags of `patch`.
 pub const FLAGS: &[Flag] = &[
@@ -33,6 +33,7 @@ pub const FLAGS: &[Flag] = &[
     FILES[2],
     OUTPUT,
     TEMPLATE,
+    MISSING_KEYS,
     value("field-manager", None, ""),
 ];
 

@@ -14,7 +14,7 @@ use crate::protocol::{GetParams, GetReply, Mutation, PatchParams, PatchType, Rea
 use super::done::Done;
 use super::find::{Found, find};
 use super::mutate::{DryRun, dry_run};
-use super::{FILES, OUTPUT, SELECTOR, TEMPLATE};
+use super::{FILES, MISSING_KEYS, OUTPUT, SELECTOR, TEMPLATE};
 
 /// Flags of `scale`.
 pub const FLAGS: &[Flag] = &[
@@ -24,6 +24,7 @@ pub const FLAGS: &[Flag] = &[
     SELECTOR,
     OUTPUT,
     TEMPLATE,
+    MISSING_KEYS,
     value("replicas", None, "How many pods there are to be; required"),
     value(
         "current-replicas",

@@ -16,7 +16,7 @@ use super::done::Done;
 use super::find::{Found, ask, queries};
 use super::mutate::DryRun;
 use super::watched::Watched;
-use super::{ALL_NAMESPACES, FILES, OUTPUT, SELECTOR, TEMPLATE};
+use super::{ALL_NAMESPACES, FILES, MISSING_KEYS, OUTPUT, SELECTOR, TEMPLATE};
 
 /// Flags of `wait`.
 pub const FLAGS: &[Flag] = &[
@@ -42,6 +42,7 @@ pub const FLAGS: &[Flag] = &[
     ALL_NAMESPACES,
     OUTPUT,
     TEMPLATE,
+    MISSING_KEYS,
 ];
 
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);

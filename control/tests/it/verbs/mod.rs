@@ -3,7 +3,7 @@
 //!
 //! | line | says |
 //! | --- | --- |
-//! | `$ weir …` | run this (words may stand in quotes) |
+//! | `$ weir …` | run this (words may stand in quotes); variables of the environment may stand before it |
 //! | `! …` | a line that it writes to stderr |
 //! | `? N` | its exit status, where that is not 0 |
 //! | `& METHOD PARAMS` | somebody else makes this call now |
@@ -29,6 +29,16 @@ use crate::store::Scene;
 
 /// What every transcript begins with.
 const OBJECTS: &str = include_str!("objects.yaml");
+/// A file beside them, of which the daemon's lab has a copy at an address, too.
+const SECRET: &str = include_str!("secret.yaml");
+/// A folder for `-k`.
+const OVERLAY: [(&str, &str); 2] = [
+    (
+        "kustomization.yaml",
+        include_str!("overlay/kustomization.yaml"),
+    ),
+    ("web.yaml", include_str!("overlay/web.yaml")),
+];
 /// How long after a command's start somebody else acts.
 const LATER: Duration = Duration::from_millis(300);
 
@@ -45,6 +55,14 @@ impl Served {
         let folder = std::env::temp_dir().join(format!("weir-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("objects.yaml"), OBJECTS).unwrap();
+        let secret = folder.join("secret.yaml");
+        std::fs::write(&secret, SECRET).unwrap();
+        std::fs::create_dir(folder.join("overlay")).unwrap();
+        for (file, text) in OVERLAY {
+            std::fs::write(folder.join("overlay").join(file), text).unwrap();
+        }
+        let copies = serde_json::json!({"https://example.org/secret.yaml": secret});
+        std::fs::write(folder.join("urls.json"), copies.to_string()).unwrap();
         let (signals, end) = UnixStream::pair().unwrap();
         signals.set_nonblocking(true).unwrap();
         let socket = folder.join("weir.sock");
@@ -81,11 +99,19 @@ impl Served {
     }
 
     fn run(&self, words: &[String], kubectl: &str) -> Said {
+        let is_set = |word: &&String| *word != "weir" && word.contains('=');
+        let set = words.iter().take_while(is_set).count();
+        let (set, words) = match words.get(set).map(String::as_str) {
+            Some("weir") => (&words[..set], &words[set + 1..]),
+            _ => (&[][..], words),
+        };
         let output = Command::new(env!("CARGO_BIN_EXE_weir"))
             .args(words)
+            .envs(set.iter().filter_map(|pair| pair.split_once('=')))
             .env("WEIR_KUBECTL_VERSION", kubectl)
             .current_dir(&self.folder)
             .env("WEIR_SOCKET", self.socket())
+            .env("WEIR_CONFIG", self.folder.join("contexts.json"))
             .output()
             .unwrap();
         Said {
@@ -191,7 +217,10 @@ fn play(name: &str, transcript: &str) {
             kubectl = version.to_owned();
             continue;
         }
-        let command = line.strip_prefix("$ weir ");
+        let command = { line.strip_prefix("$ weir ") }.or_else(|| {
+            line.strip_prefix("$ ")
+                .filter(|rest| rest.contains(" weir "))
+        });
         let command = command.unwrap_or_else(|| panic!("{name}: what is {line:?}?"));
         let (mut stdout, mut stderr, mut status) = (Vec::new(), Vec::new(), 0);
         while let Some(next) = lines.next_if(|next| !next.starts_with(['$', '&', '#', '%'])) {
@@ -270,4 +299,59 @@ fn version() {
 #[test]
 fn api_resources() {
     play("api_resources", include_str!("api-resources.txt"));
+}
+
+#[test]
+fn expose() {
+    play("expose", include_str!("expose.txt"));
+}
+
+#[test]
+fn create() {
+    play("create", include_str!("create.txt"));
+}
+
+#[test]
+fn label() {
+    play("label", include_str!("label.txt"));
+}
+
+#[test]
+fn get() {
+    play("get", include_str!("get.txt"));
+}
+
+#[test]
+fn config() {
+    play("config", include_str!("config.txt"));
+}
+
+#[test]
+fn edit() {
+    play("edit", include_str!("edit.txt"));
+}
+
+#[test]
+fn diff() {
+    play("diff", include_str!("diff.txt"));
+}
+
+#[test]
+fn describe() {
+    play("describe", include_str!("describe.txt"));
+}
+
+#[test]
+fn explain() {
+    play("explain", include_str!("explain.txt"));
+}
+
+#[test]
+fn kustomize() {
+    play("kustomize", include_str!("kustomize.txt"));
+}
+
+#[test]
+fn set() {
+    play("set", include_str!("set.txt"));
 }

@@ -1,17 +1,21 @@
 //! `describe`: one object after another, as kubectl describes it, with what only the daemon knows:
 //! whom a policy is about, what its rules have decided, which policies are about a pod.
 
+mod containers;
 mod generic;
 mod network_policy;
 mod page;
+mod plain_objects;
 mod pod;
+mod workloads;
+mod world;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
 use crate::cli::columns::seconds_since_1970;
-use crate::cli::flags::{Flag, value};
+use crate::cli::flags::{Flag, switch, value};
 use crate::cli::session::{Session, VerbError};
 use crate::cli::table::Table;
 use crate::client::Client;
@@ -19,21 +23,34 @@ use crate::protocol::{
     GetReply, HitsParams, PodPoliciesParams, PodPoliciesReply, PolicyHits, Reason,
 };
 
-use super::{ALL_NAMESPACES, Named, SELECTOR, fetch, hits, named};
+use super::{ALL_NAMESPACES, FILES, Named, SELECTOR, fetch, find as found, hits, named};
 use page::{Page, text};
+use world::World;
 
 /// Flags of `describe`.
 pub const FLAGS: &[Flag] = &[
     ALL_NAMESPACES,
     SELECTOR,
+    FILES[0],
+    FILES[1],
+    FILES[2],
+    switch("show-events", None, "Events at the end (default true)"),
     value("chunk-size", None, ""),
-    value("show-events", None, ""),
 ];
 
 /// Runs `describe`.
 pub fn run(session: &mut Session) -> Result<(), VerbError> {
-    let wanted = named(&session.parsed.arguments)?;
-    if wanted.is_empty() {
+    let by_files = session.parsed.was_given("filename") || session.parsed.was_given("kustomize");
+    let mut wanted = named(&session.parsed.arguments)?;
+    if wanted.iter().any(|one| one.resource == "all") {
+        let every = |resource: &&str| Named {
+            resource: (*resource).to_owned(),
+            names: Vec::new(),
+        };
+        wanted = super::get::ALL.iter().map(every).collect();
+    }
+    let shows_events = session.parsed.value("show-events") != Some("false");
+    if wanted.is_empty() && !by_files {
         return Err(VerbError::Usage(
             "You must specify the type of resource to describe.".into(),
         ));
@@ -41,9 +58,20 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
     let mut client = session.connect()?;
     let mut pages = Vec::new();
     let mut failed = false;
+    if by_files {
+        let (objects, missing) = found::find(session, &mut client, true)?;
+        for one in &objects {
+            let kind = one.object["kind"].as_str().unwrap_or_default();
+            pages.push(describe(&mut client, kind, &one.object, shows_events)?);
+        }
+        for error in &missing {
+            error.report("describe");
+            failed = true;
+        }
+    }
     for one in wanted {
         for (kind, object) in find(session, &mut client, &one, &mut failed)? {
-            pages.push(describe(&mut client, &kind, &object)?);
+            pages.push(describe(&mut client, &kind, &object, shows_events)?);
         }
     }
     print!("{}", pages.join("\n\n"));
@@ -107,7 +135,13 @@ fn find(
     Ok(found)
 }
 
-fn describe(client: &mut Client, kind: &str, object: &Value) -> Result<String, VerbError> {
+fn describe(
+    client: &mut Client,
+    kind: &str,
+    object: &Value,
+    shows_events: bool,
+) -> Result<String, VerbError> {
+    let world = World::gather(client, kind, object)?;
     let mut page = Page::default();
     let name = text(object, "/metadata/name").to_owned();
     let namespace = Some(text(object, "/metadata/namespace"))
@@ -121,8 +155,21 @@ fn describe(client: &mut Client, kind: &str, object: &Value) -> Result<String, V
                 name: name.clone(),
             };
             let reply: PodPoliciesReply = client.call("pod.policies", params)?;
-            pod::describe(&mut page, object, &reply.policies);
+            let told = pod::Told {
+                policies: reply.policies,
+                services: world.services_of(object),
+                reachable_from: world::reachable_from(client, object)?,
+            };
+            pod::describe(&mut page, object, &told);
         }
+        kind if workloads::KINDS.contains(&kind) => {
+            workloads::describe(&mut page, kind, object, &world);
+        }
+        "Namespace" => plain_objects::namespace(&mut page, object, &world),
+        "Node" => plain_objects::node(&mut page, object, &world, now()),
+        "ConfigMap" => plain_objects::config_map(&mut page, object),
+        "Secret" => plain_objects::secret(&mut page, object),
+        "ServiceAccount" => plain_objects::service_account(&mut page, object),
         _ => generic::describe(&mut page, object),
     }
     if hits::is_policy(kind) {
@@ -136,8 +183,10 @@ fn describe(client: &mut Client, kind: &str, object: &Value) -> Result<String, V
             policy_hits(&mut page, object, policy, now());
         }
     }
-    if kind != "NetworkPolicy" {
-        page.field(0, "Events", "<none>");
+    // kubectl shows none of these.
+    let silent = ["Namespace", "NetworkPolicy", "Secret"].contains(&kind);
+    if shows_events && !silent {
+        world::events(&mut page, client, object, now())?;
     }
     Ok(page.render())
 }

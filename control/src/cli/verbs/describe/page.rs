@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::cli::columns::seconds_since_1970;
+
 /// Characters of an annotation beyond which its value gets lines of its own, as kubectl's.
 const ANNOTATION: usize = 140;
 /// What kubectl keeps to itself.
@@ -37,15 +39,29 @@ impl Page {
         }
     }
 
+    /// Text as it is: tabs in it end no cell.
+    pub fn verbatim(&mut self, text: impl AsRef<str>) {
+        self.lines.push(text.as_ref().replace('\t', "        "));
+    }
+
     /// `Labels:` of an object, sorted by key.
     pub fn labels(&mut self, object: &Value) {
-        let labels = pairs(object.pointer("/metadata/labels"));
-        let texts: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        self.list(0, "Labels", &texts);
+        self.pairs(0, "Labels", object.pointer("/metadata/labels"));
+    }
+
+    /// A map, a line for each pair.
+    pub fn pairs(&mut self, level: usize, label: &str, map: Option<&Value>) {
+        let texts: Vec<String> = pairs(map).iter().map(|(k, v)| format!("{k}={v}")).collect();
+        self.list(level, label, &texts);
     }
 
     /// `Annotations:` of an object, sorted by key.
     pub fn annotations(&mut self, object: &Value) {
+        self.annotations_of(0, "Annotations", object);
+    }
+
+    /// The annotations of an object or a template.
+    pub fn annotations_of(&mut self, level: usize, label: &str, object: &Value) {
         let mut texts = Vec::new();
         for (key, value) in pairs(object.pointer("/metadata/annotations")) {
             if key == HIDDEN {
@@ -62,36 +78,64 @@ impl Page {
                 texts.push(format!("  {short}{dots}"));
             }
         }
-        self.list(0, "Annotations", &texts);
+        self.list(level, label, &texts);
     }
 
     /// The text.
     pub fn render(&self) -> String {
+        let whole = self.lines.join("\n");
+        let lines: Vec<Vec<&str>> = whole
+            .split('\n')
+            .map(|line| line.split('\t').collect())
+            .collect();
         let mut text = String::new();
-        let mut at = 0;
-        while at < self.lines.len() {
-            let tabbed = |line: &&String| line.contains('\t');
-            let block = self.lines[at..].iter().take_while(tabbed).count();
-            let label = |line: &String| line.split('\t').next().unwrap_or("").chars().count();
-            let width = self.lines[at..at + block]
-                .iter()
-                .map(label)
-                .max()
-                .unwrap_or(0);
-            for line in &self.lines[at..at + block] {
-                if let Some((label, value)) = line.split_once('\t') {
-                    let padding = width + 2 - label.chars().count();
-                    text.push_str(&format!("{label}{}{value}\n", " ".repeat(padding)));
-                }
-            }
-            at += block;
-            if let Some(line) = self.lines.get(at) {
-                text.push_str(line);
-                text.push('\n');
-                at += 1;
-            }
+        if !self.lines.is_empty() {
+            columns(&lines, &mut Vec::new(), &mut text);
         }
         text
+    }
+}
+
+/// Blanks behind the widest cell of a column.
+const PADDING: usize = 2;
+
+/// Writes lines of cells as Go's tabwriter does: a column is as wide as its widest cell as far as lines
+/// follow one another that have it; a line's last cell is in no column.
+fn columns(lines: &[Vec<&str>], widths: &mut Vec<usize>, out: &mut String) {
+    let column = widths.len();
+    let has = |line: &Vec<&str>| column + 1 < line.len();
+    let mut written = 0;
+    while written < lines.len() {
+        let rest = &lines[written..];
+        let plain = rest.iter().take_while(|line| !has(line)).count();
+        write_lines(&rest[..plain], widths, out);
+        let block = rest[plain..].iter().take_while(|line| has(line)).count();
+        if block > 0 {
+            let cells = rest[plain..plain + block]
+                .iter()
+                .map(|line| line[column].chars().count());
+            widths.push(cells.max().unwrap_or(0) + PADDING);
+            columns(&rest[plain..plain + block], widths, out);
+            widths.pop();
+        }
+        written += plain + block;
+    }
+}
+
+fn write_lines(lines: &[Vec<&str>], widths: &[usize], out: &mut String) {
+    for line in lines {
+        let Some((last, cells)) = line.split_last() else {
+            continue;
+        };
+        for (cell, width) in cells.iter().zip(widths) {
+            out.push_str(cell);
+            out.extend(std::iter::repeat_n(
+                ' ',
+                width.saturating_sub(cell.chars().count()),
+            ));
+        }
+        out.push_str(last);
+        out.push('\n');
     }
 }
 
@@ -106,6 +150,32 @@ fn pairs(map: Option<&Value>) -> Vec<(&str, &str)> {
         .collect();
     pairs.sort_unstable();
     pairs
+}
+
+/// `a=b,c=d`, sorted by key.
+pub fn joined(map: Option<&Value>) -> String {
+    let texts: Vec<String> = pairs(map).iter().map(|(k, v)| format!("{k}={v}")).collect();
+    match texts.is_empty() {
+        true => "<none>".to_owned(),
+        false => texts.join(","),
+    }
+}
+
+/// `Sat, 21 Nov 2026 02:00:00 +0000`.
+pub fn rfc1123(stamp: &str) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let Some(seconds) = seconds_since_1970(stamp) else {
+        return "Mon, 01 Jan 0001 00:00:00 +0000".to_owned();
+    };
+    // The first of January 1970 was a Thursday.
+    let day = DAYS[seconds.div_euclid(86_400).rem_euclid(7) as usize];
+    let month: usize = stamp[5..7].parse().unwrap_or(1);
+    let month = MONTHS[month.clamp(1, 12) - 1];
+    let (year, date, clock) = (&stamp[..4], &stamp[8..10], &stamp[11..19]);
+    format!("{day}, {date} {month} {year} {clock} +0000")
 }
 
 /// A text of an object; empty if it is not there.
@@ -141,6 +211,23 @@ mod tests {
         assert_eq!(
             page.render(),
             "A:       1\nLonger:  2\nB:       x\n         y\nSpec:\n  C:  3\n"
+        );
+    }
+
+    #[test]
+    fn columns_end_where_lines_lack_them() {
+        let mut page = Page::default();
+        page.line(0, "Type\tReason\tMessage");
+        page.line(0, "Warning\tX\tone");
+        page.line(0, "N\tlast");
+        page.line(0, "end");
+        assert_eq!(
+            page.render(),
+            "Type     Reason  Message\nWarning  X       one\nN        last\nend\n"
+        );
+        assert_eq!(
+            rfc1123("2026-11-21T02:00:00Z"),
+            "Sat, 21 Nov 2026 02:00:00 +0000"
         );
     }
 

@@ -4,12 +4,29 @@ use serde_json::Value;
 
 use crate::protocol::PodPolicy;
 
-use super::page::{Page, items, text};
+use super::containers::{conditions, containers, tolerations, volumes};
+use super::page::{Page, items, rfc1123, text};
+
+/// What only the daemon knows of a pod.
+#[derive(Default)]
+pub struct Told {
+    /// The policies that are about it.
+    pub policies: Vec<PodPolicy>,
+    /// The Services that select it.
+    pub services: Vec<String>,
+    /// By port, who may reach it.
+    pub reachable_from: Vec<(String, Vec<String>)>,
+}
 
 /// Writes the page, but for the events at its end.
-pub fn describe(page: &mut Page, pod: &Value, policies: &[PodPolicy]) {
+pub fn describe(page: &mut Page, pod: &Value, told: &Told) {
     page.field(0, "Name", text(pod, "/metadata/name"));
     page.field(0, "Namespace", text(pod, "/metadata/namespace"));
+    page.field(
+        0,
+        "Priority",
+        pod["spec"]["priority"].as_i64().unwrap_or(0).to_string(),
+    );
     let account = match text(pod, "/spec/serviceAccountName") {
         "" => "default",
         named => named,
@@ -20,16 +37,31 @@ pub fn describe(page: &mut Page, pod: &Value, policies: &[PodPolicy]) {
         name => format!("{name}/{}", text(pod, "/status/hostIP")),
     };
     page.field(0, "Node", node);
+    match text(pod, "/status/startTime") {
+        "" => {}
+        start => page.field(0, "Start Time", rfc1123(start)),
+    }
     page.labels(pod);
     page.annotations(pod);
-    let status = match pod.pointer("/metadata/deletionTimestamp") {
-        Some(_) => "Terminating",
-        None => text(pod, "/status/phase"),
-    };
-    page.field(0, "Status", status);
+    let phase = text(pod, "/status/phase");
+    let ended = ["Succeeded", "Failed"].contains(&phase);
+    match pod.pointer("/metadata/deletionTimestamp") {
+        Some(_) if !ended => page.field(0, "Status", "Terminating"),
+        _ => page.field(0, "Status", phase),
+    }
+    for (label, field) in [("Reason", "/status/reason"), ("Message", "/status/message")] {
+        match text(pod, field) {
+            "" => {}
+            found => page.field(0, label, found),
+        }
+    }
     page.field(0, "IP", text(pod, "/status/podIP"));
-    page.line(0, "IPs:");
-    for ip in items(pod, "/status/podIPs") {
+    let addresses = items(pod, "/status/podIPs");
+    match addresses.is_empty() {
+        true => page.field(0, "IPs", "<none>"),
+        false => page.line(0, "IPs:"),
+    }
+    for ip in addresses {
         page.field(1, "IP", text(ip, "/ip"));
     }
     let owner = items(pod, "/metadata/ownerReferences").first();
@@ -37,58 +69,71 @@ pub fn describe(page: &mut Page, pod: &Value, policies: &[PodPolicy]) {
         let named = format!("{}/{}", text(owner, "/kind"), text(owner, "/name"));
         page.field(0, "Controlled By", named);
     }
-    page.line(0, "Containers:");
-    let statuses = items(pod, "/status/containerStatuses");
-    for container in items(pod, "/spec/containers") {
-        let name = text(container, "/name");
-        let status = statuses.iter().find(|status| text(status, "/name") == name);
-        page.line(1, format!("{name}:"));
-        describe_container(page, container, status);
+    let (spec, status) = (&pod["spec"], &pod["status"]);
+    for (label, field, statuses) in [
+        (
+            "Init Containers",
+            "/initContainers",
+            "/initContainerStatuses",
+        ),
+        ("Containers", "", "/containerStatuses"),
+        (
+            "Ephemeral Containers",
+            "/ephemeralContainers",
+            "/ephemeralContainerStatuses",
+        ),
+    ] {
+        if field.is_empty() || !items(spec, field).is_empty() {
+            containers(page, label, spec, items(status, statuses), "");
+        }
     }
+    conditions(page, pod, &[("Type", "/type"), ("Status", "/status")]);
+    volumes(page, spec, "");
+    page.field(0, "QoS Class", quality(spec));
+    page.pairs(0, "Node-Selectors", spec.get("nodeSelector"));
+    tolerations(page, "Tolerations", spec);
+    daemons_part(page, told);
+}
+
+/// What kubectl does not know.
+fn daemons_part(page: &mut Page, told: &Told) {
+    page.list(0, "Services", &told.services);
     page.line(0, "Policies:");
-    if policies.is_empty() {
+    if told.policies.is_empty() {
         page.line(1, "<none>");
     }
-    for policy in policies {
+    for policy in &told.policies {
         page.line(1, policy_line(policy));
+    }
+    if !told.reachable_from.is_empty() {
+        page.line(0, "Reachable From:");
+    }
+    for (port, senders) in &told.reachable_from {
+        page.list(1, port, senders);
     }
 }
 
-fn describe_container(page: &mut Page, container: &Value, status: Option<&Value>) {
-    page.field(2, "Image", text(container, "/image"));
-    let ports: Vec<String> = items(container, "/ports")
-        .iter()
-        .map(|port| {
-            let protocol = port["protocol"].as_str().unwrap_or("TCP");
-            let number = &port["containerPort"];
-            match port["name"].as_str() {
-                Some(name) => format!("{number}/{protocol} ({name})"),
-                None => format!("{number}/{protocol}"),
-            }
-        })
-        .collect();
-    let label = if ports.len() > 1 { "Ports" } else { "Port" };
-    let ports = if ports.is_empty() {
-        "<none>".to_owned()
-    } else {
-        ports.join(", ")
-    };
-    page.field(2, label, ports);
-    let Some(status) = status else {
-        return;
-    };
-    let state = status["state"].as_object();
-    let state = state.and_then(|state| state.keys().next());
-    let state = match state.map(String::as_str) {
-        Some("running") => "Running",
-        Some("terminated") => "Terminated",
-        _ => "Waiting",
-    };
-    page.field(2, "State", state);
-    let ready = status["ready"].as_bool() == Some(true);
-    page.field(2, "Ready", if ready { "True" } else { "False" });
-    let restarts = status["restartCount"].as_u64().unwrap_or(0);
-    page.field(2, "Restart Count", restarts.to_string());
+/// Kubernetes' class of what the containers request.
+fn quality(spec: &Value) -> &'static str {
+    let containers = [items(spec, "/containers"), items(spec, "/initContainers")].concat();
+    let of =
+        |container: &Value, kind: &str, what: &str| container["resources"][kind].get(what).cloned();
+    let (mut any, mut all) = (false, true);
+    for container in &containers {
+        for what in ["cpu", "memory"] {
+            let (limit, request) = (
+                of(container, "limits", what),
+                of(container, "requests", what),
+            );
+            any |= limit.is_some() || request.is_some();
+            all &= limit.is_some() && (request.is_none() || request == limit);
+        }
+    }
+    match (any, all) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
 }
 
 fn policy_line(policy: &PodPolicy) -> String {
@@ -124,16 +169,25 @@ mod tests {
             policy("NetworkPolicy", Some("shop"), false),
             policy("ClusterNetworkPolicy", None, true),
         ];
+        let told = Told {
+            policies: policies.into(),
+            services: vec!["web".into()],
+            reachable_from: vec![("80/TCP".into(), vec!["shop/a".into(), "shop/b".into()])],
+        };
         let mut page = Page::default();
-        describe(&mut page, &pod, &policies);
+        describe(&mut page, &pod, &told);
         let text = page.render();
         for line in [
             "Node:             <none>",
             "    Port:           80/TCP (http)",
+            "    Host Port:      0/TCP (http)",
             "    State:          Running",
             "Policies:",
             "  NetworkPolicy shop/p",
             "  ClusterNetworkPolicy p (audit)",
+            "Reachable From:",
+            "  80/TCP:  shop/a",
+            "           shop/b",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}:\n{text}");
         }

@@ -352,6 +352,7 @@ fn copy(
             targets: vec![target("pods", pod)],
             ignore_not_found: true,
             grace_period: Some(0),
+            orphan: false,
             dry_run: false,
         };
         session.connect()?.call::<Mutation>("delete", params)?;

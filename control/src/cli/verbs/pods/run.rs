@@ -193,6 +193,7 @@ fn remove(session: &mut Session, one: &Created) -> Result<(), VerbError> {
         targets: vec![target(&one.shown, &one.object)],
         ignore_not_found: true,
         grace_period: None,
+        orphan: false,
         dry_run: false,
     };
     session.connect()?.call::<Mutation>("delete", params)?;

@@ -16,7 +16,7 @@ use super::done::Done;
 use super::find::{Found, find};
 use super::mutate::DryRun;
 use super::watched::Watched;
-use super::{FILES, OUTPUT, SELECTOR, TEMPLATE};
+use super::{FILES, MISSING_KEYS, OUTPUT, SELECTOR, TEMPLATE};
 
 /// Flags of all of `rollout`.
 pub const FLAGS: &[Flag] = &[
@@ -26,6 +26,7 @@ pub const FLAGS: &[Flag] = &[
     SELECTOR,
     OUTPUT,
     TEMPLATE,
+    MISSING_KEYS,
     value("field-manager", None, ""),
     switch(
         "watch",

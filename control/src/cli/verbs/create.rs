@@ -1,0 +1,546 @@
+//! `create` without a file: an object of a few words (kubectl `pkg/cmd/create`).
+
+use serde_json::{Map, Value, json};
+
+use crate::cli::flags::{Flag, FlagError, value};
+use crate::cli::key_values::{self, Sources};
+use crate::cli::session::{Session, VerbError};
+use crate::client::Client;
+use crate::protocol::{ApplyParams, GetParams, GetReply, Mutation};
+
+use super::done::Done;
+use super::mutate::{self, DryRun, dry_run};
+
+/// Flags of the generators; each takes those that its row in [`GENERATORS`] names.
+pub const FLAGS: [Flag; 14] = [
+    value("image", None, "deployment, job: the containers' image"),
+    value("replicas", Some('r'), "deployment: how many pods (1)"),
+    value("port", None, "deployment: the container's port"),
+    value(
+        "tcp",
+        None,
+        "service: ports, as 80 or 80:8080, several with commas",
+    ),
+    value(
+        "clusterip",
+        None,
+        "service clusterip: its address; None for a headless one",
+    ),
+    value(
+        "node-port",
+        None,
+        "service nodeport: the port on every node",
+    ),
+    value(
+        "external-name",
+        None,
+        "service externalname: the name outside",
+    ),
+    value("from-literal", None, "configmap, secret: KEY=VALUE"),
+    value(
+        "from-file",
+        None,
+        "configmap, secret: [KEY=]FILE or a folder",
+    ),
+    value(
+        "from-env-file",
+        None,
+        "configmap, secret: a file of KEY=VALUE lines",
+    ),
+    value("type", None, "secret generic: its type"),
+    value(
+        "from",
+        None,
+        "job: the CronJob whose template it runs, cronjob/NAME",
+    ),
+    value("class", None, "ingress: its class"),
+    value("rule", None, "ingress: HOST/PATH=SERVICE:PORT[,tls=SECRET]"),
+];
+
+type Make = fn(&Session, &mut Client, &str) -> Result<Value, VerbError>;
+
+/// What can be created by words.
+struct Generator {
+    /// The words, each with its other spellings.
+    words: &'static [&'static [&'static str]],
+    flags: &'static [&'static str],
+    make: Make,
+}
+
+const GENERATORS: &[Generator] = &[
+    Generator {
+        words: &[&["namespace", "ns"]],
+        flags: &[],
+        make: |_, _, name| Ok(object("v1", "Namespace", name, json!({}))),
+    },
+    Generator {
+        words: &[&["deployment", "deploy"]],
+        flags: &["image", "replicas", "port"],
+        make: |session, _, name| deployment(session, name),
+    },
+    Generator {
+        words: &[&["service", "svc"], &["clusterip"]],
+        flags: &["tcp", "clusterip"],
+        make: |session, _, name| service(session, name, "ClusterIP"),
+    },
+    Generator {
+        words: &[&["service", "svc"], &["nodeport"]],
+        flags: &["tcp", "node-port"],
+        make: |session, _, name| service(session, name, "NodePort"),
+    },
+    Generator {
+        words: &[&["service", "svc"], &["loadbalancer"]],
+        flags: &["tcp"],
+        make: |session, _, name| service(session, name, "LoadBalancer"),
+    },
+    Generator {
+        words: &[&["service", "svc"], &["externalname"]],
+        flags: &["tcp", "external-name"],
+        make: |session, _, name| service(session, name, "ExternalName"),
+    },
+    Generator {
+        words: &[&["configmap", "cm"]],
+        flags: &["from-literal", "from-file", "from-env-file"],
+        make: |session, _, name| config_map(session, name),
+    },
+    Generator {
+        words: &[&["secret"], &["generic"]],
+        flags: &["from-literal", "from-file", "from-env-file", "type"],
+        make: |session, _, name| secret(session, name),
+    },
+    Generator {
+        words: &[&["job"]],
+        flags: &["image", "from"],
+        make: job,
+    },
+    Generator {
+        words: &[&["serviceaccount", "sa"]],
+        flags: &[],
+        make: |_, _, name| Ok(object("v1", "ServiceAccount", name, json!({}))),
+    },
+    Generator {
+        words: &[&["ingress", "ing"]],
+        flags: &["class", "rule"],
+        make: |session, _, name| ingress(session, name),
+    },
+];
+
+/// What kubectl creates by words and Weir does not.
+const FOREIGN: &[&str] = &[
+    "clusterrole",
+    "clusterrolebinding",
+    "cronjob",
+    "poddisruptionbudget",
+    "priorityclass",
+    "quota",
+    "role",
+    "rolebinding",
+    "token",
+];
+
+/// The words of each generator, for completion.
+pub fn words() -> impl Iterator<Item = Vec<&'static str>> {
+    let firsts = |generator: &Generator| generator.words.iter().map(|word| word[0]).collect();
+    GENERATORS.iter().map(firsts)
+}
+
+fn local(text: impl Into<String>) -> VerbError {
+    VerbError::Local(text.into())
+}
+
+/// Creates the object that the words name.
+pub fn run(session: &mut Session) -> Result<(), VerbError> {
+    let parsed = &session.parsed;
+    let before = parsed.before_dashes.unwrap_or(parsed.arguments.len());
+    let words: Vec<&str> = parsed.arguments[..before]
+        .iter()
+        .map(String::as_str)
+        .collect();
+    let generator = generator(&words)?;
+    let foreign =
+        |flag: &str| FLAGS.iter().any(|own| own.long == flag) && !generator.flags.contains(&flag);
+    if let Some((flag, _)) = parsed.in_order.iter().find(|(flag, _)| foreign(flag)) {
+        return Err(FlagError::UnknownLong((*flag).to_owned()).into());
+    }
+    if parsed.was_given("filename") || parsed.was_given("kustomize") {
+        return Err(local("cannot create by words and from files at once"));
+    }
+    let name = match &words[generator.words.len()..] {
+        [name] => (*name).to_owned(),
+        other => {
+            return Err(VerbError::Usage(format!(
+                "exactly one NAME is required, got {}",
+                other.len()
+            )));
+        }
+    };
+    let dry_run = dry_run(parsed.value("dry-run"))?;
+    let mut done = Done::new(session, dry_run)?;
+    let mut client = session.connect()?;
+    let mut made = (generator.make)(session, &mut client, &name)?;
+    if made["kind"] != "Namespace"
+        && let Some(namespace) = session.namespace()
+    {
+        made["metadata"]["namespace"] = namespace.into();
+    }
+    if dry_run == DryRun::Client {
+        let shown = shown(&made);
+        return done.print(&shown, &made, "created");
+    }
+    let params = ApplyParams {
+        objects: vec![made],
+        namespace: session.namespace(),
+        expected_generation: mutate::expected_generation(session)?,
+        dry_run: dry_run != DryRun::None,
+        field_validation: mutate::validation(parsed_validate(session))?,
+    };
+    send(session, &mut client, &params, &mut done, "created")
+}
+
+fn parsed_validate(session: &Session) -> Option<&str> {
+    session.parsed.value("validate")
+}
+
+/// What stands before the slash for an object made here.
+fn shown(object: &Value) -> String {
+    let text = |field: &str| object[field].as_str().unwrap_or_default();
+    let kind = crate::objects::kinds::find(text("apiVersion"), text("kind"));
+    kind.map_or_else(
+        || text("kind").to_lowercase(),
+        |kind| kind.qualified_singular(),
+    )
+}
+
+/// Creates objects and says what was done.
+pub fn send(
+    session: &Session,
+    client: &mut Client,
+    params: &ApplyParams,
+    done: &mut Done,
+    operation: &str,
+) -> Result<(), VerbError> {
+    let mutation: Mutation = client.call("create", params)?;
+    for result in &mutation.results {
+        done.print(&result.reference.resource, &result.object, operation)?;
+    }
+    session.report_mutation(&mutation)
+}
+
+fn generator(words: &[&str]) -> Result<&'static Generator, VerbError> {
+    let fits = |generator: &&Generator| {
+        let spelled = |(own, word): (&&[&str], &&str)| own.contains(word);
+        words.len() >= generator.words.len() && generator.words.iter().zip(words).all(spelled)
+    };
+    if let Some(generator) = GENERATORS.iter().find(fits) {
+        return Ok(generator);
+    }
+    let first = words.first().copied().unwrap_or_default();
+    if FOREIGN.contains(&first) {
+        return Err(local(format!(
+            "create {first} is not supported: objects of that kind have no effect here; \
+             `weir create -f FILE` stores them"
+        )));
+    }
+    let kinds: Vec<String> = { GENERATORS.iter() }
+        .filter(|generator| generator.words[0].contains(&first))
+        .filter_map(|generator| Some(generator.words.get(1)?[0].to_owned()))
+        .collect();
+    if !kinds.is_empty() {
+        return Err(VerbError::Usage(format!(
+            "create {first} takes one of: {}",
+            kinds.join(", ")
+        )));
+    }
+    let known: Vec<&str> = GENERATORS
+        .iter()
+        .map(|generator| generator.words[0][0])
+        .collect();
+    let mut known = known;
+    known.dedup();
+    Err(VerbError::Usage(format!(
+        "Unexpected args: [{}]\nWithout -f, `create` makes one of: {}",
+        words.join(" "),
+        known.join(", ")
+    )))
+}
+
+fn object(api_version: &str, kind: &str, name: &str, more: Value) -> Value {
+    let mut made = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}});
+    if let (Some(made), Value::Object(more)) = (made.as_object_mut(), more) {
+        made.extend(more);
+    }
+    made
+}
+
+/// A number that a flag has.
+fn number(session: &Session, flag: &'static str) -> Result<Option<i64>, VerbError> {
+    Ok(crate::cli::values::integer(&session.parsed, flag)?)
+}
+
+/// What stands behind `--`.
+fn command(session: &Session) -> Vec<String> {
+    let parsed = &session.parsed;
+    let from = parsed.before_dashes.unwrap_or(parsed.arguments.len());
+    parsed.arguments[from..].to_vec()
+}
+
+/// `nginx` of `registry/library/nginx:1.27`.
+fn base(image: &str) -> &str {
+    let base = image.rsplit('/').next().unwrap_or(image);
+    base.split([':', '@']).next().unwrap_or(base)
+}
+
+fn deployment(session: &Session, name: &str) -> Result<Value, VerbError> {
+    let images = session.parsed.values("image");
+    if images.is_empty() {
+        return Err(local("required flag(s) \"image\" not set"));
+    }
+    let command = command(session);
+    if images.len() > 1 && !command.is_empty() {
+        return Err(local("cannot specify multiple --image options and command"));
+    }
+    let replicas = number(session, "replicas")?.unwrap_or(1);
+    if replicas < 0 {
+        return Err(local("invalid value for --replicas: must be non-negative"));
+    }
+    let mut containers: Vec<Value> = Vec::new();
+    for image in &images {
+        let mut name = base(image).to_owned();
+        // kubectl takes five random letters; a number tells them apart as well.
+        if containers
+            .iter()
+            .any(|container| container["name"] == *name)
+        {
+            name = format!("{name}-{}", containers.len());
+        }
+        containers.push(json!({"name": name, "image": image}));
+    }
+    if !command.is_empty() {
+        containers[0]["command"] = json!(command);
+    }
+    if let Some(port) = number(session, "port")? {
+        for container in &mut containers {
+            container["ports"] = json!([{"containerPort": port}]);
+        }
+    }
+    let labels = json!({"app": name});
+    Ok(json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": containers}
+            }
+        }
+    }))
+}
+
+fn service(session: &Session, name: &str, kind: &str) -> Result<Value, VerbError> {
+    let pairs = session.parsed.values("tcp");
+    let address = session.parsed.value("clusterip");
+    let headless = address == Some("None");
+    if pairs.is_empty() && !headless && kind != "ExternalName" {
+        return Err(local("at least one tcp port specifier must be provided"));
+    }
+    let mut ports = Vec::new();
+    for pair in pairs {
+        let (own, target) = pair.split_once(':').unwrap_or((pair, pair));
+        let own_number: u16 = own
+            .parse()
+            .map_err(|_| local(format!("invalid port {own:?} in {pair:?}")))?;
+        let target: Value = target
+            .parse::<u16>()
+            .map_or_else(|_| target.into(), Value::from);
+        let name = pair.replace(':', "-");
+        let mut port = json!({
+            "name": name, "port": own_number, "protocol": "TCP", "targetPort": target
+        });
+        if let Some(node_port) = number(session, "node-port")? {
+            port["nodePort"] = node_port.into();
+        }
+        ports.push(port);
+    }
+    let labels = json!({"app": name});
+    let mut made = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "labels": labels},
+        "spec": {"selector": labels, "type": kind},
+    });
+    if !ports.is_empty() {
+        made["spec"]["ports"] = ports.into();
+    }
+    if let Some(address) = address {
+        made["spec"]["clusterIP"] = address.into();
+    }
+    if kind == "ExternalName" {
+        let external = session.parsed.value("external-name").unwrap_or_default();
+        if external.is_empty() {
+            return Err(local("required flag(s) \"external-name\" not set"));
+        }
+        made["spec"]["externalName"] = external.into();
+    }
+    Ok(made)
+}
+
+/// Where the values of a ConfigMap or a Secret come from.
+fn sources(session: &Session) -> Result<Sources, VerbError> {
+    let all = |flag: &str| -> Vec<String> {
+        let given = session.parsed.in_order.iter();
+        given
+            .filter(|(own, _)| *own == flag)
+            .map(|(_, text)| text.clone())
+            .collect()
+    };
+    let split = |flag: &str| {
+        let values = session.parsed.values(flag);
+        values.into_iter().map(str::to_owned).collect()
+    };
+    let sources = Sources {
+        literals: all("from-literal"),
+        files: split("from-file"),
+        env_files: split("from-env-file"),
+    };
+    let others = !sources.files.is_empty() || !sources.literals.is_empty();
+    if !sources.env_files.is_empty() && others {
+        return Err(local(
+            "from-env-file cannot be combined with from-file or from-literal",
+        ));
+    }
+    Ok(sources)
+}
+
+fn config_map(session: &Session, name: &str) -> Result<Value, VerbError> {
+    let values = key_values::read(&sources(session)?, std::path::Path::new("."))?;
+    Ok(object(
+        "v1",
+        "ConfigMap",
+        name,
+        key_values::config_map(values),
+    ))
+}
+
+fn secret(session: &Session, name: &str) -> Result<Value, VerbError> {
+    let values = key_values::read(&sources(session)?, std::path::Path::new("."))?;
+    let mut made = object("v1", "Secret", name, key_values::secret(values));
+    if let Some(kind) = session.parsed.value("type") {
+        made["type"] = kind.into();
+    }
+    Ok(made)
+}
+
+fn job(session: &Session, client: &mut Client, name: &str) -> Result<Value, VerbError> {
+    let command = command(session);
+    let image = session
+        .parsed
+        .value("image")
+        .filter(|image| !image.is_empty());
+    let spec = match (image, session.parsed.value("from")) {
+        (Some(_), Some(_)) | (None, None) => {
+            return Err(local("either --image or --from must be specified"));
+        }
+        (Some(image), None) => {
+            let mut container = json!({"name": name, "image": image});
+            if !command.is_empty() {
+                container["command"] = json!(command);
+            }
+            json!({"template": {"spec": {"containers": [container], "restartPolicy": "Never"}}})
+        }
+        (None, Some(_)) if !command.is_empty() => {
+            return Err(local("cannot specify --from and command"));
+        }
+        (None, Some(from)) => {
+            let Some(("cronjob" | "cj" | "cronjobs", from)) = from.split_once('/') else {
+                return Err(local("from must be an existing cronjob"));
+            };
+            let params = GetParams {
+                resource: "cronjobs".into(),
+                namespace: session.namespace(),
+                name: Some(from.to_owned()),
+                ..GetParams::default()
+            };
+            let reply: GetReply = client.call("get", params)?;
+            let found = reply.items.into_iter().next().unwrap_or_default();
+            found["spec"]["jobTemplate"]["spec"].clone()
+        }
+    };
+    Ok(object("batch/v1", "Job", name, json!({"spec": spec})))
+}
+
+/// `--rule=HOST/PATH=SERVICE:PORT[,tls[=SECRET]]`; a path that ends in `*` means all below.
+fn ingress(session: &Session, name: &str) -> Result<Value, VerbError> {
+    let rules: Vec<&String> = { session.parsed.in_order.iter() }
+        .filter(|(flag, _)| *flag == "rule")
+        .map(|(_, text)| text)
+        .collect();
+    if rules.is_empty() {
+        return Err(local(
+            "not enough information provided: every ingress has to either specify a \
+             default-backend (which catches all traffic) or a list of rules (which catch specific \
+             paths)",
+        ));
+    }
+    let (mut hosts, mut tls): (Vec<(String, Vec<Value>)>, Vec<Value>) = (Vec::new(), Vec::new());
+    for rule in rules {
+        let wrong = || {
+            local(format!(
+                "rule {rule} is invalid and should be in format host/path=svcname:svcport[,tls[=secret]]"
+            ))
+        };
+        let (rule, secured) = match rule.split_once(",tls") {
+            Some((rule, secret)) => (rule, Some(secret.trim_start_matches('='))),
+            None => (rule.as_str(), None),
+        };
+        let (at, to) = rule.split_once('=').ok_or_else(wrong)?;
+        let (host, path) = at.split_once('/').ok_or_else(wrong)?;
+        let (service, port) = to.split_once(':').ok_or_else(wrong)?;
+        if service.is_empty() || port.is_empty() {
+            return Err(wrong());
+        }
+        let port = match port.parse::<u16>() {
+            Ok(number) => json!({"number": number}),
+            Err(_) => json!({"name": port}),
+        };
+        let (path, kind) = match path.strip_suffix('*') {
+            Some(path) => (path, "Prefix"),
+            None => (path, "Exact"),
+        };
+        let entry = json!({
+            "path": format!("/{path}"), "pathType": kind,
+            "backend": {"service": {"name": service, "port": port}},
+        });
+        match hosts.iter_mut().find(|(own, _)| own == host) {
+            Some((_, paths)) => paths.push(entry),
+            None => hosts.push((host.to_owned(), vec![entry])),
+        }
+        if let Some(secret) = secured {
+            let mut one = json!({"hosts": [host]});
+            if !secret.is_empty() {
+                one["secretName"] = secret.into();
+            }
+            tls.push(one);
+        }
+    }
+    let rule = |(host, paths): (String, Vec<Value>)| {
+        let mut rule = json!({"http": {"paths": paths}});
+        if !host.is_empty() {
+            rule["host"] = host.into();
+        }
+        rule
+    };
+    let mut spec = Map::new();
+    if let Some(class) = session.parsed.value("class") {
+        spec.insert("ingressClassName".into(), class.into());
+    }
+    spec.insert("rules".into(), hosts.into_iter().map(rule).collect());
+    if !tls.is_empty() {
+        spec.insert("tls".into(), tls.into());
+    }
+    Ok(object(
+        "networking.k8s.io/v1",
+        "Ingress",
+        name,
+        json!({"spec": spec}),
+    ))
+}
