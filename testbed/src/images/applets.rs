@@ -23,6 +23,7 @@ const APPLETS: &[(&str, Applet)] = &[
     ("mysqld", mysql::server::mysqld),
     ("nc", busybox::nc::main),
     ("nginx", servers::plain::nginx),
+    ("nslookup", busybox::nslookup::main),
     ("orders", servers::retail::orders),
     ("pause", servers::plain::pause),
     ("postgres", postgres::server),

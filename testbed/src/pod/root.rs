@@ -13,7 +13,7 @@ use rustix::fs::{CWD, FileType, Mode};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use super::message::{RootSpec, Volume};
-use crate::images;
+use crate::images::{self, busybox::sh};
 
 /// Where volumes wait to be bound into containers; readable by root in the pod only.
 pub const VOLUMES: &str = "/run/.volumes";
@@ -219,6 +219,7 @@ fn applets(root: &Path, program: &str) -> io::Result<()> {
     let folder = root.join(images::FOLDER.trim_start_matches('/'));
     fs::create_dir_all(&folder)?;
     File::create(root.join(images::MACHINE_SHELL.trim_start_matches('/')))?;
+    fs::write(root.join(sh::START_FILE.trim_start_matches('/')), sh::START)?;
     if program.is_empty() {
         return Ok(());
     }

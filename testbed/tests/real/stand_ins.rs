@@ -1,6 +1,7 @@
 //! Stand-ins for images, in pods.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -171,7 +172,7 @@ spec: {clusterIP: None, selector: {app: bb1}, ports: [{port: 8888}]}
 fn busybox() -> Outcome {
     let lab = up("standin-bb", BUSYBOX)?;
     assert!(
-        lab.said.contains("busybox's nc, wget and sh"),
+        lab.said.contains("busybox's nc, nslookup, sh and wget"),
         "{}",
         lab.said
     );
@@ -206,6 +207,9 @@ fn busybox() -> Outcome {
         (false, said) => Err(said),
     });
     assert_eq!(said, format!("bb1 ({address}:8888) open\n"));
+    let (found, said) = lab.exec("bb2", &["nslookup", "bb1"]);
+    let expected = format!("Name:      bb1\nAddress 1: {address}\n");
+    assert!(found && said.contains(&expected), "{said}");
     let talk = ["sh", "-c", "echo 'hostname; exit' | nc bb1 8888"];
     assert_eq!(lab.exec("bb2", &talk), (true, "bb1\n".into()));
     lab.apply(CLOSED);
@@ -219,6 +223,7 @@ fn busybox() -> Outcome {
     let connected = format!("connect to [::ffff:{address}]:8888 from [::ffff:{own}]:");
     assert!(heard.contains(&connected), "{heard}");
 
+    prompt(&lab);
     let is_stand_in = ["test", "/bin/sh", "-ef", "/run/.weir/applets"];
     assert!(lab.exec("bb1", &is_stand_in).0);
     assert!(!lab.exec("other", &is_stand_in).0);
@@ -227,6 +232,30 @@ fn busybox() -> Outcome {
     let (written, said) = lab.exec("bb1", &write);
     assert!(!written && said.contains("Read-only file system"), "{said}");
     Ok(())
+}
+
+/// A person at a terminal meets busybox's prompt and words.
+fn prompt(lab: &Up) {
+    let command = format!(
+        "{} --lab {} exec -it bb1 -- sh",
+        weir().display(),
+        lab.lab.name
+    );
+    let mut session = Command::new("script")
+        .args(["-qec", &command, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut keys = session.stdin.take().unwrap();
+    keys.write_all(b"no-such\ncd /tmp\nexit 7\n").unwrap();
+    let output = session.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    drop(keys);
+    assert_eq!(output.status.code(), Some(7), "{said}");
+    for piece in ["/ # ", "sh: no-such: not found\r\n", "/tmp # "] {
+        assert!(said.contains(piece), "{piece:?} in {said:?}");
+    }
 }
 
 const BLOGS: &str = "

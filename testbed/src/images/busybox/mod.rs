@@ -3,6 +3,7 @@
 
 mod carry;
 pub mod nc;
+pub mod nslookup;
 mod progress;
 pub mod sh;
 pub mod wget;

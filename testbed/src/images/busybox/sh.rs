@@ -4,17 +4,18 @@
 //! program's to look as busybox's ash does; without one, or on a machine without bash, it is what
 //! the machine has for `/bin/sh`.
 
-use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::images::{FOLDER, MACHINE_SHELL, errors::strerror};
+use crate::images::{MACHINE_SHELL, errors::strerror};
 
+/// Where a pod's root has [`START`].
+pub const START_FILE: &str = "/run/.weir/shrc";
 /// Read by bash, because it is called `sh` and interactive, where `ENV` points.
-const START: &str = r#"unset ENV
+pub const START: &str = r#"unset ENV
 PS1='\w \$ '
 PS2='> '
 unset HISTFILE
@@ -23,6 +24,7 @@ command_not_found_handle() {
     echo "sh: $1: not found" >&2
     return 127
 }
+alias exit='exit 2>/dev/null'
 [ -n "$WEIR_SH_ENV" ] && export ENV="$WEIR_SH_ENV"
 unset WEIR_SH_ENV
 "#;
@@ -59,14 +61,10 @@ fn become_bash(arguments: &[String]) -> io::Error {
     };
     let mut command = Command::new(bash);
     command.arg0("sh").args(arguments);
-    // A folder that cannot be written costs the prompt, not the shell.
-    let start = Path::new(FOLDER).join("shrc");
-    if start.exists() || std::fs::write(&start, START).is_ok() {
-        if let Some(own) = std::env::var_os("ENV") {
-            command.env("WEIR_SH_ENV", own);
-        }
-        command.env("ENV", OsString::from(start));
+    if let Some(own) = std::env::var_os("ENV") {
+        command.env("WEIR_SH_ENV", own);
     }
+    command.env("ENV", START_FILE);
     command.exec()
 }
 
