@@ -257,6 +257,16 @@ fn play(name: &str, transcript: &str) {
 }
 
 #[test]
+fn top() {
+    play("top", include_str!("top.txt"));
+}
+
+#[test]
+fn capture() {
+    play("capture", include_str!("capture.txt"));
+}
+
+#[test]
 fn delete() {
     play("delete", include_str!("delete.txt"));
 }
