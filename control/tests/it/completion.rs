@@ -43,18 +43,8 @@ fn bash_replaces_what_stands_behind_the_last_break() {
         t "weir observe --to-fq"
         t "weir exec bb1 -- ca"
     "#;
-    let expected = "describe
-networkpolicies
-server
-json jsonpath-as-json= jsonpath=
-\
-                    three-tier
-node
-json
-connections
-
-
-";
+    let expected = "describe\nnetworkpolicies\nserver\njson jsonpath-as-json= jsonpath=\nthree-tier\n\
+                    node\njson\nconnections\n\n\n";
     assert_eq!(said("bash", &["--norc"], script).unwrap(), expected);
 }
 
