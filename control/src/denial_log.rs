@@ -93,6 +93,8 @@ pub struct Entry {
     pub source_pod: Option<String>,
     /// The destination's pod, `NS/POD`.
     pub destination_pod: Option<String>,
+    /// The Service that the initiator asked for, `NS/NAME:PORT`.
+    pub service: Option<String>,
     /// The policy that decided, `NS/NAME`.
     pub policy: Option<String>,
     /// Why.
@@ -313,6 +315,9 @@ fn text_line(node: &str, entry: &Entry, repeated: u64) -> String {
         entry.reason.replace(';', ","),
         entry.generation,
     );
+    if let Some(service) = &entry.service {
+        line.push_str(&format!(";Service: {service}"));
+    }
     if let Some(would) = entry.verdict.would() {
         line.push_str(&format!(";Would: {would}"));
     }
@@ -340,6 +345,7 @@ fn json_line(node: &str, entry: &Entry, repeated: u64, now: SystemTime) -> Strin
         "policy": entry.policy,
         "reason": entry.reason,
         "generation": entry.generation,
+        "service": entry.service,
         "would": entry.verdict.would(),
         "repeated": repeated,
     })
@@ -362,6 +368,7 @@ mod tests {
             direction: Some(Direction::Ingress),
             source_pod: Some("orders/orders-0".into()),
             destination_pod: Some("catalog/catalog-mysql-0".into()),
+            service: None,
             policy: Some("catalog/allow-catalog-ingress-db".into()),
             reason: "no rule matches peer".into(),
             generation: 42,
@@ -392,6 +399,17 @@ mod tests {
              Destination: catalog/catalog-mysql-0;Policy: catalog/allow-catalog-ingress-db;\
              Reason: no rule matches peer;Generation: 42"
         );
+    }
+
+    #[test]
+    fn a_service_that_was_asked_for_stands_behind() {
+        let through = Entry {
+            service: Some("catalog/catalog-mysql:3306".into()),
+            ..entry(1)
+        };
+        let line = text_line("n1", &through, 0);
+        let end = ";Generation: 42;Service: catalog/catalog-mysql:3306";
+        assert!(line.ends_with(end), "{line}");
     }
 
     #[test]

@@ -891,6 +891,9 @@ pub struct ConntrackEntry {
     pub source: FlowEnd,
     /// Responder.
     pub destination: FlowEnd,
+    /// The Service that the initiator asked for, `NS/NAME:PORT`; null where it asked for none.
+    #[serde(default)]
+    pub service: Option<String>,
     /// [`DENIED_STATE`], or the state in the words of Linux's `conntrack`: `ESTABLISHED`, …
     pub state: String,
     /// What policy decided.

@@ -164,6 +164,7 @@ impl<P: Plane> Daemon<P> {
         let entry = &connection.entry;
         let (key, by) = (&entry.key, entry.verdict.provenance);
         let policy = self.flow_policy(entry.verdict);
+        let translation = entry.translation.as_ref().filter(|t| t.is_service(key));
         Flow {
             time: String::new(),
             verdict: if entry.verdict.accept {
@@ -180,7 +181,7 @@ impl<P: Plane> Daemon<P> {
                 key.destination_port,
                 key.protocol,
             ),
-            service: None,
+            service: translation.map(|translation| self.flow_service(translation.service)),
             protocol: protocol_name(key.protocol),
             tcp_flags: Vec::new(),
             policy,
@@ -203,6 +204,7 @@ fn listed(flow: Flow, connection: &Connection) -> ConntrackEntry {
         protocol: flow.protocol,
         source: flow.source,
         destination: flow.destination,
+        service: flow.service.map(|service| service.label()),
         state: state_name(connection).to_owned(),
         verdict: flow.verdict,
         policy: flow.policy.map(|policy| policy.full_name()),

@@ -299,6 +299,7 @@ fn entry(event: &Event, flow: &Flow) -> Entry {
         direction: provenance.map(|provenance| provenance.direction),
         source_pod: flow.source.pod_name(),
         destination_pod: flow.destination.pod_name(),
+        service: flow.service.as_ref().map(FlowService::label),
         policy: flow.policy.as_ref().map(FlowPolicy::full_name),
         reason: match flow.is_policy_verdict() {
             true => flow.reason.clone(),

@@ -9,6 +9,7 @@ mod jumbo;
 mod lab;
 mod pod;
 mod scenarios;
+mod services;
 mod stand_ins;
 mod verbs;
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         verbs::TESTS,
         cases::TESTS,
         scenarios::TESTS,
+        services::TESTS,
         stand_ins::TESTS,
     ]
     .concat();

@@ -289,7 +289,13 @@ fn each_part(
 fn table(entries: &[ConntrackEntry], wide: bool) -> Table {
     let mut header = vec!["PROTOCOL", "SOURCE", "DESTINATION", "STATE", "IDLE", "AGE"];
     if wide {
-        header.extend(["EXPIRES", "SOURCE-IP", "DESTINATION-IP", "POLICY"]);
+        header.extend([
+            "EXPIRES",
+            "SOURCE-IP",
+            "DESTINATION-IP",
+            "SERVICE",
+            "POLICY",
+        ]);
     }
     let mut table = Table::new(header);
     for entry in entries {
@@ -307,6 +313,7 @@ fn table(entries: &[ConntrackEntry], wide: bool) -> Table {
                 age(entry.expires_seconds),
                 entry.source.ip.to_string(),
                 entry.destination.ip.to_string(),
+                entry.service.clone().unwrap_or_else(|| "<none>".to_owned()),
                 entry.policy.clone().unwrap_or_else(|| "<none>".to_owned()),
             ]);
         }
@@ -450,6 +457,7 @@ mod tests {
             protocol: "TCP".into(),
             source: end.clone(),
             destination: end,
+            service: None,
             state: "ESTABLISHED".into(),
             verdict: FlowVerdict::Forwarded,
             policy: None,
