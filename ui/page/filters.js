@@ -3,7 +3,7 @@
 import { ask, byId, el } from './dom.js';
 import { filterBy } from './connection.js';
 import { clear } from './flows.js';
-import { all, on, pods, policies, fullName } from './store.js';
+import { all, fullName, on, pods, policies, store } from './store.js';
 
 let known = [];
 /** `{name, value, isSwitch, not}` in their order. */
@@ -83,6 +83,11 @@ function suggest() {
     namespace: () => all('Namespace').map((one) => one.name),
     label: labels,
     ip: () => pods().flatMap((pod) => pod.ips),
+    service: () => all('Service').map(fullName),
+    workload: () =>
+      store.flows
+        .flatMap((flow) => [flow.source.workload, flow.destination.workload])
+        .filter(Boolean),
     port: () => pods().flatMap((pod) => pod.ports.map(({ port }) => String(port))),
     policy: () => policies().map(fullName),
     protocol: () => ['tcp', 'udp', 'sctp', 'icmp'],

@@ -32,6 +32,7 @@ function haystack(flow) {
     port(flow),
     policy(flow),
     flow.reason,
+    flow.service?.name ?? '',
     flow.direction ?? '',
     ...Object.entries({ ...flow.source.labels, ...flow.destination.labels }).map((pair) =>
       pair.join('='),

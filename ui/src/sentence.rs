@@ -4,8 +4,10 @@ use control::flow::{Flow, FlowDirection, FlowEnd, FlowPolicy, FlowVerdict};
 
 /// What happened, by which policy and why, in one or two sentences.
 pub fn of(flow: &Flow) -> String {
+    let by = flow.service.as_ref().map(|service| service.label());
+    let by = by.map_or(String::new(), |label| format!(" (by Service {label})"));
     let what = format!(
-        "{} to {} of {}",
+        "{} to {} of {}{by}",
         name(&flow.source),
         port(flow),
         name(&flow.destination)
@@ -98,6 +100,7 @@ fn port(flow: &Flow) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use control::flow::FlowService;
 
     fn flow(verdict: FlowVerdict, rule: Option<u16>, reason: &str) -> Flow {
         let end = |ip: &str, pod: Option<&str>, port| FlowEnd {
@@ -146,6 +149,20 @@ mod tests {
             "stars/client to TCP port 6379 of stars/backend was dropped: rule 3 (telnet) of \
              NetworkPolicy stars/default-deny denies it on egress of stars/client (generation 42)."
         );
+    }
+
+    #[test]
+    fn a_service_is_named_beside_the_pod_that_was_chosen() {
+        let mut translated = flow(FlowVerdict::Dropped, None, "no rule matches peer");
+        translated.service = Some(FlowService {
+            ip: "10.96.0.7".parse().unwrap(),
+            port: 80,
+            namespace: Some("stars".into()),
+            name: Some("backend".into()),
+        });
+        let sentence = of(&translated);
+        let expected = "TCP port 6379 of stars/backend (by Service stars/backend:80) was dropped";
+        assert!(sentence.contains(expected), "{sentence}");
     }
 
     #[test]
