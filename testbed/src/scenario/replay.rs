@@ -20,6 +20,8 @@ const PROMPT_LIMIT: Duration = Duration::from_secs(20);
 const SETTLED_LIMIT: Duration = Duration::from_secs(60);
 /// How long what a running command is waited for to show may take.
 const SHOWN_LIMIT: Duration = Duration::from_secs(20);
+/// How long a reader waits before a page is loaded again.
+const REFRESH: Duration = Duration::from_millis(500);
 /// How long the log may lag behind a denial.
 const LOG_LIMIT: Duration = Duration::from_secs(3);
 
@@ -137,6 +139,7 @@ impl<'a> Replay<'a> {
                     Some(early)
                 }
             },
+            (None, None) if typed.refresh => Some(refresh(terminal, command, typed)?),
             (None, None) => Some(terminal.wait_end(COMMAND_LIMIT)),
         };
         self.judge(typed, end, interrupted, out)?;
@@ -302,5 +305,20 @@ impl<'a> Replay<'a> {
 
     fn fail(&mut self, typed: &Typed, what: &str) {
         self.failures.push(format!("{}: {what}", typed.place()));
+    }
+}
+
+/// Types the command again until it shows what it should, or the time is over.
+fn refresh(terminal: &mut Terminal, command: &str, typed: &Typed) -> io::Result<End> {
+    let begin = Instant::now();
+    loop {
+        let end = terminal.wait_end(COMMAND_LIMIT);
+        let seen = seen_lines(&terminal.output()).join("\n");
+        let there = typed.shows.iter().all(|text| seen.contains(text));
+        if there || !matches!(end, End::Status(_)) || begin.elapsed() > SHOWN_LIMIT {
+            return Ok(end);
+        }
+        std::thread::sleep(REFRESH);
+        terminal.type_text(command)?;
     }
 }

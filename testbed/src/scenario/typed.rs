@@ -24,6 +24,8 @@ pub struct Typed {
     pub stays: Option<String>,
     /// The prompt of the shell that the command leads into.
     pub enters: Option<String>,
+    /// Typed again until it shows what it should, as one reloads a page.
+    pub refresh: bool,
     /// Ctrl-C so many seconds after it was typed.
     pub ctrl_c_after_s: Option<u64>,
     /// What is pressed or looked at in place of typing: the line of a command that still runs.
@@ -87,6 +89,7 @@ struct Full {
     status: i32,
     stays: Option<String>,
     enters: Option<String>,
+    refresh: bool,
     ctrl_c_after_s: Option<u64>,
     interrupts: Option<usize>,
     of: Option<usize>,
@@ -113,6 +116,7 @@ impl From<Written> for Typed {
             status: full.status,
             stays: full.stays,
             enters: full.enters,
+            refresh: full.refresh,
             ctrl_c_after_s: full.ctrl_c_after_s,
             interrupts: full.interrupts,
             of: full.of,
