@@ -19,7 +19,14 @@ pub const TESTS: &[Test] = &[
 
 /// Tutorials that are played, each in a lab of its own and two at once: most of their time they wait
 /// for what a policy swallows.
-const PLAYED: &[&str] = &["namespaces", "spec", "stars"];
+const PLAYED: &[&str] = &[
+    "eks-workshop",
+    "http-echo",
+    "stars",
+    "three-tier",
+    "namespaces",
+    "spec",
+];
 
 fn every_one_holds() -> Outcome {
     needs(&["bash", "jq", "curl"])?;
