@@ -187,10 +187,9 @@ impl Terminal {
                 return Some(End::Status(status.parse().unwrap_or(-1)));
             }
             let prompt = self.within.as_deref()?;
-            let last = rest.rsplit('\n').next()?;
-            let line = super::compare::seen_lines(last).concat();
             // The echo of what was typed ends its line; a line that is the prompt alone waits.
-            (line.trim_end() == prompt.trim_end() && rest.contains('\n')).then_some(End::Prompt)
+            let (_, last) = rest.rsplit_once('\n')?;
+            is_prompt(last, prompt).then_some(End::Prompt)
         };
         match self.screen.wait(self.typed_at, deadline, found) {
             Some(end) => end,
@@ -221,6 +220,12 @@ impl Terminal {
     }
 }
 
+/// Whether a line is a prompt that ends as this one: before it may stand a host's name.
+fn is_prompt(line: &str, prompt: &str) -> bool {
+    let line = super::compare::seen_lines(line).concat();
+    line.trim_end().ends_with(prompt.trim_end())
+}
+
 /// The part of a terminal's text that is a command's output. `within` is the prompt of the shell
 /// that shows it, if that is not bash.
 fn output_of(text: &str, within: Option<&str>) -> String {
@@ -232,9 +237,9 @@ fn output_of(text: &str, within: Option<&str>) -> String {
     let output = output.split(ENDED).next().unwrap_or_default();
     match within {
         Some(prompt) => {
-            let kept = output.rsplit_once('\n').filter(|(_, last)| {
-                super::compare::seen_lines(last).concat().trim_end() == prompt.trim_end()
-            });
+            let kept = output
+                .rsplit_once('\n')
+                .filter(|(_, last)| is_prompt(last, prompt));
             kept.map_or(output, |(before, _)| before).to_owned()
         }
         None => output.to_owned(),
