@@ -126,7 +126,8 @@ impl Terminal {
         shell.env("PS0", r"\e]133;C\a");
         shell.env("PS1", r"\e]133;D;$?\a$ ");
         shell.env("PS2", "").env("TERM", "xterm");
-        shell.env_remove("HISTFILE").env_remove("PROMPT_COMMAND");
+        // An empty name: the home that a tutorial has keeps no history.
+        shell.env("HISTFILE", "").env_remove("PROMPT_COMMAND");
         shell.stdin(Stdio::from(slave.try_clone()?));
         shell.stdout(Stdio::from(slave.try_clone()?));
         let shell = shell.stderr(Stdio::from(slave)).spawn()?;
