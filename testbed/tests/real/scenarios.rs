@@ -48,16 +48,13 @@ fn play_all(names: &[&'static str], options: &[&str]) -> Vec<(&'static str, Outp
     let queue = Mutex::new(names.iter().copied());
     let next = || queue.lock().unwrap().next();
     let play_some = || {
-        let play = |name: &'static str| {
+        let mut played = Vec::new();
+        while let Some(name) = next() {
             let mut run = Command::new(WEIR_LAB);
-            (
-                name,
-                run.args(["run", name]).args(options).output().unwrap(),
-            )
-        };
-        std::iter::from_fn(next)
-            .map(|name| play(name))
-            .collect::<Vec<_>>()
+            run.args(["run", name]).args(options);
+            played.push((name, run.output().unwrap()));
+        }
+        played
     };
     let played = std::thread::scope(|scope| {
         let players = [(); 2].map(|()| scope.spawn(play_some));
