@@ -242,6 +242,10 @@ impl Drop for Browser {
         if !self.session.is_empty() {
             let quit = std::panic::AssertUnwindSafe(|| self.command("DELETE", "", &Value::Null));
             let _ = std::panic::catch_unwind(quit);
+        } else {
+            // A browser that was started and not heard of ends with its driver, if that is told.
+            let shutdown = || self.request("GET", "/shutdown", None);
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(shutdown));
         }
         let _ = self.driver.kill();
         let _ = self.driver.wait();

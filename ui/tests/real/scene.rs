@@ -30,7 +30,7 @@ fn repository() -> &'static Path {
 pub struct Scene {
     pub browser: Browser,
     pub url: String,
-    page: Child,
+    _page: Page,
     lab: Lab,
 }
 
@@ -71,13 +71,15 @@ impl Scene {
     pub fn set_up() -> Scene {
         let lab = Lab(format!("ui{}", std::process::id()));
         lab.up();
-        let mut page = Command::new(env!("CARGO_BIN_EXE_weir-ui"))
-            .args(["--listen", "127.0.0.1:0", "--lab", &lab.0])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut page = Page(
+            Command::new(env!("CARGO_BIN_EXE_weir-ui"))
+                .args(["--listen", "127.0.0.1:0", "--lab", &lab.0])
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        );
         let mut line = String::new();
-        let mut told = BufReader::new(page.stdout.take().unwrap());
+        let mut told = BufReader::new(page.0.stdout.take().unwrap());
         told.read_line(&mut line).unwrap();
         let url = line.split(' ').next().unwrap().to_owned();
         let browser = Browser::start(SIZE.0, SIZE.1);
@@ -85,7 +87,7 @@ impl Scene {
         Scene {
             browser,
             url,
-            page,
+            _page: page,
             lab,
         }
     }
@@ -236,9 +238,12 @@ impl Scene {
     }
 }
 
-impl Drop for Scene {
+/// `weir ui`, which ends with the test, whatever becomes of it.
+struct Page(Child);
+
+impl Drop for Page {
     fn drop(&mut self) {
-        let _ = self.page.kill();
-        let _ = self.page.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
