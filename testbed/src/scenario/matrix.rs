@@ -296,7 +296,7 @@ pub fn wanted_denials(
         let port = scenario
             .ends
             .get(cell.column)
-            .and_then(|end| end.port)
+            .and_then(|end| end.target_port.or(end.port))
             .unwrap_or(0);
         wanted.push(Wanted {
             source,

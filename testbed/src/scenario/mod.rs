@@ -85,6 +85,8 @@ pub struct End {
     pub name: Option<String>,
     /// The TCP port that others connect to.
     pub port: Option<u16>,
+    /// The pod's port, if a Service has another: the one that the denial log names.
+    pub target_port: Option<u16>,
     /// Start a process in the pod that listens on the port.
     #[serde(default)]
     pub listen: bool,
