@@ -1,5 +1,6 @@
 //! What every verb needs: where the daemon is, which namespace is meant, and how errors read.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -43,6 +44,18 @@ pub enum VerbError {
     /// Everything is printed already; only the status is left.
     #[error("exit status {0}")]
     Status(u8),
+}
+
+/// Prints text at once. Whoever read and has seen enough, as `| head` has, ends the verb in silence.
+///
+/// # Errors
+/// [`VerbError::Pipe`] if nobody reads any more, [`VerbError::Local`] if it cannot be written.
+pub fn put(text: &str) -> Result<(), VerbError> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(VerbError::Pipe),
+        other => Ok(other?),
+    }
 }
 
 impl From<std::io::Error> for VerbError {

@@ -160,7 +160,7 @@ pub fn a_tap_names_the_service_of_translated_packets() {
             let packet = wire::parse(bytes, wire::Offload::Virtual).unwrap();
             packet.flow_key().unwrap().receiver()
         };
-        let is_question = |(_, bytes): &Captured| bytes.ends_with(b"who?");
+        let is_question = |(_, bytes): &Captured| bytes.ends_with(&services::QUESTION);
         let (sent, bytes) = reader.next(&what, is_question);
         assert_eq!((sent.form, shown(&bytes)), (Form::Sent(ports[1]), backend));
         let judged = sent.translated.unwrap();

@@ -79,8 +79,11 @@ pub fn name_server(namespace: &str, at: SocketAddr, name: u8) {
     });
 }
 
+/// What [`asks`] sends.
+pub const QUESTION: [u8; 4] = *b"????";
+
 pub fn asks(namespace: &str, to: SocketAddr) -> std::io::Result<u8> {
-    asks_with(namespace, to, 4)
+    asks_with(namespace, to, QUESTION.len())
 }
 
 /// With a datagram of so many bytes.
@@ -89,7 +92,7 @@ fn asks_with(namespace: &str, to: SocketAddr, bytes: usize) -> std::io::Result<u
     let socket = inside(namespace, || UdpSocket::bind(any).unwrap());
     socket.set_read_timeout(Some(PATIENCE * 4)).unwrap();
     socket.connect(to).unwrap();
-    socket.send(&vec![b'?'; bytes]).unwrap();
+    socket.send(&vec![QUESTION[0]; bytes]).unwrap();
     let mut answer = vec![0; 1 << 16];
     let len = socket.recv(&mut answer)?;
     assert_eq!(len, bytes);

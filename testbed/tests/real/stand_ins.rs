@@ -176,6 +176,11 @@ fn busybox() -> Outcome {
         "{}",
         lab.said
     );
+    // Debian's `nc` is a name for another program, which keeps its own.
+    if std::path::Path::new("/usr/bin/ncat").exists() {
+        let (ran, said) = lab.exec("bb1", &["ncat", "--version"]);
+        assert!(ran && said.contains("Ncat: Version"), "{said}");
+    }
     let address = lab.address("bb1");
     let mut listener = lab
         .command(&[

@@ -4,13 +4,12 @@
 //! million connections need no room here. YAML and JSONPath are of the whole, which is held for them.
 
 use std::collections::HashSet;
-use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
 use crate::cli::flags::{Flag, GLOBAL, Parsed, switch, value};
 use crate::cli::output::{Form, indented, list};
-use crate::cli::session::{Session, VerbError};
+use crate::cli::session::{Session, VerbError, put};
 use crate::cli::table::{Table, human_duration};
 use crate::client::Client;
 use crate::flow::FlowEnd;
@@ -388,14 +387,6 @@ fn nothing_found(filter: &ConntrackFilter) -> String {
     match &filter.namespace {
         Some(name) => format!("No resources found in {name} namespace."),
         None => "No resources found".to_owned(),
-    }
-}
-
-fn put(text: &str) -> Result<(), VerbError> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        // Whoever read has seen enough, as `| head` has.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(VerbError::Pipe),
-        other => Ok(other?),
     }
 }
 

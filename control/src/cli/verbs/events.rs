@@ -1,13 +1,11 @@
 //! `events`: what happened, the newest last (kubectl `pkg/cmd/events`).
 
-use std::io::Write;
-
 use serde_json::Value;
 
 use crate::cli::columns::{Layout, last_seen, table};
 use crate::cli::flags::{Flag, switch, value};
 use crate::cli::output::{Form, list};
-use crate::cli::session::{Session, VerbError};
+use crate::cli::session::{Session, VerbError, put};
 use crate::cli::table::Table;
 use crate::objects::kinds::find_resource;
 use crate::protocol::{GetParams, GetReply, WatchEventType, WatchParams};
@@ -112,7 +110,7 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
     events.retain(|event| chosen.has(event));
     events.sort_by_key(last_seen);
     if !matches!(form, Form::Table { .. }) {
-        print!("{}", form.render(&list(events))?);
+        put(&form.render(&list(events))?)?;
         return Ok(());
     }
     if events.is_empty() {
@@ -123,8 +121,7 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
         return Ok(());
     }
     let headers = !session.parsed.is_on("no-headers");
-    print!("{}", rows(&events, all_namespaces).render(headers));
-    Ok(())
+    put(&rows(&events, all_namespaces).render(headers))
 }
 
 /// As `get events` has it, with kinds as they are written.
@@ -169,11 +166,10 @@ fn watch(
         match form {
             Form::Table { .. } => {
                 let events = std::slice::from_ref(&event.object);
-                print!("{}", rows(events, all).render_below(headers, &mut widths));
+                put(&rows(events, all).render_below(headers, &mut widths))?;
                 headers = false;
             }
-            form => print!("{}", form.render(&event.object)?),
+            form => put(&form.render(&event.object)?)?,
         }
-        std::io::stdout().flush()?;
     }
 }

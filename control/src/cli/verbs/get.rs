@@ -1,6 +1,5 @@
 //! `get`.
 
-use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -8,7 +7,7 @@ use serde_json::{Value, json};
 use crate::cli::columns::{Layout, table};
 use crate::cli::flags::{Flag, joined, switch, value};
 use crate::cli::output::{Form, list};
-use crate::cli::session::{Session, VerbError};
+use crate::cli::session::{Session, VerbError, put};
 use crate::cli::table::Table;
 use crate::client::Client;
 use crate::protocol::{GetReply, HitsParams, Reason, WatchEventType, WatchParams};
@@ -243,19 +242,19 @@ fn print(
             let prefixed = replies.len() > 1 || session.parsed.is_on("show-kind");
             for (at, (reply, _)) in shown.iter().enumerate() {
                 if at > 0 {
-                    println!();
+                    put("\n")?;
                 }
                 let layout = layout(session, reply, *wide, prefixed);
                 let mut rows = table(&reply.kind, &singular(reply), &reply.items, layout, now());
                 add_hits(&mut rows, &reply.kind, &reply.items, layout, client)?;
                 add_label_columns(session, &mut rows, &reply.items);
-                print!("{}", rows.render(!session.parsed.is_on("no-headers")));
+                put(&rows.render(!session.parsed.is_on("no-headers")))?;
             }
         }
         Form::Name => {
             for (reply, _) in replies {
                 for item in &reply.items {
-                    println!("{}/{}", singular(reply), name_of(item));
+                    put(&format!("{}/{}\n", singular(reply), name_of(item)))?;
                 }
             }
         }
@@ -281,7 +280,7 @@ fn print(
                 }
                 form => form.render(&value)?,
             };
-            print!("{text}");
+            put(&text)?;
         }
     }
     Ok(())
@@ -423,23 +422,29 @@ fn watch(session: &mut Session, form: &Form, wanted: &[Named]) -> Result<(), Ver
                 if says_kind {
                     rows.insert_columns(0, ["EVENT"], vec![vec![kind.to_owned()]]);
                 }
-                print!("{}", rows.render_below(headers, &mut widths));
+                put(&rows.render_below(headers, &mut widths))?;
                 headers = false;
             }
-            Form::Name => println!("{}/{}", singular(&about), name_of(&event.object)),
+            Form::Name => {
+                put(&format!(
+                    "{}/{}\n",
+                    singular(&about),
+                    name_of(&event.object)
+                ))?;
+            }
             Form::CustomColumns(columns) => {
-                print!(
-                    "{}",
-                    columns.render(&event.object, std::mem::take(&mut headers))
-                );
+                put(&columns.render(&event.object, std::mem::take(&mut headers)))?;
             }
             _ if says_kind => {
                 let told = json!({"type": kind, "object": event.object});
-                print!("{}{}", separator(form), form.render(&told)?);
+                put(&format!("{}{}", separator(form), form.render(&told)?))?;
             }
-            _ => print!("{}{}", separator(form), form.render(&event.object)?),
+            _ => put(&format!(
+                "{}{}",
+                separator(form),
+                form.render(&event.object)?
+            ))?,
         }
-        std::io::stdout().flush()?;
     }
 }
 

@@ -7,11 +7,11 @@ mod filters;
 mod print;
 mod when;
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal};
 use std::time::SystemTime;
 
 use crate::cli::flags::{Flag, joined, optional, switch, value};
-use crate::cli::session::{Session, VerbError};
+use crate::cli::session::{Session, VerbError, put};
 use crate::flow::Flow;
 use crate::flow::filter::Matcher;
 use crate::protocol::{FlowsLost, ObserveParams};
@@ -260,10 +260,10 @@ fn replay(file: &str, params: &ObserveParams, printer: &mut Printer) -> Result<(
         let flow: Flow = serde_json::from_str(&line)
             .map_err(|error| VerbError::Local(format!("{file}:{number}: {error}")))?;
         if wanted.matches(&flow) {
-            write(printer.flow(&flow))?;
+            put(&printer.flow(&flow))?;
         }
     }
-    write(printer.finish())
+    put(&printer.finish())
 }
 
 fn ask(
@@ -275,10 +275,10 @@ fn ask(
     let mut client = session.connect()?;
     let reply = client.observe(params)?;
     for flow in &reply.flows {
-        write(printer.flow(flow))?;
+        put(&printer.flow(flow))?;
     }
     if reply.subscription.is_none() {
-        write(printer.finish())?;
+        put(&printer.finish())?;
         if !reply.accepts && !silent {
             eprintln!(
                 "Connections that pass are recorded only while somebody follows \
@@ -290,7 +290,7 @@ fn ask(
     loop {
         let event = client.next_flow()?;
         if let Some(flow) = &event.flow {
-            write(printer.flow(flow))?;
+            put(&printer.flow(flow))?;
         }
         if let Some(FlowsLost { client, daemon }) = event.lost
             && !silent
@@ -300,14 +300,5 @@ fn ask(
                  were too many for the daemon"
             );
         }
-    }
-}
-
-/// Prints text at once, so that a reader at a pipe's other end sees each flow when it comes.
-fn write(text: String) -> Result<(), VerbError> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(VerbError::Pipe),
-        other => Ok(other?),
     }
 }
