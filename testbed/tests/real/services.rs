@@ -154,7 +154,10 @@ fn by_name() -> Outcome {
     }
     let others = curl(&lab, "default/client", &clustered);
     assert_eq!(others.status.code(), Some(28), "{}", text(&others));
-    let variables = lab.sh("default/client", "env | grep ^WEB_SERVICE");
+    // A container has the variables of the Services that were there when it started.
+    lab.ok(&["run", "late", "--image=debian", "--", "sleep", "infinity"]);
+    lab.ok(&["wait", "--for=condition=Ready", "pod/late", "--timeout=20s"]);
+    let variables = lab.sh("default/late", "env | grep ^WEB_SERVICE");
     let variables = text(&variables);
     assert!(
         variables.contains("WEB_SERVICE_PORT_HTTP=80"),
