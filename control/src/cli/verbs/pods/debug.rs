@@ -50,7 +50,8 @@ pub const FLAGS: &[Flag] = &[
     value(
         "profile",
         None,
-        "general (default), baseline, restricted, netadmin or sysadmin",
+        "netadmin adds NET_ADMIN and NET_RAW; general (default), baseline, restricted and \
+         sysadmin give what every container of a lab has",
     ),
     value("image-pull-policy", None, ""),
 ];
