@@ -189,7 +189,8 @@ export function start() {
     byId('pause').setAttribute('aria-pressed', String(paused !== null));
     byId('pause').textContent = paused ? 'Go on' : 'Pause';
     announce(paused ? 'The list stands still' : 'The list goes on');
-    redraw(true);
+    // At once and in place: whoever is about to click a row clicks that row.
+    draw();
   });
   // Reading on at the end shows more of what is kept.
   byId('flow-frame').addEventListener('scroll', ({ target }) => {
