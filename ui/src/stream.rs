@@ -24,7 +24,7 @@ use control::client::{Client, ClientError};
 use control::flow::Flow;
 use control::flow::filter::Matcher;
 use control::protocol::{
-    Explained, FlowsLost, Notification, OBSERVE_NOTIFICATION, ObserveEvent, ObserveParams,
+    Explained, Lost, Notification, OBSERVE_NOTIFICATION, ObserveEvent, ObserveParams,
     WATCH_NOTIFICATION, WatchEvent, WatchEventType, WatchParams,
 };
 use hyper::body::{Body, Bytes, Frame};
@@ -174,7 +174,7 @@ struct Page<'s> {
     is_synced: bool,
     flows: Vec<Value>,
     left_out: u64,
-    lost: FlowsLost,
+    lost: Lost,
     generation: u64,
     /// Since when something is there that health may not know.
     changed: Option<Instant>,
@@ -210,7 +210,7 @@ impl<'s> Page<'s> {
             is_synced: false,
             flows: Vec::new(),
             left_out: 0,
-            lost: FlowsLost::default(),
+            lost: Lost::default(),
             generation: 0,
             changed: Some(Instant::now()),
             health_told: Instant::now(),
@@ -270,9 +270,7 @@ impl<'s> Page<'s> {
                 if let Some(flow) = event.flow {
                     self.add_flow(&flow);
                 }
-                let lost = event.lost.unwrap_or_default();
-                self.lost.client += lost.client;
-                self.lost.daemon += lost.daemon;
+                self.lost += event.lost.unwrap_or_default();
             }
             _ => {}
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::flags::{Flag, GLOBAL, Parsed, Takes, find_long, find_short, parse, split_verb};
 use super::session::{Session, VerbError};
+use super::verb_list::{COMPANIONS, VERBS, Verb};
 use super::verbs::{config as contexts, create, set};
-use super::{COMPANIONS, VERBS, Verb};
 use crate::lab_protocol::running_labs;
 use crate::objects::kinds::{KINDS, find_resource};
 use crate::protocol::{GetParams, GetReply};

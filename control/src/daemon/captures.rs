@@ -26,8 +26,7 @@ use super::watches::Droppable;
 use crate::flow::filter::Matcher;
 use crate::protocol::{
     CAPTURE_NOTIFICATION, CaptureDirection, CaptureEvent, CaptureInterface, CaptureParams,
-    CaptureReply, CaptureSummary, CapturedPacket, ErrorObject, InterfaceSummary, PacketsLost,
-    Reason,
+    CaptureReply, CaptureSummary, CapturedPacket, ErrorObject, InterfaceSummary, Lost, Reason,
 };
 
 /// A port that a capture is about.
@@ -51,7 +50,7 @@ struct Capture {
     snaplen: u32,
     /// Ports that the client knows.
     known: BTreeSet<PortId>,
-    lost: PacketsLost,
+    lost: Lost,
 }
 
 impl Capture {
@@ -118,7 +117,7 @@ impl Captures {
             Droppable::Packets(subscription, count) => {
                 self.counts.not_taken += count;
                 self.counts.packets = self.counts.packets.saturating_sub(count);
-                let lost = PacketsLost {
+                let lost = Lost {
                     client: count,
                     daemon: 0,
                 };
@@ -128,8 +127,7 @@ impl Captures {
             Droppable::Flow(_) | Droppable::Losses(..) => return,
         };
         if let Some(capture) = self.running.get_mut(&(client, subscription)) {
-            capture.lost.client += lost.client;
-            capture.lost.daemon += lost.daemon;
+            capture.lost += lost;
         }
     }
 
@@ -196,7 +194,7 @@ impl<P: Plane> Daemon<P> {
             flows: params.flows,
             snaplen,
             known: interfaces.iter().map(|known| PortId(known.port)).collect(),
-            lost: PacketsLost::default(),
+            lost: Lost::default(),
         };
         let subscription = self.watches.add_packets(client);
         self.captures

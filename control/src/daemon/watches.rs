@@ -14,8 +14,8 @@ use crate::flow::filter::Matcher;
 use crate::flow::{Flow, FlowVerdict};
 use crate::objects::{Kind, Object};
 use crate::protocol::{
-    FlowsLost, JSONRPC, LOG_NOTIFICATION, LogLine, Notification, OBSERVE_NOTIFICATION,
-    ObserveEvent, PacketsLost, WATCH_NOTIFICATION, WatchEvent, WatchEventType,
+    JSONRPC, LOG_NOTIFICATION, LogLine, Lost, Notification, OBSERVE_NOTIFICATION, ObserveEvent,
+    WATCH_NOTIFICATION, WatchEvent, WatchEventType,
 };
 
 /// A line for a client.
@@ -35,11 +35,11 @@ pub enum Droppable {
     /// A flow, for that subscription.
     Flow(u64),
     /// How many flows that subscription was not told of.
-    Losses(u64, FlowsLost),
+    Losses(u64, Lost),
     /// So many packets, for that subscription.
     Packets(u64, u64),
     /// How many packets that subscription was not told of.
-    PacketLosses(u64, PacketsLost),
+    PacketLosses(u64, Lost),
 }
 
 /// What a subscription is about.
@@ -53,10 +53,7 @@ enum Subject {
     /// Lines of the denial log.
     Log,
     /// Flows, and how many of them could not be told since the last time.
-    Flows {
-        wanted: Box<Matcher>,
-        lost: FlowsLost,
-    },
+    Flows { wanted: Box<Matcher>, lost: Lost },
     /// Packets; what is wanted of them stands with [`Captures`](super::captures::Captures).
     Packets,
 }
@@ -90,7 +87,7 @@ impl Watches {
     pub fn add_flows(&mut self, client: ClientId, wanted: Matcher) -> u64 {
         let subject = Subject::Flows {
             wanted: Box::new(wanted),
-            lost: FlowsLost::default(),
+            lost: Lost::default(),
         };
         self.add(client, subject)
     }
@@ -216,11 +213,10 @@ impl Watches {
         }
     }
 
-    fn lose(&mut self, client: ClientId, subscription: u64, more: FlowsLost) {
+    fn lose(&mut self, client: ClientId, subscription: u64, more: Lost) {
         let subject = self.subscriptions.get_mut(&(client, subscription));
         if let Some(Subject::Flows { lost, .. }) = subject {
-            lost.client += more.client;
-            lost.daemon += more.daemon;
+            *lost += more;
         }
     }
 
@@ -264,7 +260,7 @@ impl Watches {
         match line {
             Droppable::Flow(subscription) => {
                 self.flows_lost += 1;
-                let one = FlowsLost {
+                let one = Lost {
                     client: 1,
                     daemon: 0,
                 };
@@ -367,7 +363,7 @@ mod tests {
             watches.not_taken(client, line.droppable.unwrap());
         }
         watches.lose_for_all(7);
-        let lost = FlowsLost {
+        let lost = Lost {
             client: 2,
             daemon: 7,
         };

@@ -3,6 +3,7 @@
 use k8s_openapi::ByteString;
 use serde::{Deserialize, Serialize};
 
+use super::Lost;
 use crate::flow::Flow;
 use crate::flow::filter::FlowFilter;
 
@@ -107,27 +108,10 @@ pub struct CaptureEvent {
     pub interfaces: Vec<CaptureInterface>,
     /// Packets that are not told of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lost: Option<PacketsLost>,
+    pub lost: Option<Lost>,
     /// Why nothing more comes: the ports are gone, or it was stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
-}
-
-/// Packets that a capture lacks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PacketsLost {
-    /// Wanted, but the client did not take what was sent before.
-    pub client: u64,
-    /// Beyond what the daemon took from its workers in time: nobody knows whether they were wanted.
-    pub daemon: u64,
-}
-
-impl PacketsLost {
-    /// Whether nothing is lost.
-    pub fn is_nothing(&self) -> bool {
-        *self == PacketsLost::default()
-    }
 }
 
 /// `capture.stop`: ends a capture.
@@ -146,7 +130,7 @@ pub struct CaptureSummary {
     /// The ports that were asked for and are still there.
     pub interfaces: Vec<InterfaceSummary>,
     /// What was lost and not told of yet.
-    pub lost: PacketsLost,
+    pub lost: Lost,
 }
 
 /// What happened on a port since a capture began.

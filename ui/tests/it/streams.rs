@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use control::flow::FlowVerdict;
-use control::protocol::{FlowsLost, WatchEventType};
+use control::protocol::{Lost, WatchEventType};
 use serde_json::{Value, json};
 use ui::server::Bounds;
 use ui::stream::{FLOWS_PER_BEAT, OBJECTS_PER_EVENT};
@@ -125,7 +125,7 @@ fn losses_are_told() {
     page.wait("health", |_| true);
     {
         let mut told = daemon.told();
-        told.lost(FlowsLost {
+        told.lost(Lost {
             client: 3,
             daemon: 4,
         });

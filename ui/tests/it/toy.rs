@@ -11,9 +11,9 @@ use control::daemon::server::{Access, ClientId, Server, ServerBounds, Service, r
 use control::daemon::watches::{Droppable, Outgoing};
 use control::flow::{Flow, FlowDirection, FlowEnd, FlowPolicy, FlowVerdict};
 use control::protocol::{
-    ConntrackStatus, ErrorObject, Explained, FlowsLost, GetReply, HitsReply, MetricsReply,
-    Notification, ObserveEvent, ObserveReply, PodPoliciesReply, PodPolicy, PolicyHits, Reason,
-    RuleHit, Status, WatchEvent, WatchEventType, WatchReply, WorkerStatus,
+    ConntrackStatus, ErrorObject, Explained, GetReply, HitsReply, Lost, MetricsReply, Notification,
+    ObserveEvent, ObserveReply, PodPoliciesReply, PodPolicy, PolicyHits, Reason, RuleHit, Status,
+    WatchEvent, WatchEventType, WatchReply, WorkerStatus,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -59,11 +59,11 @@ impl Told {
     }
 
     /// Tells everybody of losses.
-    pub fn lost(&mut self, lost: FlowsLost) {
+    pub fn lost(&mut self, lost: Lost) {
         self.event(None, Some(lost));
     }
 
-    fn event(&mut self, flow: Option<Flow>, lost: Option<FlowsLost>) {
+    fn event(&mut self, flow: Option<Flow>, lost: Option<Lost>) {
         for client in self.observers.clone() {
             let params = ObserveEvent {
                 subscription: 2,

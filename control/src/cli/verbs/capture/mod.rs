@@ -22,7 +22,7 @@ use crate::client::Client;
 use crate::flow::filter::Matcher;
 use crate::protocol::{
     CaptureEvent, CaptureParams, CaptureReply, CaptureStopParams, CaptureSummary, CapturedPacket,
-    PacketsLost,
+    Lost,
 };
 
 const OWN: [Flag; 6] = [
@@ -89,7 +89,7 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
         silent: session.parsed.is_on("silent-errors"),
         left: limit,
         packets: 0,
-        lost: PacketsLost::default(),
+        lost: Lost::default(),
     };
     let deadline = duration.and_then(|duration| Instant::now().checked_add(duration));
     match capture.follow(&mut client, stop.as_fd(), deadline, reply.subscription) {
@@ -203,7 +203,7 @@ struct Running {
     /// Packets that are still wanted.
     left: u64,
     packets: u64,
-    lost: PacketsLost,
+    lost: Lost,
 }
 
 impl Running {
@@ -244,7 +244,7 @@ impl Running {
                 eprintln!("{why}");
             }
             eprintln!("{} packets captured", self.packets);
-            let PacketsLost { client, daemon } = self.lost;
+            let Lost { client, daemon } = self.lost;
             if client + daemon > 0 {
                 eprintln!(
                     "{client} packets that this program did not take in time, {daemon} that were \
@@ -261,11 +261,10 @@ impl Running {
                 file.interface(interface).map_err(broken)?;
             }
         }
-        if let Some(PacketsLost { client, daemon }) = event.lost {
-            self.lost.client += client;
-            self.lost.daemon += daemon;
+        if let Some(lost) = event.lost {
+            self.lost += lost;
             if let Sink::File(file) = &mut self.sink {
-                file.lose(client + daemon);
+                file.lose(lost.client + lost.daemon);
             }
         }
         let wanted = usize::try_from(self.left).unwrap_or(usize::MAX);

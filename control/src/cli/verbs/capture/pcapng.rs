@@ -230,7 +230,7 @@ impl<W: Write> PcapNg<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::PacketsLost;
+    use crate::protocol::Lost;
     use k8s_openapi::ByteString;
 
     /// A block's type and body, and its options behind `fixed` bytes of it.
@@ -335,7 +335,7 @@ mod tests {
                 received: 10,
                 dropped: 2,
             }],
-            lost: PacketsLost {
+            lost: Lost {
                 client: 1,
                 daemon: 1,
             },

@@ -14,7 +14,7 @@ use crate::cli::flags::{Flag, joined, optional, switch, value};
 use crate::cli::session::{Session, VerbError, put};
 use crate::flow::Flow;
 use crate::flow::filter::Matcher;
-use crate::protocol::{FlowsLost, ObserveParams};
+use crate::protocol::{Lost, ObserveParams};
 
 pub use filters::Filters;
 use print::Printer;
@@ -292,7 +292,7 @@ fn ask(
         if let Some(flow) = &event.flow {
             put(&printer.flow(flow))?;
         }
-        if let Some(FlowsLost { client, daemon }) = event.lost
+        if let Some(Lost { client, daemon }) = event.lost
             && !silent
         {
             eprintln!(

@@ -14,7 +14,7 @@ use crate::cli::session::{Session, VerbError};
 use crate::cli::table::Table;
 use crate::client::Client;
 use crate::flow::{Flow, FlowEnd, FlowVerdict};
-use crate::protocol::{CaptureEvent, CaptureParams, CaptureReply, PacketsLost};
+use crate::protocol::{CaptureEvent, CaptureParams, CaptureReply, Lost};
 
 /// Bytes of a packet that say whose it is.
 const SNAPLEN: u32 = 128;
@@ -37,15 +37,12 @@ struct Seen {
     flows: HashMap<Name, Sum>,
     /// Of flows beyond those that are told apart, and of what is no IP.
     others: u64,
-    lost: PacketsLost,
+    lost: Lost,
 }
 
 impl Seen {
     fn take(&mut self, event: &CaptureEvent, is_wanted: impl Fn(&Flow) -> bool) {
-        if let Some(PacketsLost { client, daemon }) = event.lost {
-            self.lost.client += client;
-            self.lost.daemon += daemon;
-        }
+        self.lost += event.lost.unwrap_or_default();
         for packet in &event.packets {
             let Some(flow) = &packet.flow else {
                 self.others += 1;
