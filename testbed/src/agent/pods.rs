@@ -16,6 +16,7 @@ use control::protocol::{EndpointAddParams, EndpointAdded};
 use serde_json::Value;
 
 use super::objects::{is_terminating, text, uid};
+use super::probes::{Finding, Kind};
 use super::{Agent, lock};
 use crate::images;
 use crate::pod::message::{FromInit, ProcessSpec};
@@ -34,6 +35,20 @@ pub enum Order {
     Changed(Arc<Value>),
     /// An object that the pod's volumes are made of has changed.
     Mounted,
+    /// A probe has an answer.
+    Probed {
+        /// The process that was asked.
+        id: u64,
+        /// Which probe.
+        kind: Kind,
+        /// What it found.
+        finding: Finding,
+    },
+    /// What a container does before its end is done.
+    HookEnded {
+        /// Its process.
+        id: u64,
+    },
     /// End it: the object is going, with so many seconds of grace, or has gone.
     Stop {
         /// Seconds.
@@ -112,6 +127,8 @@ pub struct ContainerState {
     pub last: Option<(i32, SystemTime, SystemTime)>,
     /// Whether the responder stands in for its program.
     pub stand_in: bool,
+    /// Whether it has started up.
+    pub up: bool,
     /// Whether it is ready.
     pub ready: bool,
     /// When it may be started.

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod, PodSpec};
 use serde_json::Value;
 
 use super::mirror::Mirror;
+use super::probes::{self, Kind};
 use super::{DNS_SERVICE_V4, NODE, service_links};
 use crate::images;
 use crate::pod::message::{ProcessSpec, StandInProgram, VolumeMount};
@@ -141,17 +142,17 @@ pub fn process(
             container.name
         ));
     }
-    let probes = [
-        ("readiness", &container.readiness_probe),
-        ("startup", &container.startup_probe),
-    ];
-    for (name, probe) in probes {
-        if probe.as_ref().is_some_and(|probe| probe.grpc.is_some()) {
-            warnings.push(format!(
-                "container {}: its {name} probe speaks gRPC, is not run and counts as succeeded",
-                container.name
-            ));
-        }
+    for kind in Kind::ALL {
+        let Some(probe) = kind.of(container) else {
+            continue;
+        };
+        let what = match probe {
+            probe if probe.grpc.is_some() => "speaks gRPC, is not run and counts as succeeded",
+            probe if probes::speaks_tls(probe) => "asks by HTTPS: the connection alone is tried",
+            _ => continue,
+        };
+        let (container, kind) = (&container.name, kind.name().to_lowercase());
+        warnings.push(format!("container {container}: its {kind} probe {what}"));
     }
     let id =
         |own: Option<i64>, pods: Option<i64>| own.or(pods).and_then(|id| u32::try_from(id).ok());

@@ -211,7 +211,7 @@ const IMAGES: &[Image] = &[
     ),
     server(
         &["agnhost"],
-        "agnhost's connect, netexec, pause, porter and serve-hostname",
+        "agnhost's connect, liveness, netexec, pause, porter and serve-hostname",
         &[own("/agnhost")],
         &["/agnhost"],
     ),

@@ -132,7 +132,7 @@ fn container(container: &ContainerState) -> Value {
     };
     json!({
         "name": container.name, "image": container.image, "imageID": "",
-        "ready": container.ready, "started": container.condition == Condition::Running,
+        "ready": container.ready, "started": container.up,
         "restartCount": container.restarts, "state": now, "lastState": last,
         "containerID": format!("weir://{}", container.process_id),
     })

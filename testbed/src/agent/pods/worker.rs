@@ -1,6 +1,7 @@
 //! A pod's thread.
 
 mod ending;
+mod inside;
 mod probing;
 mod setting_up;
 
@@ -14,10 +15,9 @@ use std::time::{Duration, Instant, SystemTime};
 use k8s_openapi::api::core::v1::{Container, Pod as PodObject, PodSpec};
 use serde_json::Value;
 
-use probing::Probing;
-
 use super::{Condition, ContainerState, Order, Pod, Role, log_file, status};
 use crate::agent::events::{Tone, container_part};
+use crate::agent::probes::Probing;
 use crate::agent::spec::{self, Identity};
 use crate::agent::{Agent, NODE, lock, open_log};
 use crate::images;
@@ -52,8 +52,11 @@ struct Worker<'a> {
     next_process: u64,
     /// By container, for ports that are declared and not served yet: since when, next look.
     unserved: Vec<Option<(Instant, Instant)>>,
-    /// By container, for readiness and start-up probes.
+    /// By container, where its probes are.
     probes: Vec<Probing>,
+    /// By container that a probe has found broken: when its process is killed, if it does not end
+    /// before.
+    ending: Vec<Option<Instant>>,
     written: Option<Value>,
 }
 
@@ -73,6 +76,7 @@ pub fn run(agent: &Arc<Agent>, pod: &Arc<Pod>, object: &Value, inbox: &Receiver<
         next_process: 1,
         unserved: Vec::new(),
         probes: Vec::new(),
+        ending: Vec::new(),
         written: None,
     };
     lock(&pod.state).begun = Some(SystemTime::now());
@@ -153,6 +157,7 @@ impl Worker<'_> {
             self.start_due();
             self.look_at_ports();
             self.run_probes();
+            self.kill_overdue();
             self.write_status();
             let pause = self.next_time().saturating_duration_since(Instant::now());
             match self.inbox.recv_timeout(pause) {
@@ -160,6 +165,8 @@ impl Worker<'_> {
                 Ok(Order::Heard(heard)) => self.hear(heard),
                 Ok(Order::Changed(object)) => self.take_changes(&object),
                 Ok(Order::Mounted) => self.take_files(),
+                Ok(Order::Probed { id, kind, finding }) => self.take_finding(id, kind, &finding),
+                Ok(Order::HookEnded { id }) => self.terminate(id),
                 Ok(Order::InitEnded) if self.agent.is_stopping() => return 0,
                 Ok(Order::InitEnded) => {
                     for container in &mut lock(&self.pod.state).containers {
@@ -267,12 +274,12 @@ impl Worker<'_> {
                     container.finished = None;
                     container.stand_in
                 };
-                self.probes[at] = Probing::default();
+                self.plan_probes(at);
                 let container = self.container(at);
                 let wants_ports = !stand_in && !spec::declared_ports(container).is_empty();
                 let now = Instant::now();
                 self.unserved[at] = wants_ports.then_some((now, now));
-                self.plan_probes(at);
+                self.settle_ready();
             }
             FromInit::NotStarted { id, code, message } => self.not_started(id, code, message),
             FromInit::Exited { id, code } => self.exited(id, code),
@@ -345,17 +352,19 @@ impl Worker<'_> {
         self.tell(&signal, None);
         self.unserved[at] = None;
         self.probes[at] = Probing::default();
+        let broken = self.ending[at].take().is_some();
         let policy = self.spec.restart_policy.as_deref().unwrap_or("Always");
         let mut state = lock(&self.pod.state);
         let container = &mut state.containers[at];
         let again = match policy {
             _ if container.role == Role::Ephemeral => false,
             "Never" => false,
-            "OnFailure" => code != 0,
+            "OnFailure" => code != 0 || broken,
             _ => container.role == Role::Main || code != 0,
         };
         let now = SystemTime::now();
         container.ready = false;
+        container.up = false;
         container.finished = Some(now);
         if !again {
             container.condition = Condition::Ended { code };
@@ -438,9 +447,11 @@ impl Worker<'_> {
         };
         let starts = state.containers.iter().filter(waits).map(|c| c.due);
         let looks = self.unserved.iter().flatten().map(|(_, look)| *look);
-        let probes = self.probes.iter().filter_map(|probing| probing.next);
+        let probes = self.probes.iter().filter_map(Probing::next);
+        let kills = self.ending.iter().flatten().copied();
         let far = Instant::now() + Duration::from_secs(3600);
-        let first = starts.chain(looks).chain(probes).min().unwrap_or(far);
+        let all = starts.chain(looks).chain(probes).chain(kills);
+        let first = all.min().unwrap_or(far);
         // An init container that is not due keeps later ones waiting: do not spin on those.
         first.max(Instant::now() + Duration::from_millis(10))
     }

@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType};
 use serde_json::json;
@@ -23,6 +23,9 @@ const DIALS: usize = 100;
 /// Connections of a plain TCP port at once.
 const CONNECTIONS: usize = 256;
 
+/// How long `liveness` is well.
+const WELL: Duration = Duration::from_secs(10);
+
 /// Runs it.
 pub fn main(arguments: &[String]) -> u8 {
     let (name, rest) = match arguments.split_first() {
@@ -35,9 +38,13 @@ pub fn main(arguments: &[String]) -> u8 {
         "netexec" => netexec(rest),
         "serve-hostname" => serve_hostname(rest),
         "porter" => porter(),
+        "liveness" => {
+            run("agnhost", 8080, &liveness(Instant::now()));
+            Ok(())
+        }
         _ => Err(format!(
-            "unknown command \"{name}\": this stand-in has connect, netexec, pause, porter and \
-             serve-hostname"
+            "unknown command \"{name}\": this stand-in has connect, liveness, netexec, pause, \
+             porter and serve-hostname"
         )),
     };
     if let Err(wrong) = outcome {
@@ -332,6 +339,21 @@ fn porter() -> Result<(), String> {
     }
 }
 
+/// Well for ten seconds, and ill from then on, so that a liveness probe has something to find.
+fn liveness(started: Instant) -> Answer {
+    Arc::new(move |request: &Request| {
+        let since = started.elapsed();
+        match request.path() {
+            "/started" => Response::text(200, format!("{since:?}")),
+            "/healthz" if since > WELL => {
+                Response::text(500, format!("error: {}", since.as_secs_f64()))
+            }
+            "/healthz" => Response::text(200, "ok"),
+            _ => Response::text(404, "404 page not found\n"),
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,6 +372,17 @@ mod tests {
         assert_eq!(duration("1m1500ms"), Some(Duration::from_millis(61_500)));
         assert_eq!(duration("3"), None);
         assert_eq!(duration("x"), None);
+    }
+
+    #[test]
+    fn liveness_is_well_for_ten_seconds() {
+        let ask = |started| {
+            let request = b"GET /healthz HTTP/1.0\r\n\r\n";
+            served(liveness(started), request)
+        };
+        assert!(ask(Instant::now()).starts_with("HTTP/1.1 200"));
+        let long_ago = Instant::now().checked_sub(WELL * 2).unwrap();
+        assert!(ask(long_ago).starts_with("HTTP/1.1 500"));
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub const TESTS: &[Test] = &[
     ("verbs::debug", || {
         play("debug", include_str!("debug.txt"), None)
     }),
+    ("verbs::probes", || {
+        play("probes", include_str!("probes.txt"), None)
+    }),
     ("verbs::workloads", || {
         play("workloads", include_str!("workloads.txt"), None)
     }),
@@ -46,6 +49,8 @@ pub const TESTS: &[Test] = &[
 const OBJECTS: &str = include_str!("objects.yaml");
 /// What one of them applies.
 const WORKLOADS: &str = include_str!("workloads.yaml");
+/// And another.
+const PROBES: &str = include_str!("probes.yaml");
 /// And what it applies later.
 const LATER: &str =
     "{apiVersion: v1, kind: ConfigMap, metadata: {name: later}, data: {LATER: come}}";
@@ -75,6 +80,7 @@ impl Stage {
         symlink(weir, folder.join("bin/kubectl")).unwrap();
         fs::write(folder.join("objects.yaml"), OBJECTS).unwrap();
         fs::write(folder.join("workloads.yaml"), WORKLOADS).unwrap();
+        fs::write(folder.join("probes.yaml"), PROBES).unwrap();
         fs::write(folder.join("later.yaml"), LATER).unwrap();
         let stage = Stage { lab, folder };
         let mut up = Command::new(WEIR_LAB);

@@ -3,16 +3,13 @@
 use std::time::{Duration, Instant};
 
 use control::protocol::{EndpointRemoveParams, Mutation};
-use k8s_openapi::api::core::v1::{LifecycleHandler, Probe};
 
 use super::super::{Condition, Order, Pod, forget, status};
 use super::Worker;
+use super::inside::Inside;
 use crate::agent::events::Tone;
-use crate::agent::{lock, probes};
+use crate::agent::lock;
 use crate::pod::message::{FromInit, ToInit};
-
-/// How long a command before a container's end may take, whatever grace there is.
-const LONGEST_HOOK: Duration = Duration::from_secs(60);
 
 impl Worker<'_> {
     /// Ends the containers, then removes whatever the pod had.
@@ -70,47 +67,11 @@ impl Worker<'_> {
 
     /// The container's `preStop`: it has the grace that there is.
     fn before_stop(&self, at: usize, deadline: Instant) {
-        let lifecycle = self.container(at).lifecycle.as_ref();
-        let Some(hook) = lifecycle.and_then(|lifecycle| lifecycle.pre_stop.as_ref()) else {
-            return;
-        };
-        let left = deadline.saturating_duration_since(Instant::now());
-        let limit = left.min(LONGEST_HOOK);
-        if let Err(why) = self.run_hook(at, hook, limit) {
-            let message = format!("PreStopHook failed: {why}");
-            self.note(Some(at), Tone::Warning, "FailedPreStopHook", message);
-        }
-    }
-
-    fn run_hook(&self, at: usize, hook: &LifecycleHandler, limit: Duration) -> Result<(), String> {
-        if limit.is_zero() {
-            return Err("there is no grace left for it".into());
-        }
-        if let Some(sleep) = &hook.sleep {
-            let wanted = Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0));
-            std::thread::sleep(wanted.min(limit));
-            return Ok(());
-        }
-        if let Some(action) = &hook.exec {
-            let command = action.command.clone().unwrap_or_default();
-            let ended = self.run_inside(at, &command, limit)?;
-            return match ended.code {
-                0 => Ok(()),
-                code => Err(format!("exit status {code}: {}", ended.text)),
-            };
-        }
-        let address = lock(&self.pod.state).addresses.first().copied();
-        let (Some(address), true) = (address, hook.http_get.is_some()) else {
-            return Ok(());
-        };
-        let asked = Probe {
-            http_get: hook.http_get.clone(),
-            ..Probe::default()
-        };
-        let node = &self.agent.topology.node;
-        match probes::run(&asked, self.container(at), address, node) {
-            probes::Finding::Bad(why) => Err(why),
-            _ => Ok(()),
+        let container = self.container(at);
+        let hook = container.lifecycle.as_ref();
+        if let Some(hook) = hook.and_then(|lifecycle| lifecycle.pre_stop.as_ref()) {
+            let inside = Inside::of(self.pod, at);
+            inside.before_stop(self.agent, self.object, container, hook, deadline);
         }
     }
 

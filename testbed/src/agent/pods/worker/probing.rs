@@ -1,187 +1,135 @@
-//! Readiness and start-up of a pod's containers, and commands inside them.
+//! A pod's probes: asked beside the pod's thread, one answer at a time each, and what follows from it.
 
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use control::lab_protocol::{Channel, ExitReport, read_frame};
-use k8s_openapi::api::core::v1::Probe;
-
-use super::super::{Condition, Role};
+use super::super::{Condition, Order, Role};
 use super::Worker;
+use super::inside::Inside;
 use crate::agent::events::Tone;
 use crate::agent::lock;
-use crate::agent::probes::{self, Finding};
-use crate::pod::message::{ProcessSpec, ToInit};
+use crate::agent::probes::{self, Finding, Kind, Probing, Turn};
+use crate::pod::message::ToInit;
 
-/// Bytes of a command's output that are kept to be told.
-const OUTPUT_BYTES: usize = 4 << 10;
-
-/// Where a container's probes are.
-#[derive(Default)]
-pub(super) struct Probing {
-    pub(super) next: Option<Instant>,
-    started: bool,
-    good: u32,
-    bad: u32,
-}
-
-/// How a command inside a container ended.
-pub(super) struct Ended {
-    /// Its exit status; 126 and above 127 and 128 are those of what could not run.
-    pub code: i32,
-    /// What it said, or why it did not run.
-    pub text: String,
-}
+/// What is left to a container of its grace whatever its hook took, as a kubelet leaves it.
+const LEAST_GRACE: Duration = Duration::from_secs(2);
 
 impl Worker<'_> {
     pub(super) fn plan_probes(&mut self, at: usize) {
-        let container = self.container(at);
-        let probe = container
-            .startup_probe
-            .as_ref()
-            .or(container.readiness_probe.as_ref());
-        let started = container.startup_probe.is_none();
-        let next = probe.map(|probe| {
-            let delay = probe.initial_delay_seconds.unwrap_or(0).max(0) as u64;
-            Instant::now() + Duration::from_secs(delay)
-        });
-        self.probes[at].next = next;
-        self.probes[at].started = started;
-        self.settle_ready();
+        let role = lock(&self.pod.state).containers[at].role;
+        self.probes[at] = match role {
+            Role::Main => Probing::new(self.container(at), Instant::now()),
+            Role::Init | Role::Ephemeral => Probing::new(&Default::default(), Instant::now()),
+        };
     }
 
     pub(super) fn run_probes(&mut self) {
         for at in 0..self.probes.len() {
-            if self.probes[at]
-                .next
-                .is_none_or(|next| next > Instant::now())
-            {
-                continue;
+            for kind in self.probes[at].take_due(Instant::now()) {
+                self.ask(at, kind);
             }
-            let container = self.container(at);
-            let starting = !self.probes[at].started;
-            let chosen = match starting {
-                true => container.startup_probe.clone(),
-                false => container.readiness_probe.clone(),
-            };
-            let address = lock(&self.pod.state).addresses.first().copied();
-            let (Some(probe), Some(address)) = (chosen, address) else {
-                self.probes[at].next = None;
-                continue;
-            };
-            let finding = match &probe.exec {
-                Some(action) => {
-                    let command = action.command.clone().unwrap_or_default();
-                    self.probe_inside(at, &command, probes::time_limit(&probe))
-                }
-                None => {
-                    let container = container.clone();
-                    probes::run(&probe, &container, address, &self.agent.topology.node)
-                }
-            };
-            self.judge_probe(at, &probe, starting, finding);
         }
         self.settle_ready();
     }
 
-    /// As a kubelet does: by the command's exit status. A stand-in does not have its original's
-    /// programs, which is no failure of what it serves.
-    fn probe_inside(&self, at: usize, command: &[String], limit: Duration) -> Finding {
-        let stand_in = lock(&self.pod.state).containers[at].stand_in;
-        match self.run_inside(at, command, limit) {
-            Ok(Ended { code: 0, .. }) => Finding::Good,
-            Ok(Ended {
-                code: 126..=128, ..
-            }) if stand_in => Finding::Unknown,
-            Ok(ended) => Finding::Bad(ended.text),
-            Err(why) => Finding::Bad(why),
-        }
-    }
-
-    /// Runs a command in a container, as `exec` does, for so long at most.
-    pub(super) fn run_inside(
-        &self,
-        at: usize,
-        command: &[String],
-        limit: Duration,
-    ) -> Result<Ended, String> {
-        let text = |error: std::io::Error| error.to_string();
-        let (mut near, far) = UnixStream::pair().map_err(text)?;
-        let (container, process) = {
-            let state = lock(&self.pod.state);
-            let container = &state.containers[at];
-            let process = ProcessSpec {
-                command: command.to_vec(),
-                responder: None,
-                tty: false,
-                stdin: false,
-                size: None,
-                mounts: Vec::new(),
-                ..container.process.clone()
+    /// Asks in a thread of its own, so that nobody waits for who does not answer.
+    fn ask(&self, at: usize, kind: Kind) {
+        let container = self.container(at).clone();
+        let Some(probe) = kind.of(&container).cloned() else {
+            return;
+        };
+        let (agent, inside) = (self.agent.clone(), Inside::of(self.pod, at));
+        std::thread::spawn(move || {
+            let finding = match (&probe.exec, inside.address()) {
+                (Some(action), _) => {
+                    let command = action.command.clone().unwrap_or_default();
+                    inside.probe(&command, probes::time_limit(&probe))
+                }
+                (None, Some(address)) => {
+                    probes::run(&probe, &container, address, &agent.topology.node)
+                }
+                (None, None) => Finding::Errored("the pod has no address".into()),
             };
-            (container.process_id, Box::new(process))
+            let id = inside.process_id;
+            inside.pod.order(Order::Probed { id, kind, finding });
+        });
+    }
+
+    /// Takes a probe's answer. One about a process that has ended meanwhile is nothing.
+    pub(super) fn take_finding(&mut self, id: u64, kind: Kind, finding: &Finding) {
+        let Some(at) = self.position(id) else { return };
+        let turn = self.probes[at].answer(kind, finding, Instant::now());
+        let name = kind.name();
+        let told = match finding {
+            Finding::Good | Finding::Unknown(None) => None,
+            Finding::Unknown(Some(why)) => Some(("ProbeWarning", format!("warning: {why}"))),
+            Finding::Bad(why) => Some(("Unhealthy", format!("failed: {why}"))),
+            Finding::Errored(why) => {
+                let told = format!("errored and resulted in unknown state: {why}");
+                Some(("Unhealthy", told))
+            }
         };
-        self.tell(&ToInit::Exec { container, process }, Some(&far.into()));
-        let deadline = Instant::now() + limit;
-        let mut said = String::new();
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(format!("command timed out after {}s", limit.as_secs()));
-            }
-            near.set_read_timeout(Some(left)).map_err(text)?;
-            match read_frame(&mut near) {
-                Ok(Some(frame)) if frame.channel == Channel::Status => {
-                    let report: ExitReport = serde_json::from_slice(&frame.payload)
-                        .map_err(|error| error.to_string())?;
-                    let code = report.exit_code;
-                    return Ok(Ended {
-                        code,
-                        text: report.error.unwrap_or(said),
-                    });
-                }
-                Ok(Some(frame)) if said.len() < OUTPUT_BYTES => {
-                    said.push_str(&String::from_utf8_lossy(&frame.payload));
-                }
-                Ok(Some(_)) => {}
-                Ok(None) => return Err("the pod's init is gone".to_owned()),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error.to_string()),
-            }
+        let warns = matches!(finding, Finding::Unknown(_));
+        if let Some((reason, told)) = told.filter(|_| warns || turn != Turn::None) {
+            let message = format!("{name} probe {told}");
+            self.note(Some(at), Tone::Warning, reason, message);
+        }
+        if turn == Turn::Ends {
+            self.end_broken(at, kind);
+        }
+        self.settle_ready();
+    }
+
+    /// Ends a container that a probe has found broken; what is to be done before takes of its grace.
+    fn end_broken(&mut self, at: usize, kind: Kind) {
+        let container = self.container(at);
+        let own = kind
+            .of(container)
+            .and_then(|probe| probe.termination_grace_period_seconds);
+        let grace = own
+            .or(self.spec.termination_grace_period_seconds)
+            .unwrap_or(30);
+        let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+        let what = kind.name().to_lowercase();
+        let mut message = format!("Container {} failed {what} probe", container.name);
+        if self.spec.restart_policy.as_deref() != Some("Never") {
+            message += ", will be restarted";
+        }
+        self.note(Some(at), Tone::Normal, "Killing", message);
+        let deadline = Instant::now() + grace;
+        self.ending[at] = Some(deadline);
+        let inside = Inside::of(self.pod, at);
+        let lifecycle = self.container(at).lifecycle.clone();
+        let Some(hook) = lifecycle.and_then(|lifecycle| lifecycle.pre_stop) else {
+            return self.terminate(inside.process_id);
+        };
+        let (agent, object) = (self.agent.clone(), self.object.clone());
+        let container = self.container(at).clone();
+        std::thread::spawn(move || {
+            inside.before_stop(&agent, &object, &container, &hook, deadline);
+            let id = inside.process_id;
+            inside.pod.order(Order::HookEnded { id });
+        });
+    }
+
+    /// Tells a container that a probe has found broken to end.
+    pub(super) fn terminate(&mut self, id: u64) {
+        let Some(at) = self.position(id) else { return };
+        // However long its hook took, it may still say good-bye.
+        let soonest = Instant::now() + LEAST_GRACE;
+        if let Some(kill) = &mut self.ending[at] {
+            *kill = soonest.max(*kill);
+            self.tell(&ToInit::Signal { id, signal: 15 }, None);
         }
     }
 
-    fn judge_probe(&mut self, at: usize, probe: &Probe, starting: bool, finding: Finding) {
-        let readiness = self.container(at).readiness_probe.is_some();
-        let probing = &mut self.probes[at];
-        let mut told = None;
-        match finding {
-            Finding::Good | Finding::Unknown => (probing.good, probing.bad) = (probing.good + 1, 0),
-            Finding::Bad(why) => {
-                (probing.good, probing.bad) = (0, probing.bad + 1);
-                told = Some(why);
+    /// Kills what should have ended by now.
+    pub(super) fn kill_overdue(&mut self) {
+        for at in 0..self.ending.len() {
+            if self.ending[at].is_some_and(|kill| kill <= Instant::now()) {
+                let id = lock(&self.pod.state).containers[at].process_id;
+                self.tell(&ToInit::Signal { id, signal: 9 }, None);
+                self.ending[at] = Some(Instant::now() + LEAST_GRACE);
             }
-        }
-        // A program that comes up should not have to wait a whole period for being found so.
-        let soon = Duration::from_millis(200);
-        let period = probes::period(probe);
-        let pause = if probing.good == 0 && probing.bad < 25 {
-            soon
-        } else {
-            period
-        };
-        probing.next = Some(Instant::now() + pause.min(period));
-        // As often as a kubelet would have tried.
-        let due = probing.bad == 1 || pause >= period;
-        if !probing.started && probing.good > 0 {
-            probing.started = true;
-            probing.good = 0;
-            probing.next = readiness.then(Instant::now);
-        }
-        if let Some(why) = told.filter(|_| due) {
-            let kind = if starting { "Startup" } else { "Readiness" };
-            let message = format!("{kind} probe failed: {why}");
-            self.note(Some(at), Tone::Warning, "Unhealthy", message);
         }
     }
 
@@ -189,20 +137,12 @@ impl Worker<'_> {
     pub(super) fn settle_ready(&mut self) {
         let mut state = lock(&self.pod.state);
         for (at, container) in state.containers.iter_mut().enumerate() {
-            if container.role != Role::Main {
-                continue;
-            }
-            let probing = &self.probes[at];
-            let probed = match &self.declared[at].readiness_probe {
-                None => true,
-                Some(probe) => {
-                    let good = probe.success_threshold.unwrap_or(1).max(1) as u32;
-                    let bad = probe.failure_threshold.unwrap_or(3).max(1) as u32;
-                    probing.good >= good || (container.ready && probing.bad < bad)
-                }
-            };
             let runs = container.condition == Condition::Running;
-            container.ready = runs && probing.started && probed && self.unserved[at].is_none();
+            container.up = runs && self.probes[at].is_up();
+            if container.role == Role::Main {
+                let probed = self.probes[at].is_ready();
+                container.ready = runs && probed && self.unserved[at].is_none();
+            }
         }
     }
 }

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::super::{Condition, ContainerState, Order, Role, log_folder};
 use super::Worker;
-use super::probing::Probing;
 use crate::agent::events::Tone;
+use crate::agent::probes::Probing;
 use crate::agent::volumes::{self, Sources};
 use crate::agent::{NODE, lock, scratch, spec};
 use crate::pod::message::{RootSpec, ToInit, Volume};
@@ -130,6 +130,7 @@ impl Worker<'_> {
         self.declared.clear();
         self.unserved.clear();
         self.probes.clear();
+        self.ending.clear();
         let mut failed = None;
         for (container, role) in all {
             if let Err(why) = self.add_container(container, role) {
@@ -167,12 +168,14 @@ impl Worker<'_> {
             finished: None,
             last: None,
             stand_in: false,
+            up: false,
             ready: false,
             due: Instant::now(),
         };
         self.declared.push(container);
         self.unserved.push(None);
         self.probes.push(Probing::default());
+        self.ending.push(None);
         let mut shared = lock(&self.pod.state);
         shared.containers.push(state);
         shared.warnings.extend(warnings);
