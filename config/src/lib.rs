@@ -5,9 +5,11 @@
 
 pub mod labs;
 pub mod limits;
+mod quantity;
 mod services;
 mod settings;
 
+pub use quantity::Quantity;
 pub use services::{PortRange, Services};
 pub use settings::{
     Addresses, Config, Conntrack, ConntrackTimeouts, Enforcement, ExistingConnections, HostPort,

@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering;
 
+use config::Quantity;
 use serde_json::Value;
 
 use crate::cli::jsonpath::Template;
@@ -49,38 +50,13 @@ fn compare(a: &Value, b: &Value) -> Ordering {
             let float = |n: &serde_json::Number| n.as_f64().unwrap_or_default();
             float(a).total_cmp(&float(b))
         }
-        (Value::String(a), Value::String(b)) => match (quantity(a), quantity(b)) {
-            (Some(a), Some(b)) => a.total_cmp(&b),
+        (Value::String(a), Value::String(b)) => match (Quantity::parse(a), Quantity::parse(b)) {
+            (Some(a), Some(b)) => a.cmp(&b),
             _ => natural(a, b),
         },
         (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
         (a, b) => a.to_string().cmp(&b.to_string()),
     }
-}
-
-/// A quantity (`100m`, `1Gi`), as a number.
-fn quantity(text: &str) -> Option<f64> {
-    const UNITS: [(&str, f64); 13] = [
-        ("Ki", 1024.0),
-        ("Mi", 1_048_576.0),
-        ("Gi", 1_073_741_824.0),
-        ("Ti", 1_099_511_627_776.0),
-        ("Pi", 1_125_899_906_842_624.0),
-        ("m", 1e-3),
-        ("k", 1e3),
-        ("M", 1e6),
-        ("G", 1e9),
-        ("T", 1e12),
-        ("P", 1e15),
-        ("E", 1e18),
-        ("", 1.0),
-    ];
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '-' | '+'))
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let (_, scale) = UNITS.iter().find(|(name, _)| *name == unit)?;
-    number.parse::<f64>().ok().map(|number| number * scale)
 }
 
 /// Numbers inside of texts by their values: `web-2` before `web-10`.
