@@ -13,7 +13,7 @@ use control::protocol::{ApplyParams, Mutation};
 use ipnet::IpNet;
 use rustix::process::{Pid, Signal};
 
-use super::{Agent, lock, names, node_object};
+use super::{Agent, lock, names, node};
 use crate::lab::{Lab, LabFile};
 use crate::topology;
 
@@ -130,7 +130,7 @@ pub fn keep(agent: &Agent, file: &LabFile) {
 /// outlived it has them already.
 pub fn greet(agent: &Agent) -> Result<(), ClientError> {
     let params = ApplyParams {
-        objects: vec![node_object(), names::pod_object(), names::service_object()],
+        objects: vec![node::object(), names::pod_object(), names::service_object()],
         ..ApplyParams::default()
     };
     agent.call::<Mutation>("apply", params).map(|_| ())

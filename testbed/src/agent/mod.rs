@@ -10,6 +10,7 @@ pub mod endpoints;
 pub mod events;
 pub mod mirror;
 pub mod names;
+pub mod node;
 pub mod objects;
 pub mod pods;
 pub mod probes;
@@ -29,7 +30,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use control::client::{Client, ClientError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
 
 use crate::lab::{Lab, LabFile};
 use crate::pod::message::{ProcessSpec, RootSpec};
@@ -205,26 +205,6 @@ pub fn run(lab: Lab) -> io::Result<()> {
     let maker = agent.clone();
     std::thread::spawn(move || controllers::run(&maker));
     server::serve(&agent)
-}
-
-/// The node as an object, so that `get nodes` shows it and its address has a name.
-pub fn node_object() -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {"name": NODE, "labels": {
-            "kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux",
-        }},
-        "spec": {},
-        "status": {
-            "addresses": [
-                {"type": "InternalIP", "address": topology::NODE_V4.to_string()},
-                {"type": "InternalIP", "address": topology::NODE_V6.to_string()},
-                {"type": "Hostname", "address": NODE},
-            ],
-            "conditions": [{"type": "Ready", "status": "True", "reason": "AgentReady"}],
-        },
-    })
 }
 
 /// Starts the external world: one responder behind every address that is not the lab's.

@@ -69,7 +69,8 @@ fn daemons_version(session: &mut Session) -> Result<String, VerbError> {
 }
 
 /// Semver's build metadata carries Weir's own version, as distributions of Kubernetes do it.
-fn git_version(own: &str) -> String {
+/// The version of the API that a Weir of that version has: `v1.34.0+weir.0.1.0`.
+pub fn git_version(own: &str) -> String {
     let (major, minor) = KUBERNETES;
     format!("v{major}.{minor}.0+weir.{own}")
 }
