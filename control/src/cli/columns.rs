@@ -2,10 +2,12 @@
 //! printers have them (kubernetes `pkg/printers/internalversion/printers.go`).
 
 mod more;
+mod services;
 
 use serde_json::Value;
 
-pub use more::last_seen;
+pub use more::{access_modes, is_default_class, last_seen, seen_interval, storage_class};
+pub use services::{address_and_port, first_of, load_balancer};
 
 use super::table::{Table, human_duration};
 
@@ -109,7 +111,7 @@ pub fn table(kind: &str, resource: &str, objects: &[Value], layout: Layout, now:
         }
         let mut cells = match kind {
             "Event" => more::event(object, text(object, "/metadata/name"), now, is_wide_event),
-            _ => cells(kind, object, now),
+            _ => cells(kind, object, now, layout.wide),
         };
         if layout.prefixed && kind != "Event" {
             cells[0] = format!("{resource}/{}", cells[0]);
@@ -126,13 +128,13 @@ pub fn table(kind: &str, resource: &str, objects: &[Value], layout: Layout, now:
 }
 
 /// The cells of one object, those of `-o wide` last.
-fn cells(kind: &str, object: &Value, now: i64) -> Vec<String> {
+fn cells(kind: &str, object: &Value, now: i64, wide: bool) -> Vec<String> {
     let name = text(object, "/metadata/name");
     let age = age(object, now);
     match kind {
         "Pod" => pod(object, name, age, now),
         "Namespace" => vec![name, or(text(object, "/status/phase"), "Active"), age],
-        "Service" => service(object, name, age),
+        "Service" => services::service(object, name, age, wide),
         "NetworkPolicy" => {
             vec![name, selector(object.pointer("/spec/podSelector")), age]
         }
@@ -154,7 +156,9 @@ fn cells(kind: &str, object: &Value, now: i64) -> Vec<String> {
         "Deployment" => deployment(object, name, age),
         "ReplicaSet" | "ReplicationController" => replicas(object, name, age),
         "Node" => node(object, name, age),
-        "EndpointSlice" => endpoint_slice(object, name, age),
+        "EndpointSlice" => services::endpoint_slice(object, name, age),
+        "Endpoints" => vec![name, services::endpoints(object), age],
+        "Ingress" => services::ingress(object, name, age, wide),
         "ConfigMap" => {
             let keys = count(object, "/data") + count(object, "/binaryData");
             vec![name, keys.to_string(), age]
@@ -195,9 +199,25 @@ fn pod(object: &Value, name: String, age: String, now: i64) -> Vec<String> {
         age,
         or(text(object, "/status/podIP"), "<none>"),
         or(text(object, "/spec/nodeName"), "<none>"),
-        "<none>".to_owned(),
-        "<none>".to_owned(),
+        or(text(object, "/status/nominatedNodeName"), "<none>"),
+        readiness_gates(object),
     ]
+}
+
+/// How many of a pod's readiness gates are open.
+fn readiness_gates(object: &Value) -> String {
+    let gates = items(object, "/spec/readinessGates");
+    let conditions = items(object, "/status/conditions");
+    let is_open = |gate: &&Value| {
+        let own = conditions
+            .iter()
+            .find(|c| c["type"] == gate["conditionType"]);
+        own.is_some_and(|condition| condition["status"] == "True")
+    };
+    match gates.len() {
+        0 => "<none>".to_owned(),
+        all => format!("{}/{all}", gates.iter().filter(is_open).count()),
+    }
 }
 
 /// The STATUS column (Kubernetes `pkg/printers/internalversion/printers.go`): how far the init
@@ -267,34 +287,6 @@ fn initializing(object: &Value) -> Option<String> {
     None
 }
 
-fn service(object: &Value, name: String, age: String) -> Vec<String> {
-    let kind = or(text(object, "/spec/type"), "ClusterIP");
-    let external = match kind.as_str() {
-        "LoadBalancer" => "<pending>".to_owned(),
-        "ExternalName" => text(object, "/spec/externalName"),
-        _ => "<none>".to_owned(),
-    };
-    let ports: Vec<String> = items(object, "/spec/ports")
-        .iter()
-        .map(|port| {
-            let protocol = port["protocol"].as_str().unwrap_or("TCP");
-            match port["nodePort"].as_u64() {
-                Some(node) if node > 0 => format!("{}:{node}/{protocol}", port["port"]),
-                _ => format!("{}/{protocol}", port["port"]),
-            }
-        })
-        .collect();
-    vec![
-        name,
-        kind,
-        or(text(object, "/spec/clusterIP"), "<none>"),
-        external,
-        or(ports.join(","), "<none>"),
-        age,
-        or(labels(object.pointer("/spec/selector")), "<none>"),
-    ]
-}
-
 fn deployment(object: &Value, name: String, age: String) -> Vec<String> {
     let number = |path| object.pointer(path).and_then(Value::as_u64).unwrap_or(0);
     let desired = object
@@ -351,9 +343,17 @@ fn template(object: &Value) -> (String, String) {
 }
 
 fn node(object: &Value, name: String, age: String) -> Vec<String> {
-    let ready = items(object, "/status/conditions")
-        .iter()
-        .any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
+    let mut conditions = items(object, "/status/conditions").iter();
+    let ready = conditions.rfind(|condition| condition["type"] == "Ready");
+    let mut status = match ready {
+        Some(condition) if condition["status"] == "True" => "Ready",
+        Some(_) => "NotReady",
+        None => "Unknown",
+    }
+    .to_owned();
+    if object.pointer("/spec/unschedulable") == Some(&Value::Bool(true)) {
+        status.push_str(",SchedulingDisabled");
+    }
     let address = |kind: &str| {
         items(object, "/status/addresses")
             .iter()
@@ -370,10 +370,10 @@ fn node(object: &Value, name: String, age: String) -> Vec<String> {
     };
     vec![
         name,
-        if ready { "Ready" } else { "NotReady" }.to_owned(),
-        "<none>".to_owned(),
+        status,
+        or(node_roles(object).join(","), "<none>"),
         age,
-        fact("kubeletVersion"),
+        text(object, "/status/nodeInfo/kubeletVersion"),
         address("InternalIP"),
         address("ExternalIP"),
         fact("osImage"),
@@ -382,28 +382,26 @@ fn node(object: &Value, name: String, age: String) -> Vec<String> {
     ]
 }
 
-fn endpoint_slice(object: &Value, name: String, age: String) -> Vec<String> {
-    let ports: Vec<String> = items(object, "/ports")
-        .iter()
-        .map(|p| p["port"].to_string())
+/// The roles that a node's labels give it.
+pub fn node_roles(node: &Value) -> Vec<String> {
+    let labels = node
+        .pointer("/metadata/labels")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten();
+    let mut roles: Vec<String> = labels
+        .filter_map(
+            |(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
+                None if key == "kubernetes.io/role" => value.as_str(),
+                role => role,
+            },
+        )
+        .filter(|role| !role.is_empty())
+        .map(str::to_owned)
         .collect();
-    let addresses: Vec<&str> = items(object, "/endpoints")
-        .iter()
-        .flat_map(|endpoint| items(endpoint, "/addresses"))
-        .filter_map(Value::as_str)
-        .collect();
-    let shown = match addresses.len() {
-        0 => "<unset>".to_owned(),
-        1..=3 => addresses.join(","),
-        more => format!("{} + {} more...", addresses[..3].join(","), more - 3),
-    };
-    vec![
-        name,
-        text(object, "/addressType"),
-        or(ports.join(","), "<unset>"),
-        shown,
-        age,
-    ]
+    roles.sort_unstable();
+    roles.dedup();
+    roles
 }
 
 /// The age since the object's creation.

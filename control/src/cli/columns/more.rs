@@ -67,6 +67,7 @@ pub fn columns(kind: &str) -> Option<Columns> {
             &["VOLUMEMODE"],
         ),
         "Ingress" => (&["NAME", "CLASS", "HOSTS", "ADDRESS", "PORTS", "AGE"], &[]),
+        "ResourceQuota" => (&["NAME", "REQUEST", "LIMIT", "AGE"], &[]),
         "IngressClass" => (&["NAME", "CONTROLLER", "PARAMETERS", "AGE"], &[]),
         "HorizontalPodAutoscaler" => (
             &[
@@ -189,60 +190,13 @@ pub fn cells(kind: &str, object: &Value, name: String, age: String, now: i64) ->
                 selector(inside.pointer("/spec/selector")),
             ]
         }
-        "Endpoints" => vec![name, endpoints(object), age],
-        "PersistentVolume" => {
-            let claim = object
-                .pointer("/spec/claimRef")
-                .filter(|claim| !claim.is_null());
-            let claim = claim.map_or(String::new(), |claim| {
-                format!("{}/{}", text(claim, "/namespace"), text(claim, "/name"))
-            });
-            vec![
-                name,
-                text(object, "/spec/capacity/storage"),
-                access_modes(object),
-                or(
-                    text(object, "/spec/persistentVolumeReclaimPolicy"),
-                    "Retain",
-                ),
-                or(text(object, "/status/phase"), "Available"),
-                claim,
-                text(object, "/spec/storageClassName"),
-                or(text(object, "/spec/volumeAttributesClassName"), "<unset>"),
-                text(object, "/status/reason"),
-                age,
-                or(text(object, "/spec/volumeMode"), "Filesystem"),
-            ]
-        }
-        "PersistentVolumeClaim" => vec![
-            name,
-            or(text(object, "/status/phase"), "Pending"),
-            text(object, "/spec/volumeName"),
-            text(object, "/status/capacity/storage"),
-            match text(object, "/spec/volumeName").is_empty() {
-                true => String::new(),
-                false => access_modes(object),
-            },
-            text(object, "/spec/storageClassName"),
-            or(text(object, "/spec/volumeAttributesClassName"), "<unset>"),
-            age,
-            or(text(object, "/spec/volumeMode"), "Filesystem"),
-        ],
-        "Ingress" => {
-            let hosts: Vec<String> = items(object, "/spec/rules")
-                .iter()
-                .map(|rule| text(rule, "/host"))
-                .filter(|host| !host.is_empty())
-                .collect();
-            let tls = count(object, "/spec/tls") > 0;
-            vec![
-                name,
-                at("/spec/ingressClassName"),
-                or(hosts.join(","), "*"),
-                text(object, "/status/loadBalancer/ingress/0/ip"),
-                if tls { "80, 443" } else { "80" }.to_owned(),
-                age,
-            ]
+        "PersistentVolume" => volume(object, name, age),
+        "PersistentVolumeClaim" => claim(object, name, age),
+        "ResourceQuota" => {
+            let (limits, requests): (Vec<_>, Vec<_>) = quota(object)
+                .into_iter()
+                .partition(|used| used.starts_with("limits."));
+            vec![name, requests.join(", "), limits.join(", "), age]
         }
         "IngressClass" => {
             let parameters = object.pointer("/spec/parameters").filter(|p| !p.is_null());
@@ -305,8 +259,13 @@ pub fn cells(kind: &str, object: &Value, name: String, age: String, now: i64) ->
         }
         "StorageClass" => {
             let grows = object.get("allowVolumeExpansion") == Some(&Value::Bool(true));
+            let default = if is_default_class(object) {
+                " (default)"
+            } else {
+                ""
+            };
             vec![
-                name,
+                format!("{name}{default}"),
                 text(object, "/provisioner"),
                 or(text(object, "/reclaimPolicy"), "Delete"),
                 or(text(object, "/volumeBindingMode"), "Immediate"),
@@ -316,6 +275,91 @@ pub fn cells(kind: &str, object: &Value, name: String, age: String, now: i64) ->
         }
         _ => vec![name, age],
     }
+}
+
+fn volume(object: &Value, name: String, age: String) -> Vec<String> {
+    let claim = object
+        .pointer("/spec/claimRef")
+        .filter(|claim| !claim.is_null());
+    let claim = claim.map_or(String::new(), |claim| {
+        format!("{}/{}", text(claim, "/namespace"), text(claim, "/name"))
+    });
+    vec![
+        name,
+        or(text(object, "/spec/capacity/storage"), "0"),
+        access_modes(items(object, "/spec/accessModes")),
+        or(
+            text(object, "/spec/persistentVolumeReclaimPolicy"),
+            "Retain",
+        ),
+        phase(object, "Available"),
+        claim,
+        storage_class(object),
+        or(text(object, "/spec/volumeAttributesClassName"), "<unset>"),
+        text(object, "/status/reason"),
+        age,
+        or(text(object, "/spec/volumeMode"), "Filesystem"),
+    ]
+}
+
+fn claim(object: &Value, name: String, age: String) -> Vec<String> {
+    let volume = text(object, "/spec/volumeName");
+    let (capacity, modes) = match volume.is_empty() {
+        true => (String::new(), String::new()),
+        false => (
+            or(text(object, "/status/capacity/storage"), "0"),
+            access_modes(items(object, "/status/accessModes")),
+        ),
+    };
+    vec![
+        name,
+        phase(object, "Pending"),
+        volume,
+        capacity,
+        modes,
+        storage_class(object),
+        or(text(object, "/spec/volumeAttributesClassName"), "<unset>"),
+        age,
+        or(text(object, "/spec/volumeMode"), "Filesystem"),
+    ]
+}
+
+/// A volume's or claim's phase; `fallback` until somebody has set one.
+fn phase(object: &Value, fallback: &str) -> String {
+    match object.pointer("/metadata/deletionTimestamp") {
+        Some(time) if !time.is_null() => "Terminating".to_owned(),
+        _ => or(text(object, "/status/phase"), fallback),
+    }
+}
+
+/// A volume's or claim's class; an annotation of old times goes before the field.
+pub fn storage_class(object: &Value) -> String {
+    let annotations = &object["metadata"]["annotations"];
+    let old = annotations["volume.beta.kubernetes.io/storage-class"].as_str();
+    old.map_or_else(|| text(object, "/spec/storageClassName"), str::to_owned)
+}
+
+/// Whether an annotation says that a class is the default one.
+pub fn is_default_class(object: &Value) -> bool {
+    let annotations = &object["metadata"]["annotations"];
+    [
+        "storageclass.kubernetes.io/is-default-class",
+        "storageclass.beta.kubernetes.io/is-default-class",
+    ]
+    .iter()
+    .any(|key| annotations[*key] == "true")
+}
+
+/// `pods: 1/4` of a ResourceQuota, sorted by name.
+fn quota(object: &Value) -> Vec<String> {
+    let hard = object.pointer("/status/hard").and_then(Value::as_object);
+    let mut names: Vec<(&String, &Value)> = hard.into_iter().flatten().collect();
+    names.sort_unstable_by_key(|(name, _)| *name);
+    let used = |name: &String| object["status"]["used"][name].as_str().unwrap_or("0");
+    names
+        .iter()
+        .map(|(name, hard)| format!("{name}: {}/{}", used(name), hard.as_str().unwrap_or("0")))
+        .collect()
 }
 
 fn scalar(object: &Value, path: &str, fallback: &str) -> String {
@@ -337,42 +381,19 @@ fn subjects(object: &Value, kind: &str) -> String {
     named.collect::<Vec<_>>().join(", ")
 }
 
-/// `RWO,ROX`.
-fn access_modes(object: &Value) -> String {
-    let short = |mode: &Value| match mode.as_str()? {
-        "ReadWriteOnce" => Some("RWO"),
-        "ReadOnlyMany" => Some("ROX"),
-        "ReadWriteMany" => Some("RWX"),
-        "ReadWriteOncePod" => Some("RWOP"),
-        _ => None,
-    };
-    let modes: Vec<&str> = items(object, "/spec/accessModes")
+/// `RWO,ROX`: always in that order, each once.
+pub fn access_modes(modes: &[Value]) -> String {
+    let all = [
+        ("ReadWriteOnce", "RWO"),
+        ("ReadOnlyMany", "ROX"),
+        ("ReadWriteMany", "RWX"),
+        ("ReadWriteOncePod", "RWOP"),
+    ];
+    let named = all
         .iter()
-        .filter_map(short)
-        .collect();
-    modes.join(",")
-}
-
-fn endpoints(object: &Value) -> String {
-    let mut found = Vec::new();
-    for subset in items(object, "/subsets") {
-        for address in items(subset, "/addresses") {
-            let address = text(address, "/ip");
-            match items(subset, "/ports") {
-                [] => found.push(address),
-                ports => found.extend(ports.iter().map(|port| {
-                    let brackets = address.contains(':');
-                    let (open, close) = if brackets { ("[", "]") } else { ("", "") };
-                    format!("{open}{address}{close}:{}", port["port"])
-                })),
-            }
-        }
-    }
-    match found.len() {
-        0 => "<none>".to_owned(),
-        1..=3 => found.join(","),
-        more => format!("{} + {} more...", found[..3].join(","), more - 3),
-    }
+        .filter(|(mode, _)| modes.iter().any(|own| own == mode));
+    let short: Vec<&str> = named.map(|(_, short)| *short).collect();
+    short.join(",")
 }
 
 fn job(object: &Value, name: String, age: String, now: i64) -> Vec<String> {
@@ -396,6 +417,10 @@ fn job(object: &Value, name: String, age: String, now: i64) -> Vec<String> {
         "Terminating"
     } else if holds("Suspended") {
         "Suspended"
+    } else if holds("FailureTarget") {
+        "FailureTarget"
+    } else if holds("SuccessCriteriaMet") {
+        "SuccessCriteriaMet"
     } else {
         "Running"
     };
@@ -411,51 +436,66 @@ fn job(object: &Value, name: String, age: String, now: i64) -> Vec<String> {
     vec![name, status.to_owned(), completions, duration, age]
 }
 
-/// The cells of an event.
-pub fn event(object: &Value, name: String, now: i64, wide: bool) -> Vec<String> {
-    let ago = |stamp: &str| match seconds_since_1970(stamp) {
+fn ago(stamp: &str, now: i64) -> String {
+    match seconds_since_1970(stamp) {
         Some(then) => human_duration(now - then),
         None => "<unknown>".to_owned(),
-    };
-    let first = or(text(object, "/firstTimestamp"), &text(object, "/eventTime"));
-    let last = or(text(object, "/lastTimestamp"), &first);
-    let repeated = object["count"].as_i64().unwrap_or(1).max(1);
-    let series = object["series"]["count"].as_i64();
-    let seen = match (repeated, series) {
-        (_, Some(count)) => {
-            let observed = text(object, "/series/lastObservedTime");
-            format!("{} (x{count} over {})", ago(&observed), ago(&first))
+    }
+}
+
+/// When an event was first and last seen, and how often; none stands for once.
+fn seen(event: &Value, now: i64) -> (String, String, Option<i64>) {
+    let first = or(text(event, "/firstTimestamp"), &text(event, "/eventTime"));
+    let (last, count) = match event["series"]["count"].as_i64() {
+        Some(count) => (text(event, "/series/lastObservedTime"), Some(count)),
+        None => {
+            let repeated = event["count"].as_i64().filter(|count| *count > 1);
+            (or(text(event, "/lastTimestamp"), &first), repeated)
         }
-        (1, None) => ago(&last),
-        (count, None) => format!("{} (x{count} over {})", ago(&last), ago(&first)),
     };
+    (ago(&first, now), ago(&last, now), count)
+}
+
+/// `5s (x3 over 100s)`, as `kubectl events` has it where `kubectl get events` says when only.
+pub fn seen_interval(event: &Value, now: i64) -> String {
+    match seen(event, now) {
+        (first, last, Some(count)) => format!("{last} (x{count} over {first})"),
+        (_, last, None) => last,
+    }
+}
+
+/// The cells of an event.
+pub fn event(object: &Value, name: String, now: i64, wide: bool) -> Vec<String> {
+    let (first, last, count) = seen(object, now);
     let object_of = object.get("involvedObject").unwrap_or(&Value::Null);
-    let target = format!(
-        "{}/{}",
-        text(object_of, "/kind").to_lowercase(),
-        text(object_of, "/name")
-    );
+    let kind_of = text(object_of, "/kind").to_lowercase();
+    let target = match text(object_of, "/name").as_str() {
+        "" => kind_of,
+        name => format!("{kind_of}/{name}"),
+    };
     let (kind, reason) = (text(object, "/type"), text(object, "/reason"));
     let message = text(object, "/message").trim().to_owned();
     if !wide {
-        return vec![seen, kind, reason, target, message];
+        return vec![last, kind, reason, target, message];
     }
-    let source: Vec<String> = ["/source/component", "/source/host"]
-        .map(|path| text(object, path))
-        .into_iter()
-        .filter(|part| !part.is_empty())
-        .collect();
-    let source = or(source.join(", "), &text(object, "/reportingComponent"));
+    let source: Vec<String> = [
+        ("/source/component", "/reportingComponent"),
+        ("/source/host", "/reportingInstance"),
+    ]
+    .map(|(path, other)| or(text(object, path), &text(object, other)))
+    .into_iter()
+    .filter(|part| !part.is_empty())
+    .collect();
     vec![
-        seen,
+        last,
         kind,
         reason,
         target,
         text(object_of, "/fieldPath"),
-        source,
+        source.join(", "),
         message,
-        ago(&first),
-        series.unwrap_or(repeated).to_string(),
+        first,
+        count.unwrap_or(1).to_string(),
         name,
     ]
 }
@@ -513,10 +553,11 @@ mod tests {
         assert_eq!(
             shown("Event", event.clone(), false),
             [
-                "LAST SEEN           TYPE      REASON      OBJECT    MESSAGE",
-                "5s (x3 over 100s)   Warning   Unhealthy   pod/web   probe failed"
+                "LAST SEEN   TYPE      REASON      OBJECT    MESSAGE",
+                "5s          Warning   Unhealthy   pod/web   probe failed"
             ]
         );
+        assert_eq!(seen_interval(&event, 100), "5s (x3 over 100s)");
         let wide = shown("Event", event, true);
         assert!(
             wide[0].contains("SUBOBJECT") && wide[1].contains("kubelet, n1"),
@@ -533,7 +574,7 @@ mod tests {
             }
             if let Some(columns) = columns(kind.kind).filter(|_| kind.kind != "Event") {
                 let object = json!({"metadata": {"name": "x"}});
-                let cells = cells(kind.kind, &object, "x".into(), "1s".into(), 0);
+                let cells = super::super::cells(kind.kind, &object, 0, false);
                 assert_eq!(
                     cells.len(),
                     columns.narrow.len() + columns.wide.len(),

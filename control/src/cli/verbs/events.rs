@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::cli::columns::{Layout, last_seen, table};
+use crate::cli::columns::{Layout, last_seen, seen_interval, table};
 use crate::cli::flags::{Flag, switch, value};
 use crate::cli::output::{Form, list};
 use crate::cli::session::{Session, VerbError, put};
@@ -124,7 +124,7 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
     put(&rows(&events, all_namespaces).render(headers))
 }
 
-/// As `get events` has it, with kinds as they are written.
+/// As `get events` has it, with kinds as they are written and how often it was seen.
 fn rows(events: &[Value], all_namespaces: bool) -> Table {
     let shown: Vec<Value> = events.to_vec();
     let layout = Layout {
@@ -133,6 +133,9 @@ fn rows(events: &[Value], all_namespaces: bool) -> Table {
     };
     let mut rows = table("Event", "event", &shown, layout, now());
     let object = 3 + usize::from(all_namespaces);
+    rows.map_column(usize::from(all_namespaces), |at, _| {
+        seen_interval(&events[at], now())
+    });
     rows.map_column(object, |at, _| {
         let of = &events[at]["involvedObject"];
         let text = |field: &str| of[field].as_str().unwrap_or_default();
