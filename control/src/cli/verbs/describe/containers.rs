@@ -279,58 +279,107 @@ pub fn volumes(page: &mut Page, pod: &Value, space: &str) {
             );
             continue;
         };
-        let or = |text: String, fallback: &str| match text.is_empty() {
-            true => fallback.to_owned(),
-            false => text,
-        };
-        let member = |field: &str| match &source[field] {
-            Value::Null => String::new(),
-            value => plain(value),
-        };
-        let optional = (source["optional"].as_bool() == Some(true)).to_string();
-        let (about, fields): (&str, Vec<(&str, String)>) = match kind.as_str() {
-            "emptyDir" => (
-                "EmptyDir (a temporary directory that shares a pod's lifetime)",
-                vec![
-                    ("Medium", member("medium")),
-                    ("SizeLimit", or(member("sizeLimit"), "<unset>")),
-                ],
-            ),
-            "configMap" => (
-                "ConfigMap (a volume populated by a ConfigMap)",
-                vec![("Name", member("name")), ("Optional", optional)],
-            ),
-            "secret" => (
-                "Secret (a volume populated by a Secret)",
-                vec![("SecretName", member("secretName")), ("Optional", optional)],
-            ),
-            "hostPath" => (
-                "HostPath (bare host directory volume)",
-                vec![
-                    ("Path", member("path")),
-                    ("HostPathType", or(member("type"), "<none>")),
-                ],
-            ),
-            "persistentVolumeClaim" => (
-                "PersistentVolumeClaim (a reference to a PersistentVolumeClaim in the same namespace)",
-                vec![
-                    ("ClaimName", member("claimName")),
-                    (
-                        "ReadOnly",
-                        (source["readOnly"].as_bool() == Some(true)).to_string(),
-                    ),
-                ],
-            ),
-            "projected" => (
-                "Projected (a volume that contains injected data from multiple sources)",
-                vec![],
-            ),
-            other => (other, vec![]),
-        };
-        page.field(2, "Type", about);
-        for (label, value) in fields {
-            page.field(2, label, value);
+        volume_source(page, kind, source);
+    }
+}
+
+/// What a volume's bytes come from, by the field that holds its source.
+pub fn volume_source(page: &mut Page, kind: &str, source: &Value) {
+    let or = |text: String, fallback: &str| match text.is_empty() {
+        true => fallback.to_owned(),
+        false => text,
+    };
+    let member = |field: &str| match &source[field] {
+        Value::Null => String::new(),
+        value => plain(value),
+    };
+    let is_true = |field: &str| (source[field].as_bool() == Some(true)).to_string();
+    let (about, fields): (&str, Vec<(&str, String)>) = match kind {
+        "emptyDir" => (
+            "EmptyDir (a temporary directory that shares a pod's lifetime)",
+            vec![
+                ("Medium", member("medium")),
+                ("SizeLimit", or(member("sizeLimit"), "<unset>")),
+            ],
+        ),
+        "configMap" => (
+            "ConfigMap (a volume populated by a ConfigMap)",
+            vec![("Name", member("name")), ("Optional", is_true("optional"))],
+        ),
+        "secret" => (
+            "Secret (a volume populated by a Secret)",
+            vec![
+                ("SecretName", member("secretName")),
+                ("Optional", is_true("optional")),
+            ],
+        ),
+        "hostPath" => (
+            "HostPath (bare host directory volume)",
+            vec![
+                ("Path", member("path")),
+                ("HostPathType", or(member("type"), "<none>")),
+            ],
+        ),
+        "nfs" => (
+            "NFS (an NFS mount that lasts the lifetime of a pod)",
+            vec![
+                ("Server", member("server")),
+                ("Path", member("path")),
+                ("ReadOnly", is_true("readOnly")),
+            ],
+        ),
+        "local" => (
+            "LocalVolume (a persistent volume backed by local storage on a node)",
+            vec![("Path", member("path"))],
+        ),
+        "persistentVolumeClaim" => (
+            "PersistentVolumeClaim (a reference to a PersistentVolumeClaim in the same namespace)",
+            vec![
+                ("ClaimName", member("claimName")),
+                ("ReadOnly", is_true("readOnly")),
+            ],
+        ),
+        "downwardAPI" => (
+            "DownwardAPI (a volume populated by information about the pod)",
+            vec![],
+        ),
+        "projected" => (
+            "Projected (a volume that contains injected data from multiple sources)",
+            vec![],
+        ),
+        other => (other, vec![]),
+    };
+    page.field(2, "Type", about);
+    for (label, value) in fields {
+        page.field(2, label, value);
+    }
+    if kind == "downwardAPI" {
+        page.line(2, "Items:");
+        for item in items(source, "/items") {
+            let field = text(item, "/fieldRef/fieldPath");
+            page.line(3, format!("{field} -> {}", text(item, "/path")));
         }
+    }
+    for part in items(source, "/sources") {
+        projected(page, part);
+    }
+}
+
+/// One of the sources of a projected volume.
+fn projected(page: &mut Page, part: &Value) {
+    for (field, label) in [("secret", "SecretName"), ("configMap", "ConfigMapName")] {
+        let source = &part[field];
+        if source.is_object() {
+            page.field(2, label, text(source, "/name"));
+            let optional = source["optional"].as_bool() == Some(true);
+            page.field(2, "Optional", optional.to_string());
+        }
+    }
+    if part["downwardAPI"].is_object() {
+        page.field(2, "DownwardAPI", "true");
+    }
+    if let Some(seconds) = part["serviceAccountToken"]["expirationSeconds"].as_i64() {
+        page.field(2, "TokenExpirationSeconds", seconds.to_string());
     }
 }
 

@@ -3,10 +3,15 @@
 
 mod containers;
 mod generic;
+mod ingress;
 mod network_policy;
 mod page;
 mod plain_objects;
 mod pod;
+mod roles;
+mod scheduling;
+mod service;
+mod storage;
 mod workloads;
 mod world;
 
@@ -165,6 +170,25 @@ fn describe(
         kind if workloads::KINDS.contains(&kind) => {
             workloads::describe(&mut page, kind, object, &world);
         }
+        "Service" => {
+            let reachable = world::service_reachable_from(client, object)?;
+            service::service(&mut page, object, &world.slices_of(&name), &reachable);
+        }
+        "Endpoints" => service::endpoints(&mut page, object),
+        "EndpointSlice" => service::endpoint_slice(&mut page, object),
+        "Ingress" => ingress::ingress(&mut page, object, &world),
+        "IngressClass" => ingress::class(&mut page, object),
+        "PersistentVolume" => storage::volume(&mut page, object),
+        "PersistentVolumeClaim" => {
+            storage::claim(&mut page, object, &world.pods_with_claim(&name));
+        }
+        "StorageClass" => storage::class(&mut page, object),
+        "Role" | "ClusterRole" => roles::role(&mut page, object),
+        "RoleBinding" | "ClusterRoleBinding" => roles::binding(&mut page, object),
+        "ResourceQuota" => scheduling::quota(&mut page, object),
+        "LimitRange" => scheduling::limit_range(&mut page, object),
+        "PodDisruptionBudget" => scheduling::disruption_budget(&mut page, object),
+        "PriorityClass" => scheduling::priority_class(&mut page, object),
         "Namespace" => plain_objects::namespace(&mut page, object, &world),
         "Node" => plain_objects::node(&mut page, object, &world, now()),
         "ConfigMap" => plain_objects::config_map(&mut page, object),
@@ -184,8 +208,18 @@ fn describe(
         }
     }
     // kubectl shows none of these.
-    let silent = ["Namespace", "NetworkPolicy", "Secret"].contains(&kind);
-    if shows_events && !silent {
+    const SILENT: [&str; 9] = [
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "LimitRange",
+        "Namespace",
+        "NetworkPolicy",
+        "ResourceQuota",
+        "Role",
+        "RoleBinding",
+        "Secret",
+    ];
+    if shows_events && !SILENT.contains(&kind) {
         world::events(&mut page, client, object, now())?;
     }
     Ok(page.render())

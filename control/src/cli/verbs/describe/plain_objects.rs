@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 use crate::cli::base64;
-use crate::cli::columns::seconds_since_1970;
-use crate::cli::table::human_duration;
+use crate::cli::columns::node_roles;
 
 use super::containers::{conditions, sorted};
 use super::page::{Page, items, rfc1123, text};
+use super::scheduling;
 use super::world::World;
 
 /// `Namespace`.
@@ -20,22 +20,10 @@ pub fn namespace(page: &mut Page, object: &Value, world: &World) {
         phase => phase,
     };
     page.field(0, "Status", phase);
-    for (kind, what) in [
-        ("ResourceQuota", "resource quota"),
-        ("LimitRange", "LimitRange resource"),
-    ] {
-        page.line(0, "");
-        let held = world.others(kind);
-        if held.is_empty() {
-            page.line(0, format!("No {what}."));
-            continue;
-        }
-        let names: Vec<String> = held
-            .iter()
-            .map(|one| text(one, "/metadata/name").to_owned())
-            .collect();
-        page.list(0, &format!("{kind}s"), &names);
-    }
+    page.line(0, "");
+    scheduling::quotas(page, &world.others("ResourceQuota"));
+    page.line(0, "");
+    scheduling::limit_ranges(page, &world.others("LimitRange"));
 }
 
 /// `ConfigMap`.
@@ -103,10 +91,7 @@ pub fn service_account(page: &mut Page, object: &Value) {
 /// `Node`.
 pub fn node(page: &mut Page, object: &Value, world: &World, now: i64) {
     page.field(0, "Name", text(object, "/metadata/name"));
-    let roles: Vec<&str> = { sorted(object.pointer("/metadata/labels")).into_iter() }
-        .filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/"))
-        .collect();
-    let roles = roles.join(",");
+    let roles = node_roles(object).join(",");
     page.field(0, "Roles", if roles.is_empty() { "<none>" } else { &roles });
     page.labels(object);
     page.annotations(object);
@@ -186,21 +171,10 @@ pub fn node(page: &mut Page, object: &Value, world: &World, now: i64) {
     if !ranges.is_empty() {
         page.field(0, "PodCIDRs", ranges.join(","));
     }
-    let pods = world.pods_on(text(object, "/metadata/name"));
-    page.field(
-        0,
-        "Non-terminated Pods",
-        format!("({} in total)", pods.len()),
-    );
-    page.line(1, "Namespace\tName\t\tAge");
-    page.line(1, "---------\t----\t\t---");
-    for pod in pods {
-        let created = seconds_since_1970(text(pod, "/metadata/creationTimestamp"));
-        let age = created.map_or("<unknown>".to_owned(), |then| human_duration(now - then));
-        let (namespace, name) = (
-            text(pod, "/metadata/namespace"),
-            text(pod, "/metadata/name"),
-        );
-        page.line(1, format!("{namespace}\t{name}\t\t{age}"));
+    match text(object, "/spec/providerID") {
+        "" => {}
+        provider => page.field(0, "ProviderID", provider),
     }
+    let pods = world.pods_on(text(object, "/metadata/name"));
+    scheduling::pods_of_node(page, object, &pods, now);
 }

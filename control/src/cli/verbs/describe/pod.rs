@@ -6,6 +6,7 @@ use crate::protocol::PodPolicy;
 
 use super::containers::{conditions, containers, tolerations, volumes};
 use super::page::{Page, items, rfc1123, text};
+use super::service::{Reachable, reachable_lines};
 
 /// What only the daemon knows of a pod.
 #[derive(Default)]
@@ -15,7 +16,7 @@ pub struct Told {
     /// The Services that select it.
     pub services: Vec<String>,
     /// By port, who may reach it.
-    pub reachable_from: Vec<(String, Vec<String>)>,
+    pub reachable_from: Reachable,
 }
 
 /// Writes the page, but for the events at its end.
@@ -105,12 +106,7 @@ fn daemons_part(page: &mut Page, told: &Told) {
     for policy in &told.policies {
         page.line(1, policy_line(policy));
     }
-    if !told.reachable_from.is_empty() {
-        page.line(0, "Reachable From:");
-    }
-    for (port, senders) in &told.reachable_from {
-        page.list(1, port, senders);
-    }
+    reachable_lines(page, &told.reachable_from);
 }
 
 /// Kubernetes' class of what the containers request.

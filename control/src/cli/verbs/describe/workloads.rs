@@ -10,7 +10,8 @@ use super::page::{Page, items, rfc1123, text};
 use super::world::World;
 
 /// The kinds that are described here.
-pub const KINDS: [&str; 6] = [
+pub const KINDS: [&str; 7] = [
+    "CronJob",
     "DaemonSet",
     "Deployment",
     "Job",
@@ -28,6 +29,7 @@ pub fn describe(page: &mut Page, kind: &str, object: &Value, world: &World) {
         "StatefulSet" => stateful_set(page, object, world),
         "DaemonSet" => daemon_set(page, object, world),
         "Job" => job(page, object),
+        "CronJob" => cron_job(page, object),
         _ => replicas(page, kind, object, world),
     }
 }
@@ -269,12 +271,14 @@ fn job(page: &mut Page, object: &Value) {
     }
     let completions = shown("/spec/completions").unwrap_or_else(|| "<unset>".to_owned());
     page.field(0, "Completions", completions);
-    match text(object, "/spec/completionMode") {
-        "" => {}
-        mode => page.field(0, "Completion Mode", mode),
-    }
+    let mode = match text(object, "/spec/completionMode") {
+        "" => "NonIndexed",
+        mode => mode,
+    };
+    page.field(0, "Completion Mode", mode);
+    let suspended = object.pointer("/spec/suspend") == Some(&Value::Bool(true));
+    page.field(0, "Suspend", suspended.to_string());
     for (label, pointer) in [
-        ("Suspend", "/spec/suspend"),
         ("Backoff Limit", "/spec/backoffLimit"),
         (
             "TTL Seconds After Finished",
@@ -311,4 +315,66 @@ fn job(page: &mut Page, object: &Value) {
         ),
     );
     template(page, &object["spec"]["template"]);
+}
+
+fn cron_job(page: &mut Page, object: &Value) {
+    names(page, object);
+    let shown = |of: &Value, pointer: &str, unit: &str, fallback: &str| {
+        let value = of.pointer(pointer).filter(|value| !value.is_null());
+        value.map_or(fallback.to_owned(), |value| format!("{value}{unit}"))
+    };
+    let or = |found: &'_ str, fallback: &'_ str| match found {
+        "" => fallback.to_owned(),
+        found => found.to_owned(),
+    };
+    page.field(0, "Schedule", text(object, "/spec/schedule"));
+    let policy = or(text(object, "/spec/concurrencyPolicy"), "Allow");
+    page.field(0, "Concurrency Policy", policy);
+    let suspended = object.pointer("/spec/suspend") == Some(&Value::Bool(true));
+    page.field(0, "Suspend", if suspended { "True" } else { "False" });
+    let zone = or(text(object, "/spec/timeZone"), "<unset>");
+    page.field(0, "Time Zone", zone);
+    // What the API server sets where nothing is said.
+    for (label, field, unit, fallback) in [
+        (
+            "Successful Job History Limit",
+            "successfulJobsHistoryLimit",
+            "",
+            "3",
+        ),
+        (
+            "Failed Job History Limit",
+            "failedJobsHistoryLimit",
+            "",
+            "1",
+        ),
+        (
+            "Starting Deadline Seconds",
+            "startingDeadlineSeconds",
+            "s",
+            "<unset>",
+        ),
+    ] {
+        let value = shown(object, &format!("/spec/{field}"), unit, fallback);
+        page.field(0, label, value);
+    }
+    let job = &object["spec"]["jobTemplate"]["spec"];
+    let chosen = job.get("selector").filter(|chosen| !chosen.is_null());
+    let chosen = chosen.map_or("<unset>".to_owned(), |chosen| selector(Some(chosen)));
+    page.field(0, "Selector", chosen);
+    page.field(0, "Parallelism", shown(job, "/parallelism", "", "<unset>"));
+    page.field(0, "Completions", shown(job, "/completions", "", "<unset>"));
+    if job["activeDeadlineSeconds"].is_number() {
+        let deadline = shown(job, "/activeDeadlineSeconds", "s", "");
+        page.field(0, "Active Deadline Seconds", deadline);
+    }
+    template(page, &job["template"]);
+    let last = match text(object, "/status/lastScheduleTime") {
+        "" => "<unset>".to_owned(),
+        last => rfc1123(last),
+    };
+    page.field(0, "Last Schedule Time", last);
+    let active = items(object, "/status/active").iter();
+    let active: Vec<&str> = active.map(|job| text(job, "/name")).collect();
+    page.field(0, "Active Jobs", or(&active.join(", "), "<none>"));
 }

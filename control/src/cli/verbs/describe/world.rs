@@ -10,6 +10,10 @@ use crate::client::Client;
 use crate::protocol::{Explained, GetParams, GetReply, TraceParams};
 
 use super::page::{Page, items, text};
+use super::service::Reachable;
+
+/// The label that names an EndpointSlice's Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Pods that are asked whether they reach one; of more the page says that there are.
 const SENDERS: usize = 100;
@@ -27,9 +31,11 @@ impl World {
         let wanted: &[&str] = match kind {
             "Deployment" => &["replicasets"],
             "DaemonSet" | "ReplicaSet" | "ReplicationController" | "StatefulSet" => &["pods"],
-            "Node" => &["pods"],
+            "Node" | "PersistentVolumeClaim" => &["pods"],
             "Namespace" => &["resourcequotas", "limitranges"],
             "Pod" => &["services"],
+            "Service" => &["endpointslices"],
+            "Ingress" => &["services", "endpointslices"],
             _ => &[],
         };
         let mut world = World::default();
@@ -106,6 +112,25 @@ impl World {
         pods
     }
 
+    /// The EndpointSlices of a Service.
+    pub fn slices_of(&self, service: &str) -> Vec<&Value> {
+        let mut slices = self.others("EndpointSlice");
+        slices.retain(|slice| slice["metadata"]["labels"][SERVICE_NAME] == service);
+        slices
+    }
+
+    /// The names of the pods that mount a claim, in order.
+    pub fn pods_with_claim(&self, claim: &str) -> Vec<String> {
+        let mounts = |volume: &Value| volume["persistentVolumeClaim"]["claimName"] == claim;
+        let pods = self.others("Pod").into_iter();
+        let mut names: Vec<String> = pods
+            .filter(|pod| items(pod, "/spec/volumes").iter().any(mounts))
+            .map(|pod| text(pod, "/metadata/name").to_owned())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
     /// The Services that select a pod.
     pub fn services_of(&self, pod: &Value) -> Vec<String> {
         let selects = |service: &&Value| {
@@ -122,24 +147,59 @@ impl World {
     }
 }
 
-/// For each port of a pod, who may reach it: `80/TCP`, and the pods that may.
-pub fn reachable_from(
-    client: &mut Client,
-    pod: &Value,
-) -> Result<Vec<(String, Vec<String>)>, VerbError> {
-    let name = |pod: &Value| {
-        format!(
-            "{}/{}",
-            text(pod, "/metadata/namespace"),
-            text(pod, "/metadata/name")
-        )
-    };
-    let own = name(pod);
+/// `NS/NAME`.
+fn whole_name(object: &Value) -> String {
+    format!(
+        "{}/{}",
+        text(object, "/metadata/namespace"),
+        text(object, "/metadata/name")
+    )
+}
+
+/// For each port of a pod, who may reach it.
+pub fn reachable_from(client: &mut Client, pod: &Value) -> Result<Reachable, VerbError> {
     let containers = items(pod, "/spec/containers").iter();
-    let ports: Vec<&Value> = containers
+    let ports: Vec<(&Value, &str)> = containers
         .flat_map(|container| items(container, "/ports"))
+        .map(|port| {
+            let protocol = port["protocol"].as_str().unwrap_or("TCP");
+            (&port["containerPort"], protocol)
+        })
         .collect();
-    if ports.is_empty() || text(pod, "/status/podIP").is_empty() {
+    if text(pod, "/status/podIP").is_empty() {
+        return Ok(Vec::new());
+    }
+    let own = whole_name(pod);
+    reachable(client, &format!("pod/{own}"), Some(&own), &ports)
+}
+
+/// For each port of a Service, who may reach a backend by it.
+pub fn service_reachable_from(
+    client: &mut Client,
+    service: &Value,
+) -> Result<Reachable, VerbError> {
+    if service["spec"]["type"] == "ExternalName" {
+        return Ok(Vec::new());
+    }
+    let ports: Vec<(&Value, &str)> = items(service, "/spec/ports")
+        .iter()
+        .map(|port| {
+            let protocol = port["protocol"].as_str().unwrap_or("TCP");
+            (&port["port"], protocol)
+        })
+        .collect();
+    let to = format!("service/{}", whole_name(service));
+    reachable(client, &to, None, &ports)
+}
+
+/// For each port, the pods other than `own` that reach `to`.
+fn reachable(
+    client: &mut Client,
+    to: &str,
+    own: Option<&str>,
+    ports: &[(&Value, &str)],
+) -> Result<Reachable, VerbError> {
+    if ports.is_empty() {
         return Ok(Vec::new());
     }
     let params = GetParams {
@@ -148,47 +208,63 @@ pub fn reachable_from(
         ..GetParams::default()
     };
     let reply: GetReply = client.call("get", params)?;
-    let alive = |pod: &&Value| !text(pod, "/status/podIP").is_empty();
-    let senders: Vec<String> = reply
-        .items
-        .iter()
-        .filter(alive)
-        .map(name)
-        .filter(|sender| *sender != own)
+    let alive = |pod: &&Value| {
+        let ended = ["Succeeded", "Failed"].contains(&text(pod, "/status/phase"));
+        !ended && !text(pod, "/status/podIP").is_empty()
+    };
+    let pods = reply.items.iter().filter(alive).map(whole_name);
+    let senders: Vec<String> = pods
+        .filter(|sender| own.is_none_or(|own| own != sender))
         .collect();
     let mut found = Vec::new();
-    for port in ports {
-        let protocol = port["protocol"].as_str().unwrap_or("TCP");
+    for (port, protocol) in ports {
         let mut allowed = Vec::new();
+        let mut unanswered = 0;
         for sender in senders.iter().take(SENDERS) {
             let params = TraceParams {
-                from: sender.clone(),
-                to: own.clone(),
-                port: Some(port["containerPort"].to_string()),
-                protocol: Some(protocol.to_owned()),
+                from: format!("pod/{sender}"),
+                to: to.to_owned(),
+                port: Some(port.to_string()),
+                protocol: Some((*protocol).to_owned()),
                 namespace: None,
             };
             // A sender that went meanwhile reaches nobody.
-            let told: Result<Explained, _> = client.call("trace", params);
-            if told.is_ok_and(|told| told.json["verdict"] == "allow") {
-                allowed.push(sender.clone());
+            let Ok(Explained { json, .. }) = client.call("trace", params) else {
+                continue;
+            };
+            let backends = json["backends"].as_array();
+            if json["service"].is_string() && backends.is_some_and(Vec::is_empty) {
+                unanswered += 1;
+            }
+            match json["verdict"].as_str() {
+                Some("allow") => allowed.push(sender.clone()),
+                Some("some") => allowed.push(format!("{sender} (some backends)")),
+                _ => {}
             }
         }
-        let asked = senders.len().min(SENDERS);
-        let mut lines = match allowed.len() {
-            0 => vec![format!("<none> of {asked} pods")],
-            all if all == asked && asked > 1 => vec![format!("all other pods ({asked})")],
-            _ => allowed,
+        let lines = match unanswered > 0 && unanswered == senders.len().min(SENDERS) {
+            true => vec!["<none>: no endpoint is ready".to_owned()],
+            false => senders_lines(allowed, senders.len(), own.is_some()),
         };
-        if senders.len() > SENDERS {
-            lines.push(format!(
-                "({} pods more were not asked)",
-                senders.len() - SENDERS
-            ));
-        }
-        found.push((format!("{}/{protocol}", port["containerPort"]), lines));
+        found.push((format!("{port}/{protocol}"), lines));
     }
     Ok(found)
+}
+
+/// Who may, of so many pods.
+fn senders_lines(allowed: Vec<String>, all: usize, others: bool) -> Vec<String> {
+    let asked = all.min(SENDERS);
+    let other = if others { "other " } else { "" };
+    let every = allowed.len() == asked && !allowed.iter().any(|line| line.ends_with(')'));
+    let mut lines = match allowed.len() {
+        0 => vec![format!("<none> of {asked} pods")],
+        _ if every && asked > 1 => vec![format!("all {other}pods ({asked})")],
+        _ => allowed,
+    };
+    if all > SENDERS {
+        lines.push(format!("({} pods more were not asked)", all - SENDERS));
+    }
+    lines
 }
 
 /// `Events:` at the end of a page.
