@@ -101,6 +101,12 @@ impl Verdict {
         }
     }
 
+    /// Whether a pod that reaches itself through a Service is spared this: NetworkPolicy never denies
+    /// that, the other tiers may (semantics D7). What is left then is [`Verdict::default_accept`].
+    pub fn spares_a_pod_itself(&self) -> bool {
+        !self.accept && self.provenance.tier == Tier::NetworkPolicy
+    }
+
     /// The verdict in the low [`Verdict::BITS`] bits of a word:
     /// accept 1, direction 1, tier 2, has-policy 1, policy 24, has-rule 1, rule 16. The tiers are
     /// five: number 3 is [`Tier::SecurityGroup`] with a policy and [`Tier::Default`] without.

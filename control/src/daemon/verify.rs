@@ -370,6 +370,7 @@ impl Checker {
                 "destination": event.key.destination.to_ip(),
                 "destinationPort": event.key.destination_port,
                 "destinationIncarnation": event.destination.0,
+                "service": event.service.map(|service| service.to_string()),
                 "ingress": format!("{:?}", event.ingress_role),
                 "attached": attached.collect::<Vec<_>>(),
             },
@@ -483,11 +484,13 @@ fn tier(tier: specification::Tier) -> Tier {
 /// generation.
 ///
 /// Which directions have a say is written down here once more: what the node itself sends to its
-/// pod always passes (D6), a pod reaches itself (D7), and its node if that is exempt.
+/// pod always passes (D6), a pod reaches itself, directly always and through a Service unless a tier
+/// beside NetworkPolicy denies it (D7), and its node if that is exempt.
 fn specified(grounds: &Grounds, world: &World, event: &Event) -> Option<Specified> {
     let key = &event.key;
     let is_local = |incarnation: Incarnation| incarnation != Incarnation::NONE;
-    if !grounds.enforced || (is_local(event.source) && event.source == event.destination) {
+    let to_itself = is_local(event.source) && event.source == event.destination;
+    if !grounds.enforced || (to_itself && event.service.is_none()) {
         return Some(Specified::exempt());
     }
     let port = key.protocol.has_ports().then_some(key.destination_port);
@@ -509,7 +512,10 @@ fn specified(grounds: &Grounds, world: &World, event: &Event) -> Option<Specifie
         };
         Some(Specified {
             direction,
-            decision,
+            decision: match to_itself {
+                true => decision.on_the_way_to_itself(),
+                false => decision,
+            },
         })
     };
     let mut said = Specified::exempt();

@@ -77,6 +77,23 @@ pub struct Decision {
     pub rule: Option<usize>,
 }
 
+impl Decision {
+    /// What is left of it for a pod that reaches itself through a Service: NetworkPolicy never denies
+    /// that, the other tiers may (semantics D7).
+    #[must_use]
+    pub fn on_the_way_to_itself(self) -> Decision {
+        if self.accept || self.tier != Tier::NetworkPolicy {
+            return self;
+        }
+        Decision {
+            accept: true,
+            tier: Tier::Default,
+            policy: None,
+            rule: None,
+        }
+    }
+}
+
 /// Which policies count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Policies {

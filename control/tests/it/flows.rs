@@ -8,7 +8,8 @@ use dataplane::counters::RuleHits;
 use dataplane::events::{Event, EventKind};
 use dataplane::snapshot::{Generation, Incarnation, PortId, Role};
 use dataplane::{
-    Address, Direction, DropReason, FlowKey, PolicyId, Protocol, Provenance, Tier, Time, Verdict,
+    Address, Direction, DropReason, FlowKey, PolicyId, Protocol, Provenance, SocketAddress, Tier,
+    Time, Verdict,
 };
 use serde_json::{Value, json};
 
@@ -389,6 +390,65 @@ fn metrics_are_prometheus_text_with_stable_names() {
 fn metric(scene: &mut Scene, name: &str) -> f64 {
     let reply = scene.must("metrics", json!({}));
     parse(reply["text"].as_str().unwrap())[name]
+}
+
+#[test]
+fn the_self_check_knows_a_pod_s_way_to_itself() {
+    let mut scene = Scene::new("selfcheck-itself");
+    let applied = scene.must("apply", json!({"objects": [pod("a"), deny("d")]}));
+    let uid = applied["results"][0]["uid"].as_str().unwrap().to_owned();
+    let added = scene.add("a", &uid, "10.0.0.3").unwrap();
+    let own = Incarnation(added["incarnation"].as_u64().unwrap() as u32);
+    let (address, port) = (Address::v4(0x0a60_0001), 80);
+    let service = Some(SocketAddress { address, port });
+    let wait = |scene: &mut Scene, verdict: Verdict, service| {
+        let mut event = Event {
+            source: own,
+            destination: own,
+            service,
+            generation: Generation(scene.generation()),
+            ..event(EventKind::Sampled(verdict))
+        };
+        event.key.source = event.key.destination;
+        let before = metric(scene, "weir_policy_samples_total");
+        scene.memory.borrow_mut().events.push(event);
+        assert!(scene.tick());
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while metric(scene, "weir_policy_samples_total") == before {
+            assert!(Instant::now() < deadline, "nobody looks at it");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let accept = Verdict::default_accept(Direction::Ingress);
+    // What counts a disagreement counts it behind the sample: a wrong one comes last.
+    wait(&mut scene, accept, None);
+    wait(&mut scene, accept, service);
+    let denies = json!({
+        "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": "guard"},
+        "spec": {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}},
+                 "egress": [{"action": "Deny", "to": [{"namespaces": {}}]}]},
+    });
+    scene.must("apply", json!({"objects": [denies]}));
+    wait(&mut scene, accept, None);
+    let by_guard = Verdict {
+        accept: false,
+        provenance: Provenance {
+            direction: Direction::Egress,
+            tier: Tier::Admin,
+            policy: Some(PolicyId(1)),
+            rule: Some(0),
+        },
+    };
+    wait(&mut scene, by_guard, service);
+    assert_eq!(metric(&mut scene, "weir_policy_mismatch_total"), 0.0);
+    assert_eq!(metric(&mut scene, "weir_policy_reason_mismatch_total"), 0.0);
+    wait(&mut scene, accept, service);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while metric(&mut scene, "weir_policy_mismatch_total") != 1.0 {
+        assert!(Instant::now() < deadline, "nobody noticed");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::conntrack::{Ends, Translation};
 use crate::counters::{CounterId, RuleCounters};
 use crate::policy::{self, PolicyTable, Question};
 use crate::snapshot::{Endpoint, Incarnation, NodeEgress, Role, Snapshot};
-use crate::{Address, Direction, FlowKey, Tier, Verdict};
+use crate::{Address, Direction, FlowKey, Verdict};
 
 /// What `snapshot` would decide of a connection in the table, as its next packet would have it
 /// decided again (D2). None if one of its ends is no endpoint any more.
@@ -84,12 +84,11 @@ impl<'s> Flow<'s> {
     /// What is left of a decision: NetworkPolicy never denies a pod that reaches itself through a
     /// Service, the other tiers may (D7).
     fn spare(&self, decision: policy::Decision) -> policy::Decision {
-        let Verdict { accept, provenance } = decision.verdict;
-        if accept || provenance.tier != Tier::NetworkPolicy || !self.is_hairpin() {
+        if !decision.verdict.spares_a_pod_itself() || !self.is_hairpin() {
             return decision;
         }
         policy::Decision {
-            verdict: Verdict::default_accept(provenance.direction),
+            verdict: Verdict::default_accept(decision.verdict.provenance.direction),
             counter: CounterId::NONE,
         }
     }

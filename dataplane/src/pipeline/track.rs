@@ -376,9 +376,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         self.tables.counters.rule_connection(counters.ingress);
         self.audit(view, flow, verdict, false);
         let one_in = self.snapshot.settings().sample_one_in;
-        // The self-check knows a pod's own address only as exempt from policy.
-        let is_special = flow.by_service && flow.is_hairpin();
-        if !is_special && self.tables.limiters.samples(one_in) {
+        if self.tables.limiters.samples(one_in) {
             self.tables.counters.add(Counter::FlowsSampled, 1);
             let event = self.event(view, EventKind::Sampled(verdict), false);
             if !self.tables.events.push_sample(event) {

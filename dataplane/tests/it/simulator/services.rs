@@ -405,6 +405,23 @@ fn a_pod_reaches_itself_through_its_service_unless_cluster_policy_denies() {
     }
 }
 
+/// The self-check tells a pod's own address, which nobody judges, from the way by a Service.
+#[test]
+fn a_pod_s_way_to_itself_is_sampled_with_the_service_it_is_by() {
+    let mut world = with_backends(&[0]);
+    world.parts.settings.sample_one_in = 1;
+    world.publish();
+    let sent = ask(&mut world, A, true, tcp(4000, 80, SYN));
+    assert_eq!(pod_of(&sent), 0);
+    let events = world.drain();
+    let sampled = |kind: &EventKind| matches!(kind, EventKind::Sampled(verdict) if verdict.accept);
+    let found = events.iter().find(|event| sampled(&event.kind)).unwrap();
+    assert_eq!(found.source, found.destination);
+    assert_eq!(found.service, Some(at(service(true), 80)));
+    assert_eq!(found.key.receiver(), at(pod_address(0, true), 8080));
+    world.assert_balanced();
+}
+
 #[test]
 fn node_ports_answer_from_the_node_and_remote_backends_come_back_here() {
     let node_port = |v4: bool, backend: SocketAddress| Frontend {
