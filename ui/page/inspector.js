@@ -320,7 +320,10 @@ async function flowView({ flow }) {
   title(flow.verdict === 'DROPPED' ? 'Why it was dropped' : 'Why it passed');
   const was = { DROPPED: 'deny', FORWARDED: 'allow', AUDIT: null }[flow.verdict];
   const [from, to] = [pointer(flow.source), pointer(flow.destination)];
-  return [...told(flow), ...(await present(from, to, flow.destination.port, flow.protocol, was))];
+  // A pod's own address is nobody's to deny; on the way by a Service it is.
+  const by = from === to ? flow.service : null;
+  const [asked, port] = by ? [by.ip, by.port] : [to, flow.destination.port];
+  return [...told(flow), ...(await present(from, asked, port, flow.protocol, was))];
 }
 
 async function edgeView({ edge: { id } }) {

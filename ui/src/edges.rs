@@ -137,10 +137,16 @@ impl Edges {
             known @ ("TCP" | "UDP" | "SCTP" | "ICMP") => known,
             _ => return None,
         };
+        let (from, mut to) = (end(&flow.source)?, end(&flow.destination)?);
+        let mut port = flow.destination.port;
+        // Its own address is nobody's to deny; by a Service's it is.
+        if let Some(service) = flow.service.as_ref().filter(|_| from == to) {
+            (to, port) = (service.ip.to_string(), Some(service.port));
+        }
         Some(TraceParams {
-            from: end(&flow.source)?,
-            to: end(&flow.destination)?,
-            port: flow.destination.port.map(|port| port.to_string()),
+            from,
+            to,
+            port: port.map(|port| port.to_string()),
             protocol: Some(protocol.to_owned()),
             namespace: None,
         })
@@ -245,6 +251,8 @@ fn shown(key: &Key, edge: &Edge) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use control::flow::FlowService;
+
     use super::*;
 
     fn end(ip: &str, pod: Option<&str>, port: u16) -> FlowEnd {
@@ -323,6 +331,33 @@ mod tests {
         assert_eq!(edges.take(), None);
         edges.judge(asked[0].0, 9, judgement("deny"));
         assert_eq!(edges.take().unwrap()["edges"][0]["now"], "deny");
+    }
+
+    #[test]
+    fn a_pod_that_reaches_itself_by_a_service_is_asked_about_by_that() {
+        let mut edges = Edges::default();
+        let own = |port| end("10.0.0.1", Some("a"), port);
+        let service = FlowService {
+            ip: "10.96.0.1".parse().unwrap(),
+            port: 80,
+            namespace: None,
+            name: None,
+        };
+        edges.add(&Flow {
+            service: Some(service.clone()),
+            ..flow(own(4000), own(8080), FlowVerdict::Dropped, 1)
+        });
+        edges.add(&Flow {
+            service: Some(service),
+            ..a_to_b(FlowVerdict::Forwarded, 1)
+        });
+        let asked = edges.unjudged(1, 10).into_iter();
+        let mut asked: Vec<(String, String)> = asked
+            .map(|(_, question)| (question.to, question.port.unwrap_or_default()))
+            .collect();
+        asked.sort();
+        let expected = [("10.96.0.1", "80"), ("pod/shop/b", "80")];
+        assert_eq!(asked, expected.map(|(to, port)| (to.into(), port.into())));
     }
 
     #[test]

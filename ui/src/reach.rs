@@ -147,6 +147,7 @@ mod tests {
             verdict: verdict.into(),
             allowed_family: only,
             some_backends: false,
+            without_backend: None,
             reason: String::new(),
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use dataplane::DropReason;
 use dataplane::counters::Counter;
 use dataplane::policy::PolicyTable;
+use dataplane::service::Lookup;
 use dataplane::snapshot::{EndpointSlot, Epoch, PortId, Role};
 use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
@@ -22,7 +23,7 @@ use crate::protocol::{
     AuditReply, ConntrackStatus, CountersReply, ErrorObject, Explained, LogStatus, MatrixParams,
     PortStatus, Reason, RingStatus, Status, TraceParams, WorkerStatus,
 };
-use crate::trace::{EndName, TraceError, View};
+use crate::trace::{self, EndName, TraceError, View};
 
 impl<P: Plane> Daemon<P> {
     /// How the daemon is.
@@ -138,20 +139,41 @@ impl<P: Plane> Daemon<P> {
         // A Service's pods are in its namespace.
         let ends = params.ends();
         let namespaces = ends.each_ref().map(|end| EndName::new(end).namespace);
-        let addresses = [&params.from, &params.to].map(|end| end.parse::<IpAddr>().ok());
+        let stated = [&params.from, &params.to].map(|end| end.parse::<IpAddr>().ok());
+        let behind = stated[1].map(|address| self.behind(address, params));
+        let addresses: Vec<IpAddr> = stated
+            .into_iter()
+            .flatten()
+            .chain(behind.into_iter().flatten())
+            .collect();
         let meant = |pod: &Object| {
             let own = pod.as_pod().map(lower::pod_addresses).unwrap_or_default();
             namespaces
                 .iter()
                 .any(|namespace| *namespace == pod.namespace())
-                || addresses
-                    .iter()
-                    .flatten()
-                    .any(|address| own.contains(address))
+                || addresses.iter().any(|address| own.contains(address))
         };
         let subjects = self.subjects(meant);
         let trace = subjects.view(self).trace(params).map_err(unanswerable)?;
         explained(trace.text(), &trace)
+    }
+
+    /// The backends at an address, if it is a Service's.
+    fn behind(&self, address: IpAddr, params: &TraceParams) -> Vec<IpAddr> {
+        let port = params.port.as_deref().and_then(|port| port.parse().ok());
+        let protocol = trace::protocol(params.protocol.as_deref());
+        let (Some(port), Ok((protocol, _))) = (port, protocol) else {
+            return Vec::new();
+        };
+        let lists = [Role::Pod, Role::Uplink].map(|role| {
+            let table = self.services.table();
+            match table.lookup(role, address.to_canonical().into(), protocol, port) {
+                Lookup::Backends(backends) => backends,
+                _ => &[],
+            }
+        });
+        let backends = lists.into_iter().flatten();
+        backends.map(|backend| backend.address.to_ip()).collect()
     }
 
     /// The verdicts on all pairs, by the table that the workers use.

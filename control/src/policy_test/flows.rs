@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use dataplane::Protocol;
+use dataplane::snapshot::Role;
 use thiserror::Error;
 
 use super::model::{End, Expect, Port, Transport};
 use crate::family::Family;
-use crate::trace::{self, TraceError, View, families, resolve_port};
+use crate::trace::{self, Reached, TraceError, Unserved, View, families, resolve_port};
 
 /// The most connections that the lines of one step may speak of.
 pub const MAX_FLOWS: usize = 1_000_000;
@@ -33,12 +34,18 @@ pub struct Flow {
     pub to: u32,
     /// Where it comes from.
     pub source: IpAddr,
-    /// Where it goes: behind a Service, the pod.
+    /// Where it goes: behind a Service, the pod; of a Service without a backend its own address,
+    /// or if it is headless no address in particular.
     pub destination: IpAddr,
     /// Its protocol.
     pub transport: Transport,
     /// The pod's port; none for ICMP.
     pub port: Option<u16>,
+    /// The Service's address and port that the sender asks for, if they lead to a backend or to
+    /// nobody.
+    pub service: Option<(IpAddr, u16)>,
+    /// That nobody is behind the Service.
+    pub unserved: Option<Unserved>,
     /// Index of the line that counts.
     pub line: usize,
 }
@@ -97,8 +104,28 @@ pub struct Flows {
     pub flows: Vec<Flow>,
 }
 
-/// A sender or receiver; a receiver with its port.
-type Resolved = (u32, Option<u16>);
+/// A receiver, and the way to it.
+#[derive(Clone, Copy, Debug)]
+struct Receiver {
+    end: u32,
+    port: Option<u16>,
+    service: Option<(IpAddr, u16)>,
+    unserved: Option<Unserved>,
+}
+
+impl Receiver {
+    const fn itself(end: u32, port: Option<u16>) -> Receiver {
+        Receiver {
+            end,
+            port,
+            service: None,
+            unserved: None,
+        }
+    }
+}
+
+/// What a line of its own must say to speak of another connection.
+type Place = (u32, u32, Transport, Option<u16>, Family, bool);
 
 impl Flows {
     /// Resolves lines on the objects of `view`.
@@ -125,33 +152,34 @@ struct Expansion<'a> {
     /// The ends of all pods, once they are needed.
     everyone: Option<Vec<u32>>,
     /// Where a connection stands in [`Flows::flows`].
-    places: HashMap<(u32, u32, Transport, Option<u16>, Family), usize>,
+    places: HashMap<Place, usize>,
 }
 
 impl Expansion<'_> {
     fn line(&mut self, index: usize, line: &Expect) -> Result<(), String> {
         let from = self.senders(&line.from)?;
-        let to = match &line.ports[..] {
-            [] => self.receivers(&line.to, line.protocol, None)?,
-            ports => {
-                let mut to = Vec::new();
-                for port in ports {
-                    to.extend(self.receivers(&line.to, line.protocol, Some(port))?);
-                }
-                to
-            }
-        };
+        // A Service may lead its node's pods elsewhere than others.
+        let (mut of_pods, mut of_others) = (None, None);
         let single = |end: &End| matches!(end, End::Named(_) | End::Address(_));
         let many = !single(&line.from) || !single(&line.to);
         let mut any = false;
         for &source in &from {
-            for &(destination, port) in &to {
+            let role = self.view.role(self.flows.ends.get(source));
+            let known = match role {
+                Role::Pod => &mut of_pods,
+                _ => &mut of_others,
+            };
+            let to = match known {
+                Some(to) => to,
+                None => known.insert(self.line_receivers(line, role)?),
+            };
+            for receiver in &*to {
                 // Nobody means a pod's way to itself by "all of these to all of those".
-                let names = [source, destination].map(|end| &self.flows.ends.get(end).name);
+                let names = [source, receiver.end].map(|end| &self.flows.ends.get(end).name);
                 if many && names[0] == names[1] {
                     continue;
                 }
-                any |= self.pair(index, line, source, (destination, port))?;
+                any |= self.pair(index, line, source, receiver)?;
             }
         }
         match any {
@@ -164,15 +192,36 @@ impl Expansion<'_> {
         }
     }
 
+    fn line_receivers(&mut self, line: &Expect, role: Role) -> Result<Vec<Receiver>, String> {
+        let transport = line.protocol;
+        if line.ports.is_empty() {
+            return self.receivers(&line.to, (transport, None), role);
+        }
+        let mut to = Vec::new();
+        for port in &line.ports {
+            to.extend(self.receivers(&line.to, (transport, Some(port)), role)?);
+        }
+        Ok(to)
+    }
+
     /// Adds a pair's connections, one for each family; whether there is any.
     fn pair(
         &mut self,
         index: usize,
         line: &Expect,
         from: u32,
-        (to, port): Resolved,
+        receiver: &Receiver,
     ) -> Result<bool, String> {
+        let Receiver {
+            end: to,
+            port,
+            service,
+            unserved,
+        } = *receiver;
         let ends = &self.flows.ends;
+        // Of a pod's way to itself the one by a Service is another than the direct one.
+        let [sender, backend] = [from, to].map(|end| ends.get(end).local);
+        let hairpin = service.is_some() && sender.is_some() && sender == backend;
         let mut pairs = families(ends.get(from), ends.get(to));
         pairs.retain(|(source, _)| line.family.is_none_or(|f| f == Family::of(*source)));
         for &(source, destination) in &pairs {
@@ -184,9 +233,11 @@ impl Expansion<'_> {
                 destination,
                 transport: line.protocol,
                 port,
+                service,
+                unserved,
                 line: index,
             };
-            let key = (from, to, line.protocol, port, family);
+            let key = (from, to, line.protocol, port, family, hairpin);
             if let Some(&place) = self.places.get(&key) {
                 self.flows.flows[place] = flow;
                 continue;
@@ -222,9 +273,9 @@ impl Expansion<'_> {
     fn receivers(
         &mut self,
         end: &End,
-        transport: Transport,
-        port: Option<&Port>,
-    ) -> Result<Vec<Resolved>, String> {
+        (transport, port): (Transport, Option<&Port>),
+        role: Role,
+    ) -> Result<Vec<Receiver>, String> {
         let protocol = match transport {
             Transport::Tcp => Protocol::TCP,
             Transport::Udp => Protocol::UDP,
@@ -236,36 +287,32 @@ impl Expansion<'_> {
         match end {
             End::Named(text) => {
                 if let Some(service) = self.view.service(text).map_err(words)? {
-                    let reached = self.view.reached(text, &service, wanted, protocol, None);
-                    let reached = reached.map_err(words)?;
-                    if reached.backends.is_empty() {
-                        return Err(words(TraceError::NoBackend(reached.name)));
-                    }
-                    let backends = reached.backends.into_iter();
-                    return Ok(backends
-                        .map(|(end, port)| (self.flows.ends.add(end), port))
-                        .collect());
+                    let reached = self.view.reached(text, &service, wanted, protocol, role);
+                    return Ok(self.behind(reached.map_err(words)?));
                 }
                 let end = self.view.end(text).map_err(words)?;
                 let port = resolve_port(&end, wanted, protocol).map_err(words)?;
-                Ok(vec![(self.flows.ends.add(end), port)])
+                Ok(vec![Receiver::itself(self.flows.ends.add(end), port)])
             }
             End::Several(ends) => {
                 let mut all = Vec::new();
                 for end in ends {
-                    all.extend(self.receivers(end, transport, port)?);
+                    all.extend(self.receivers(end, (transport, port), role)?);
                 }
                 Ok(all)
             }
             other => {
+                if let Some(reached) = self.at(other, (protocol, port), role) {
+                    return Ok(self.behind(reached));
+                }
                 let pods = self.pods(other)?;
                 let ends = &self.flows.ends;
                 // A pod that calls no port so is not spoken of.
                 let with_port = pods.into_iter().filter_map(|pod| {
                     let port = resolve_port(ends.get(pod), wanted, protocol).ok()?;
-                    Some((pod, port))
+                    Some(Receiver::itself(pod, port))
                 });
-                let with_port: Vec<Resolved> = with_port.collect();
+                let with_port: Vec<Receiver> = with_port.collect();
                 match with_port.is_empty() {
                     true => Err(format!(
                         "none of these pods has a {} port called {:?}",
@@ -276,6 +323,43 @@ impl Expansion<'_> {
                 }
             }
         }
+    }
+
+    /// What stands behind an address that is a Service's.
+    fn at(
+        &self,
+        end: &End,
+        (protocol, port): (Protocol, Option<&Port>),
+        role: Role,
+    ) -> Option<Reached> {
+        let number = match port {
+            Some(Port::Number(number)) => Some(*number),
+            Some(Port::Name(_)) => return None,
+            None => None,
+        };
+        match end {
+            End::Address(address) => self.view.reached_at(*address, protocol, number, role),
+            _ => None,
+        }
+    }
+
+    /// A Service's backends; for each family that has none the Service itself.
+    fn behind(&mut self, reached: Reached) -> Vec<Receiver> {
+        let Reached { name, port, .. } = reached;
+        let ends = &mut self.flows.ends;
+        let by = |address| reached.translated.then_some((address, port?));
+        let backends = reached.backends.into_iter().map(|backend| Receiver {
+            service: by(backend.by),
+            ..Receiver::itself(ends.add(backend.end), backend.port)
+        });
+        let mut receivers: Vec<Receiver> = backends.collect();
+        receivers.extend(reached.unserved.iter().map(|unserved| Receiver {
+            end: ends.add(unserved.end(&name)),
+            port,
+            service: unserved.address.and_then(|address| Some((address, port?))),
+            unserved: Some(*unserved),
+        }));
+        receivers
     }
 
     /// The pods, or the address, that an end stands for.

@@ -9,31 +9,58 @@ use super::flows::{Ends, Flow};
 use super::run::PolicyKey;
 use crate::objects::{Key, kinds};
 use crate::specification::{self, Decision, Traffic, World};
-use crate::trace::{Trace, View};
+use crate::trace::{self, Trace, View, WithoutBackend};
 
-/// What the compiled table says: of egress at the sender, of ingress at the receiver; none where
-/// that end is no pod, or a pod speaks to itself.
+/// What becomes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Answer([Option<Verdict>; 2]);
+pub(super) enum Answer {
+    /// What the compiled table says: of egress at the sender, of ingress at the receiver; none where
+    /// that end is no pod, or a pod speaks to its own address.
+    Judged([Option<Verdict>; 2]),
+    /// Nobody is behind the Service.
+    Unserved(WithoutBackend),
+}
 
 impl Answer {
     pub(super) fn allows(self) -> bool {
-        self.0.iter().flatten().all(|verdict| verdict.accept)
+        match self {
+            Answer::Judged(verdicts) => verdicts.iter().flatten().all(|verdict| verdict.accept),
+            Answer::Unserved(_) => false,
+        }
+    }
+}
+
+/// The connection as `trace` and `matrix` ask about it.
+fn asked<'e>(ends: &'e Ends, flow: &Flow) -> trace::Flow<'e> {
+    trace::Flow {
+        from: ends.get(flow.from),
+        to: ends.get(flow.to),
+        source: flow.source,
+        destination: flow.destination,
+        protocol: flow.protocol(),
+        port: flow.port,
+        by_service: flow.service.is_some(),
     }
 }
 
 /// The compiled table's answer.
 pub(super) fn by_engine(view: View<'_>, ends: &Ends, flow: &Flow) -> Answer {
-    let pair = (flow.source, flow.destination);
-    let (from, to) = (ends.get(flow.from), ends.get(flow.to));
-    Answer(view.verdicts(from, to, pair, flow.protocol(), flow.port))
+    match &flow.unserved {
+        Some(unserved) => {
+            let from = ends.get(flow.from);
+            Answer::Unserved(view.without_backend(from, unserved, flow.protocol()))
+        }
+        None => Answer::Judged(view.verdicts(&asked(ends, flow))),
+    }
 }
 
 /// The compiled table's answer with its reasons.
 pub(super) fn by_trace(view: View<'_>, ends: &Ends, flow: &Flow) -> Trace {
-    let pair = (flow.source, flow.destination);
     let (from, to) = (ends.get(flow.from), ends.get(flow.to));
-    let mut trace = view.judge(from, to, pair, flow.protocol(), flow.port);
+    let mut trace = match &flow.unserved {
+        Some(unserved) => view.judge_unserved(from, &to.name, unserved, flow.protocol()),
+        None => view.judge(&asked(ends, flow)),
+    };
     trace.protocol = flow.transport.name().to_owned();
     trace
 }
@@ -61,7 +88,14 @@ impl Specification {
             (Direction::Egress, flow.from, flow.destination),
             (Direction::Ingress, flow.to, flow.source),
         ];
-        for ((direction, end, peer), verdict) in directions.into_iter().zip(engine.0) {
+        let verdicts = match engine {
+            Answer::Judged(verdicts) => verdicts,
+            Answer::Unserved(_) => [None, None],
+        };
+        // Its own address is not judged at all: this is the way by a Service.
+        let [from, to] = [flow.from, flow.to].map(|end| ends.get(end).local);
+        let to_itself = from.is_some() && from == to;
+        for ((direction, end, peer), verdict) in directions.into_iter().zip(verdicts) {
             let Some(verdict) = verdict else { continue };
             let traffic = Traffic {
                 peer,
@@ -71,6 +105,10 @@ impl Specification {
             // What stands behind an end of this node that has no object may do nothing.
             let pod = ends.get(end).pod.as_ref();
             let specified = pod.map(|pod| self.0.decide(pod, direction, traffic));
+            let specified = specified.map(|by| match to_itself {
+                true => by.on_the_way_to_itself(),
+                false => by,
+            });
             let specified = specified.map_or("deny".to_owned(), |by| in_words(&by));
             let compiled = in_words(&decision(view, verdict));
             if specified != compiled {
@@ -125,10 +163,11 @@ fn in_words(decision: &Decision) -> String {
 /// The policies that decided a connection or isolate one of its ends: of which a rule matched, or
 /// that isolate in the direction in which their tier was reached.
 pub(super) fn touched(view: View<'_>, ends: &Ends, flow: &Flow, into: &mut BTreeSet<PolicyKey>) {
-    let pair = (flow.source, flow.destination);
-    let (from, to) = (ends.get(flow.from), ends.get(flow.to));
-    for (_, explanation) in view.explanations(from, to, pair, flow.protocol(), flow.port) {
-        for consulted in &explanation.consulted {
+    if flow.unserved.is_some() {
+        return;
+    }
+    for explained in view.explanations(&asked(ends, flow)) {
+        for consulted in &explained.explanation.consulted {
             // In these tiers a policy without a matching rule counts too: it isolates.
             let isolates = matches!(consulted.tier, Tier::SecurityGroup | Tier::NetworkPolicy);
             if !isolates && !consulted.rules.iter().any(|rule| rule.matched()) {

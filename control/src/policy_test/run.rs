@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::flows::{Flow, Flows};
-use super::judge::{self, Specification};
+use super::judge::{self, Answer, Specification};
 use super::model::{Expect, PolicyTest, Step};
 use super::scene::{Scene, decode};
 use crate::family::Family;
@@ -288,7 +288,7 @@ impl Running<'_> {
             let answer = judge::by_engine(view, &ends, flow);
             let mut wrong = Vec::new();
             if answer.allows() != line.allow {
-                wrong.push(word(answer.allows()).to_owned());
+                wrong.push(found(&ends, flow, answer));
             }
             if let Some(specification) = &specification {
                 wrong.extend(specification.disagreement(view, &ends, flow, answer));
@@ -352,6 +352,18 @@ impl Running<'_> {
 
 const fn word(allow: bool) -> &'static str {
     if allow { "allow" } else { "deny" }
+}
+
+/// `deny`; of a Service that nobody serves, with what the sender gets.
+fn found(ends: &super::Ends, flow: &Flow, answer: Answer) -> String {
+    let word = word(answer.allows());
+    match (answer, &flow.unserved) {
+        (Answer::Unserved(without), Some(unserved)) => {
+            let service = &ends.get(flow.to).name;
+            format!("{word}, since {}", without.reason(service, unserved))
+        }
+        _ => word.to_owned(),
+    }
 }
 
 /// `shop/client -> shop/web TCP 80`, with the family where the ends have both.

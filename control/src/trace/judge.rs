@@ -17,51 +17,108 @@ use crate::objects::{Key, kinds};
 /// Policies that one line names.
 const NAMED: usize = 5;
 
+/// Why a pod's way to its own address is nobody's to deny.
+pub(crate) const OWN_ADDRESS: &str = "a pod always reaches its own address";
+/// Why nobody here has a say.
+pub(crate) const NEITHER_HERE: &str = "neither end is a pod on this node";
+
+/// A connection's first packet as policy sees it: with its real ends, behind any Service.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flow<'e> {
+    pub(crate) from: &'e End,
+    pub(crate) to: &'e End,
+    /// An address of `from`.
+    pub(crate) source: IpAddr,
+    /// An address of `to`.
+    pub(crate) destination: IpAddr,
+    pub(crate) protocol: Protocol,
+    pub(crate) port: Option<u16>,
+    /// Whether it asks for a Service's address, and `to` is a backend of that.
+    pub(crate) by_service: bool,
+}
+
+/// What the table says of a flow in one direction, and what led to it.
+pub(crate) struct Explained {
+    pub(crate) direction: Direction,
+    /// With the verdict that counts.
+    pub(crate) explanation: Explanation,
+    /// Whether NetworkPolicy would have denied it, had it not been a pod's way to itself.
+    pub(crate) spared: bool,
+}
+
+impl<'e> Flow<'e> {
+    /// Whether both ends are one.
+    fn is_hairpin(&self) -> bool {
+        let same = self.from.local.is_some() && self.from.local == self.to.local;
+        same || self.source == self.destination
+    }
+
+    /// Whether policy has nothing to say: a pod reaches its own address whatever policy says (D7).
+    pub(crate) fn is_exempt(&self) -> bool {
+        self.is_hairpin() && !self.by_service
+    }
+
+    /// Who has a say, of whom: egress of the sender, then ingress of the receiver.
+    fn sides(&self) -> [(Direction, &'e End, IpAddr); 2] {
+        [
+            (Direction::Egress, self.from, self.destination),
+            (Direction::Ingress, self.to, self.source),
+        ]
+    }
+
+    /// What is left of a verdict: NetworkPolicy never denies a pod that reaches itself through a
+    /// Service, the other tiers may (D7).
+    fn spare(&self, verdict: Verdict) -> Verdict {
+        if verdict.spares_a_pod_itself() && self.is_hairpin() {
+            return Verdict::default_accept(verdict.provenance.direction);
+        }
+        verdict
+    }
+}
+
 impl View<'_> {
-    /// Judges a connection between two addresses: egress of the sender, then ingress of the
-    /// receiver, as the pipeline does.
-    pub(crate) fn judge(
-        &self,
-        from: &End,
-        to: &End,
-        (source, destination): (IpAddr, IpAddr),
-        protocol: Protocol,
-        port: Option<u16>,
-    ) -> Trace {
+    /// Judges a connection: egress of the sender, then ingress of the receiver, as the pipeline
+    /// does.
+    pub(crate) fn judge(&self, flow: &Flow<'_>) -> Trace {
         let mut trace = Trace {
             verdict: "allow",
             generation: self.generation,
-            from: from.name.clone(),
-            to: to.name.clone(),
+            from: flow.from.name.clone(),
+            to: flow.to.name.clone(),
             service: None,
             backends: Vec::new(),
+            without_backend: None,
             protocol: String::new(),
-            port,
-            family: Family::of(source),
+            port: flow.port,
+            family: Family::of(flow.source),
             other_family: None,
             steps: Vec::new(),
-            audit: self.audits(from, to, (source, destination), protocol, port),
+            audit: self.audits(flow),
             reason: String::new(),
         };
-        if source == destination {
-            trace.reason = "a pod always reaches its own address".to_owned();
+        if flow.is_exempt() {
+            trace.reason = OWN_ADDRESS.to_owned();
             return trace;
         }
         let mut allowed = Vec::new();
-        let ends = (source, destination);
-        for (direction, explanation) in self.explanations(from, to, ends, protocol, port) {
+        for explained in self.explanations(flow) {
+            let direction = explained.direction;
             let question = Question {
                 view: self,
                 direction,
                 peer: match direction {
-                    Direction::Egress => to,
-                    Direction::Ingress => from,
+                    Direction::Egress => flow.to,
+                    Direction::Ingress => flow.from,
                 },
-                protocol,
-                port,
+                protocol: flow.protocol,
+                port: flow.port,
             };
-            trace.steps.extend(self.steps(&question, &explanation));
-            let reason = self.reason(direction, &explanation);
+            let explanation = &explained.explanation;
+            trace.steps.extend(self.steps(&question, explanation));
+            let reason = match explained.spared {
+                true => spared(direction),
+                false => self.reason(direction, explanation),
+            };
             if !explanation.verdict.accept {
                 trace.verdict = "deny";
                 trace.reason = reason;
@@ -70,62 +127,47 @@ impl View<'_> {
             allowed.push(reason);
         }
         trace.reason = match allowed.is_empty() {
-            true => "neither end is a pod on this node".to_owned(),
+            true => NEITHER_HERE.to_owned(),
             false => allowed.join("; "),
         };
         trace
     }
 
-    /// What the table says of a connection between two addresses: of egress at the sender, of
-    /// ingress at the receiver; none where that end is no pod here, or a pod speaks to itself.
-    pub(crate) fn verdicts(
-        &self,
-        from: &End,
-        to: &End,
-        (source, destination): (IpAddr, IpAddr),
-        protocol: Protocol,
-        port: Option<u16>,
-    ) -> [Option<Verdict>; 2] {
-        let decide = |direction, end: &End, peer: IpAddr| {
-            let at = end.local.filter(|_| source != destination)?;
+    /// What the table says of a connection: of egress at the sender, of ingress at the receiver;
+    /// none where that end is no pod here, or a pod speaks to its own address.
+    pub(crate) fn verdicts(&self, flow: &Flow<'_>) -> [Option<Verdict>; 2] {
+        flow.sides().map(|(direction, end, peer)| {
+            let at = end.local.filter(|_| !flow.is_exempt())?;
             let peer = self.table.peer(Address::from(peer));
-            let slot = self.slots[at];
-            let decision = self.table.decide(slot, direction, &peer, protocol, port);
-            Some(decision.verdict)
-        };
-        [
-            decide(Direction::Egress, from, destination),
-            decide(Direction::Ingress, to, source),
-        ]
+            let decision =
+                self.table
+                    .decide(self.slots[at], direction, &peer, flow.protocol, flow.port);
+            Some(flow.spare(decision.verdict))
+        })
     }
 
     /// What led to [`View::verdicts`], for those directions that were asked: ingress only if
     /// egress accepts.
-    pub(crate) fn explanations(
-        &self,
-        from: &End,
-        to: &End,
-        (source, destination): (IpAddr, IpAddr),
-        protocol: Protocol,
-        port: Option<u16>,
-    ) -> Vec<(Direction, Explanation)> {
+    pub(crate) fn explanations(&self, flow: &Flow<'_>) -> Vec<Explained> {
         let mut explanations = Vec::new();
-        if source == destination {
+        if flow.is_exempt() {
             return explanations;
         }
-        let directions = [
-            (Direction::Egress, from, destination),
-            (Direction::Ingress, to, source),
-        ];
-        for (direction, end, peer) in directions {
+        for (direction, end, peer) in flow.sides() {
             let Some(at) = end.local else { continue };
-            let peer = Address::from(peer);
-            let explanation = self
-                .table
-                .explain(self.slots[at], direction, peer, protocol, port);
-            let accept = explanation.verdict.accept;
-            explanations.push((direction, explanation));
-            if !accept {
+            let (slot, peer) = (self.slots[at], Address::from(peer));
+            let mut explanation =
+                self.table
+                    .explain(slot, direction, peer, flow.protocol, flow.port);
+            let verdict = flow.spare(explanation.verdict);
+            let spared = verdict != explanation.verdict;
+            explanation.verdict = verdict;
+            explanations.push(Explained {
+                direction,
+                explanation,
+                spared,
+            });
+            if !verdict.accept {
                 break;
             }
         }
@@ -133,31 +175,20 @@ impl View<'_> {
     }
 
     /// What would be decided otherwise if policies in audit mode were enforced.
-    fn audits(
-        &self,
-        from: &End,
-        to: &End,
-        (source, destination): (IpAddr, IpAddr),
-        protocol: Protocol,
-        port: Option<u16>,
-    ) -> Vec<Audit> {
-        let directions = [
-            (Direction::Egress, from, destination),
-            (Direction::Ingress, to, source),
-        ];
+    fn audits(&self, flow: &Flow<'_>) -> Vec<Audit> {
         let mut audits = Vec::new();
-        for (direction, end, peer) in directions {
-            let Some(at) = end.local.filter(|_| source != destination) else {
+        for (direction, end, peer) in flow.sides() {
+            let Some(at) = end.local.filter(|_| !flow.is_exempt()) else {
                 continue;
             };
-            let slot = self.slots[at];
-            let peer = self.table.peer(Address::from(peer));
-            let enforced = self.table.decide(slot, direction, &peer, protocol, port);
-            let audited = self.table.audit(slot, direction, &peer, protocol, port);
-            let Some(would) = audited.map(|decision| decision.verdict) else {
+            let (table, slot) = (self.table, self.slots[at]);
+            let peer = table.peer(Address::from(peer));
+            let enforced = table.decide(slot, direction, &peer, flow.protocol, flow.port);
+            let audited = table.audit(slot, direction, &peer, flow.protocol, flow.port);
+            let Some(would) = audited.map(|decision| flow.spare(decision.verdict)) else {
                 continue;
             };
-            if would.accept == enforced.verdict.accept {
+            if would.accept == flow.spare(enforced.verdict).accept {
                 continue;
             }
             let verdict = if would.accept { "allow" } else { "deny" };
@@ -348,6 +379,12 @@ fn named(names: &[String]) -> String {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }
+}
+
+/// What is said where NetworkPolicy alone would deny.
+fn spared(direction: Direction) -> String {
+    let way = way(direction);
+    format!("{way}: no NetworkPolicy denies a pod the way to itself")
 }
 
 fn way(direction: Direction) -> &'static str {

@@ -23,11 +23,13 @@ mod ends;
 mod judge;
 mod miss;
 mod service;
+mod unserved;
 
 pub use ends::End;
 pub(crate) use ends::{EndName, common_family, families, resolve_port};
-pub(crate) use judge::rule_name;
-pub(crate) use service::Reached;
+pub(crate) use judge::{Flow, NEITHER_HERE, OWN_ADDRESS, rule_name};
+pub(crate) use service::{Backend, Reached};
+pub use unserved::{Missing, Unserved, WithoutBackend};
 
 /// Objects and the table compiled from them.
 #[derive(Clone, Copy)]
@@ -84,9 +86,6 @@ pub enum TraceError {
     /// Of several ports none was said.
     #[error("Service {0} needs a port (--port): it has {1}")]
     ServicePortMissing(String, String),
-    /// Nobody is ready behind a Service.
-    #[error("Service {0} has no ready backend")]
-    NoBackend(String),
     /// Only a receiver can be a Service.
     #[error("{0} is a Service: only a receiver can be one")]
     ServiceSends(String),
@@ -182,9 +181,12 @@ pub struct Trace {
     pub service: Option<String>,
     /// What each backend of the Service gets.
     pub backends: Vec<BackendVerdict>,
+    /// Of a Service without a ready backend, or without that port: what the client gets.
+    pub without_backend: Option<WithoutBackend>,
     /// `TCP`.
     pub protocol: String,
-    /// Destination port behind any Service.
+    /// Destination port behind any Service; where nobody is behind it, the one that policy was asked
+    /// about.
     pub port: Option<u16>,
     /// Of the addresses that were judged.
     pub family: Family,
@@ -217,18 +219,24 @@ impl View<'_> {
         let (protocol, protocol_name) = protocol(params.protocol.as_deref())?;
         let [from, to] = params.ends();
         let from = self.end(&from)?;
+        let role = self.role(&from);
         let wanted = params.port.as_deref();
         if let Some(service) = self.service(&to)? {
-            let reached = self.reached(&to, &service, wanted, protocol, Some(&from))?;
+            let reached = self.reached(&to, &service, wanted, protocol, role)?;
             return self.trace_service(&from, reached, protocol, &protocol_name);
         }
+        let address = to.parse::<IpAddr>().ok().map(|a| a.to_canonical());
         let to = self.end(&to)?;
         let port = resolve_port(&to, wanted, protocol)?;
         if protocol.has_ports() && port.is_none() {
             return Err(TraceError::PortMissing(protocol_name));
         }
         let port = port.filter(|_| protocol.has_ports());
-        let mut trace = self.trace_end(&from, &to, protocol, port)?;
+        let reached = address.and_then(|address| self.reached_at(address, protocol, port, role));
+        if let Some(reached) = reached {
+            return self.trace_service(&from, reached, protocol, &protocol_name);
+        }
+        let mut trace = self.trace_end(&from, &to, (protocol, port), false)?;
         trace.protocol = protocol_name;
         Ok(trace)
     }
@@ -237,17 +245,25 @@ impl View<'_> {
         &self,
         from: &End,
         to: &End,
-        protocol: Protocol,
-        port: Option<u16>,
+        (protocol, port): (Protocol, Option<u16>),
+        by_service: bool,
     ) -> Result<Trace, TraceError> {
         let ends = common_family(from, to)?;
-        let judge = |ends: (IpAddr, IpAddr)| {
+        let judge = |(source, destination): (IpAddr, IpAddr)| {
             // Each family has its own number for ICMP.
-            let protocol = match (protocol, ends.1) {
+            let protocol = match (protocol, destination) {
                 (Protocol::ICMP, IpAddr::V6(_)) => Protocol::ICMPV6,
                 (other, _) => other,
             };
-            self.judge(from, to, ends, protocol, port)
+            self.judge(&Flow {
+                from,
+                to,
+                source,
+                destination,
+                protocol,
+                port,
+                by_service,
+            })
         };
         let mut trace = judge(ends);
         let mut others = families(from, to).into_iter();
@@ -269,12 +285,16 @@ impl View<'_> {
             None => format!("{} {protocol_name}", reached.name),
         };
         let mut traces = Vec::new();
-        for (to, port) in &reached.backends {
+        for Backend { end: to, port, .. } in &reached.backends {
             // A backend of the other family is none for this sender.
             if !families(from, to).is_empty() {
-                traces.push(self.trace_end(from, to, protocol, *port)?);
+                let traced = self.trace_end(from, to, (protocol, *port), reached.translated);
+                traces.push(traced?);
             }
         }
+        let mut unserved = reached.unserved.iter();
+        let has_family = |u: &&Unserved| from.addresses.iter().any(|a| Family::of(*a) == u.family);
+        let unserved = unserved.find(has_family);
         let backends: Vec<BackendVerdict> = traces.iter().map(BackendVerdict::of).collect();
         let denied = traces
             .iter()
@@ -284,9 +304,12 @@ impl View<'_> {
         // What is denied says more.
         let telling = traces.iter().position(|trace| trace.verdict == "deny");
         let count = traces.len();
-        let mut trace = match traces.into_iter().nth(telling.unwrap_or(0)) {
-            Some(trace) => trace,
-            None => self.nobody(from, &reached),
+        let mut trace = match (traces.into_iter().nth(telling.unwrap_or(0)), unserved) {
+            (Some(trace), _) => trace,
+            (None, Some(unserved)) => self.judge_unserved(from, &reached.name, unserved, protocol),
+            (None, None) => {
+                return Err(TraceError::NoCommonFamily(from.name.clone(), reached.name));
+            }
         };
         if several {
             let ports = backends.iter().map(|backend| backend.port);
@@ -300,34 +323,13 @@ impl View<'_> {
                 trace.reason = format!("{denied} of {count} backends are denied: {reason}");
             }
         }
+        if count > 0 && unserved.is_some() {
+            trace.other_family = Some("deny");
+        }
         trace.service = Some(asked);
         trace.backends = backends;
         trace.protocol = protocol_name.to_owned();
         Ok(trace)
-    }
-
-    /// Nobody is ready behind a Service (semantics D19).
-    fn nobody(&self, from: &End, reached: &Reached) -> Trace {
-        let family = from
-            .addresses
-            .first()
-            .copied()
-            .map_or(Family::V4, Family::of);
-        Trace {
-            verdict: "deny",
-            generation: self.generation,
-            from: from.name.clone(),
-            to: reached.name.clone(),
-            service: None,
-            backends: Vec::new(),
-            protocol: String::new(),
-            port: reached.policy_port,
-            family,
-            other_family: None,
-            steps: Vec::new(),
-            audit: Vec::new(),
-            reason: "the Service has no ready backend".to_owned(),
-        }
     }
 }
 
@@ -362,7 +364,7 @@ impl Trace {
         // A pod with addresses of both families is one backend.
         let names: BTreeSet<&str> = self.backends.iter().map(|b| b.to.as_str()).collect();
         match names.len() {
-            0 => "no ready backend".to_owned(),
+            0 => "nobody answers".to_owned(),
             1 => "one backend".to_owned(),
             several => format!("{several} backends, one of them for each connection"),
         }

@@ -443,6 +443,59 @@ fn plain_objects_beside_tests_are_everybodys() {
     assert_eq!(outcomes[0].untouched.len(), 0);
 }
 
+/// Nobody is behind a Service: that is a denial like others, and says what it is.
+#[test]
+fn a_service_without_a_ready_backend_is_a_plain_denial() {
+    let service = |name: &str, more: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{namespace: shop, name: {name}}}, spec: \
+             {{selector: {{app: none}}, ports: [{{port: 80}}]{more}}}}}"
+        )
+    };
+    let [plain, headless] = [
+        service("plain", ""),
+        service("headless", ", clusterIP: None"),
+    ];
+    let steps = |allow: bool, more: &str| {
+        format!(
+            "steps:\n- apply: [{plain}, {headless}]\n  expect:\n\
+             \x20 - {{from: shop/web, to: shop/plain, port: 80, allow: {allow}{more}}}\n\
+             \x20 - {{from: shop/web, to: shop/headless, port: 80, allow: {allow}{more}}}\n\
+             \x20 - {{from: shop/web, to: [shop/plain, shop/db], port: 80, allow: {allow}{more}}}\n"
+        )
+    };
+    passes(&steps(false, ""));
+    let outcome = judged(&steps(true, ""));
+    assert_eq!(outcome.verdict, Verdict::Failed, "{outcome:#?}");
+    let found: Vec<(&str, &str)> = outcome
+        .failures
+        .iter()
+        .map(|failure| (failure.flow.as_str(), failure.found.as_str()))
+        .collect();
+    assert!(
+        found.contains(&(
+            "shop/web -> shop/plain TCP 80",
+            "deny, since Service shop/plain has no ready backend: refused at once (TCP reset)"
+        )),
+        "{found:#?}"
+    );
+    assert!(
+        found.contains(&(
+            "shop/web -> shop/headless TCP 80",
+            "deny, since Service shop/headless has no ready backend: its name has no address"
+        )),
+        "{found:#?}"
+    );
+    for failure in &outcome.failures {
+        let trace = serde_json::to_value(&failure.trace).unwrap();
+        crate::schemas::holds("trace.v1.schema.json", &trace);
+    }
+    // No policy has denied it.
+    let outcome = judged(&steps(false, ", because: shop/db"));
+    assert_eq!(outcome.verdict, Verdict::Failed, "{outcome:#?}");
+    assert_eq!(outcome.failures[0].found, "deny by no policy");
+}
+
 /// A Deployment `jobs` whose pods are labelled `app: APP`.
 fn jobs(app: &str, replicas: u32) -> String {
     format!(

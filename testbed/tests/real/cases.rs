@@ -1,15 +1,19 @@
 //! The files of `testbed/cases` on real packets: what is allowed must connect, what is denied must
-//! be met with silence, and must have connected before the policies of its case came.
+//! be met with silence, and must have connected before the policies of its case came. Of connections
+//! to Services the daemon's `trace` must say what the packets do.
 
 mod prober;
 mod raw;
 mod world;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use control::policy_test::model::{Expect, PolicyTest, Step};
 use control::policy_test::{Flow, Flows, LoadOptions, Scene, load};
+
+use serde_json::Value;
 
 use self::prober::Seen;
 use self::world::World;
@@ -22,6 +26,7 @@ pub const TESTS: &[Test] = &[
     ("cases_of_updates", || play("updates")),
     ("cases_of_tiers", || play("tiers")),
     ("cases_of_security_groups", || play("security-groups")),
+    ("cases_of_services", || play("services")),
     ("cases_of_upstream_kubernetes", || {
         play("upstream/kubernetes-e2e")?;
         play("upstream/kubernetes-docs")?;
@@ -87,6 +92,7 @@ fn play(below: &str) -> Outcome {
                 .push(format!("{}:{line}: {}: {message}", test.file, test.name));
         }
     }
+    let mismatches = world.mismatches().unwrap();
     let Playing {
         cases,
         skipped,
@@ -100,6 +106,7 @@ fn play(below: &str) -> Outcome {
          pods that came with a step), {:.1} s",
         begin.elapsed().as_secs_f32()
     );
+    assert_eq!(mismatches, 0, "flows that the self-check decides otherwise");
     let shown = wrong.len().min(60);
     assert!(
         wrong.is_empty(),
@@ -168,7 +175,15 @@ impl Playing {
         let mut flows: Vec<Flow> = Vec::new();
         for line in denials {
             match Flows::expand(scene.view(), std::slice::from_ref(line)) {
-                Ok(expanded) => flows.extend(expanded.flows),
+                Ok(expanded) => {
+                    // Where nobody is nothing connects, whatever the policies.
+                    let served = expanded.flows.iter().filter(|f| f.unserved.is_none());
+                    for flow in served.filter(|flow| flow.service.is_some()) {
+                        world.trace(&expanded, flow)?;
+                    }
+                    let served = expanded.flows.iter().filter(|f| f.unserved.is_none());
+                    flows.extend(served);
+                }
                 Err(_) => self.unproven += 1,
             }
         }
@@ -201,17 +216,29 @@ impl Playing {
             .filter(|flow| lines[flow.line].skip.packets.is_none())
             .map(|flow| (*flow, lines[flow.line].allow))
             .collect();
+        let mut traced = Vec::new();
+        for (flow, _) in &asked {
+            traced.push(match flow.service {
+                Some(_) => Some(world.trace(&expanded, flow)?),
+                None => None,
+            });
+        }
         let seen = world.probe(&asked)?;
-        for ((flow, allow), seen) in asked.iter().zip(seen) {
+        for (((flow, allow), trace), seen) in asked.iter().zip(traced).zip(seen) {
             self.connections += 1;
-            let expected = match allow {
-                true => Seen::Connected,
-                false => Seen::Silence,
+            let promised = trace.map(|trace| promise(&expanded, flow, &trace));
+            let expected = match (allow, &promised) {
+                (true, _) => Seen::Connected,
+                // Who is refused is denied, too: which of the two is for `trace` to say.
+                (false, Some(Seen::Refused)) if flow.unserved.is_some() => Seen::Refused,
+                (false, _) => Seen::Silence,
             };
-            if seen != expected {
+            let agreed = promised.is_none_or(|promised| promised == seen);
+            if seen != expected || !agreed {
                 let line = lines[flow.line].line.unwrap_or_default();
+                let trace = if agreed { "" } else { ", against trace" };
                 self.wrong.push(format!(
-                    "{}:{line}: {}: {step}: {}: expected {expected:?}, seen {seen:?}",
+                    "{}:{line}: {}: {step}: {}: expected {expected:?}, seen {seen:?}{trace}",
                     test.file,
                     test.name,
                     describe(flow)
@@ -222,8 +249,28 @@ impl Playing {
     }
 }
 
+/// What the daemon's `trace` says that the packets of a connection to a Service will see.
+fn promise(flows: &Flows, flow: &Flow, trace: &Value) -> Seen {
+    match trace["withoutBackend"].as_str() {
+        Some("reset" | "unreachable") => return Seen::Refused,
+        Some(_) => return Seen::Silence,
+        None => {}
+    }
+    let to = flows.ends.get(flow.to).name.as_str();
+    let backends = trace["backends"].as_array().into_iter().flatten();
+    let mut of_it = backends.filter(|backend| backend["to"] == to);
+    match of_it.all(|backend| backend["verdict"] == "allow") {
+        true => Seen::Connected,
+        false => Seen::Silence,
+    }
+}
+
 fn describe(flow: &Flow) -> String {
     let port = flow.port.map_or(String::new(), |port| format!(" {port}"));
     let protocol = flow.transport.name();
-    format!("{} -> {} {protocol}{port}", flow.source, flow.destination)
+    let by = flow.service.map_or(String::new(), |(address, port)| {
+        format!(" by {}", SocketAddr::new(address, port))
+    });
+    let (source, destination) = (flow.source, flow.destination);
+    format!("{source} -> {destination} {protocol}{port}{by}")
 }

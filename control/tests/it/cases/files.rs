@@ -112,6 +112,11 @@ fn security_groups() {
 }
 
 #[test]
+fn services() {
+    judge("services");
+}
+
+#[test]
 fn kubernetes_end_to_end() {
     assert_eq!(judge("upstream/kubernetes-e2e"), 48);
 }
@@ -145,6 +150,7 @@ fn every_case_is_judged_and_known_by_its_name() {
         "updates",
         "tiers",
         "security-groups",
+        "services",
         "upstream/kubernetes-e2e",
         "upstream/kubernetes-docs",
         "upstream/conformance",

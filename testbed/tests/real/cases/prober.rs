@@ -37,6 +37,10 @@ pub struct Probe {
     pub transport: Transport,
     /// The receiver's port; 0 for ICMP.
     pub port: u16,
+    /// The Service's address and port, if that is what the sender connects to.
+    pub service: Option<SocketAddr>,
+    /// Whether there is nobody to answer.
+    pub nobody: bool,
     /// Whether it must connect: then it is waited for longer.
     pub allow: bool,
 }
@@ -118,7 +122,7 @@ impl Prober {
                 continue;
             }
             let place = (probe.destination, probe.transport, probe.port);
-            if !self.servers.contains_key(&place) {
+            if !probe.nobody && !self.servers.contains_key(&place) {
                 places.entry(&probe.to).or_default().push(place);
             }
         }
@@ -320,7 +324,8 @@ fn open((address, transport, port): (IpAddr, Transport, u16)) -> io::Result<Open
 
 fn begin_one(probe: &Probe) -> io::Result<Attempt> {
     let from = SocketAddr::new(probe.source, 0);
-    let to = SocketAddr::new(probe.destination, probe.port);
+    let itself = SocketAddr::new(probe.destination, probe.port);
+    let to = probe.service.unwrap_or(itself);
     if probe.transport == Transport::Udp {
         let socket = UdpSocket::bind(from)?;
         socket.set_nonblocking(true)?;

@@ -2,17 +2,18 @@
 //! all its pods.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use control::client::{Client, ClientError};
 use control::lab_protocol::{self, AgentStatus};
 use control::netlink::Namespace;
 use control::objects::{Key, Object};
-use control::policy_test::Flow;
 use control::policy_test::model::{PolicyTest, Step, Transport};
+use control::policy_test::{Flow, Flows};
 use control::protocol::{
-    ApplyParams, DeleteParams, Mutation, PatchParams, PatchType, Target, UpdateStatusParams,
+    ApplyParams, DeleteParams, Explained, Mutation, PatchParams, PatchType, Target, TraceParams,
+    UpdateStatusParams,
 };
 use serde_json::{Map, Value, json};
 
@@ -35,8 +36,17 @@ pub struct World {
     places: HashMap<IpAddr, String>,
     external: String,
     /// What has been seen to connect without policy, as long as its pods live.
-    proven: HashSet<(IpAddr, IpAddr, Transport, Option<u16>)>,
+    proven: HashSet<Proof>,
 }
+
+/// A connection, and the Service's address that it is to.
+type Proof = (
+    IpAddr,
+    IpAddr,
+    Transport,
+    Option<u16>,
+    Option<(IpAddr, u16)>,
+);
 
 fn target(key: &Key) -> Target {
     let (kind, group) = (key.kind, key.kind.group());
@@ -293,7 +303,7 @@ impl World {
             self.prober.forget(address);
             self.places.remove(&address);
             self.proven
-                .retain(|(from, to, _, _)| *from != address && *to != address);
+                .retain(|(from, to, ..)| *from != address && *to != address);
         }
     }
 
@@ -355,13 +365,30 @@ impl World {
         }
     }
 
+    /// How many new flows the daemon's self-check has decided otherwise, in what or by whom.
+    pub fn mismatches(&mut self) -> Result<u64, String> {
+        let told = self
+            .client
+            .call::<Value>("metrics", json!({}))
+            .map_err(words)?;
+        let text = told["text"].as_str().unwrap_or_default();
+        let of = |name: &str| {
+            let value = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+            value.ok_or_else(|| format!("there is no metric {name}"))
+        };
+        let verdicts: u64 = of("weir_policy_mismatch_total ")?;
+        Ok(verdicts + of("weir_policy_reason_mismatch_total ")?)
+    }
+
     fn probe_of(&self, flow: &Flow, allow: bool) -> Result<Probe, String> {
         let place = |address: IpAddr| {
             let outside = || self.external.clone();
             self.places.get(&address).cloned().unwrap_or_else(outside)
         };
         let (from, to) = (place(flow.source), place(flow.destination));
-        if from == to && flow.source != flow.destination {
+        if from == to && flow.source != flow.destination && flow.unserved.is_none() {
             return Err(format!(
                 "{} and {} are both outside",
                 flow.source, flow.destination
@@ -374,8 +401,56 @@ impl World {
             destination: flow.destination,
             transport: flow.transport,
             port: flow.port.unwrap_or_default(),
+            service: flow
+                .service
+                .map(|(address, port)| SocketAddr::new(address, port)),
+            nobody: flow.unserved.is_some(),
             allow,
         })
+    }
+
+    /// What the daemon's `trace` says of a connection to a Service, once the daemon knows the same
+    /// backends as the case does: slices follow the pods.
+    pub fn trace(&mut self, flows: &Flows, flow: &Flow) -> Result<Value, String> {
+        let Some((service, port)) = flow.service else {
+            return Err("this is no connection to a Service's address".into());
+        };
+        let same = |other: &&Flow| {
+            let by = (other.from, other.source, other.transport, other.service);
+            by == (flow.from, flow.source, flow.transport, flow.service)
+        };
+        let others = flows.flows.iter().filter(same);
+        let served = others.filter(|other| other.unserved.is_none());
+        let mut wanted: Vec<&str> = served.map(|f| &*flows.ends.get(f.to).name).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let from = flows.ends.get(flow.from);
+        let params = TraceParams {
+            from: match from.local {
+                Some(_) => format!("pod/{}", from.name),
+                None => flow.source.to_string(),
+            },
+            to: service.to_string(),
+            port: Some(port.to_string()),
+            protocol: Some(flow.transport.name().to_owned()),
+            namespace: None,
+        };
+        let begin = Instant::now();
+        loop {
+            let told = self.client.call::<Explained>("trace", &params);
+            let told = told.map_err(words)?.json;
+            let backends = told["backends"].as_array().into_iter().flatten();
+            let mut there: Vec<&str> = backends.filter_map(|b| b["to"].as_str()).collect();
+            there.sort_unstable();
+            there.dedup();
+            if there == wanted {
+                return Ok(told);
+            }
+            if begin.elapsed() > PODS {
+                return Err(format!("{service} leads to {there:?}, not to {wanted:?}"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Tries connections; what became of each.
@@ -391,7 +466,10 @@ impl World {
 
     /// Tries those connections that were not seen to connect yet.
     pub fn probe_without_policy(&mut self, flows: &[Flow]) -> Result<Vec<(Flow, Seen)>, String> {
-        let key = |flow: &Flow| (flow.source, flow.destination, flow.transport, flow.port);
+        let key = |flow: &Flow| {
+            let by = flow.service;
+            (flow.source, flow.destination, flow.transport, flow.port, by)
+        };
         let mut new: Vec<(Flow, bool)> = Vec::new();
         let mut asked = HashSet::new();
         for flow in flows {

@@ -2,18 +2,24 @@
 //! the table that the workers run.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::io::{self, Write};
-use std::net::IpAddr;
 
-use dataplane::{Direction, Protocol, Verdict};
+use dataplane::snapshot::Role;
+use dataplane::{Direction, Protocol};
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
 use crate::family::Family;
 use crate::lower;
 use crate::protocol::MatrixParams;
-use crate::trace::{End, TraceError, View, families, protocol, resolve_port};
+use crate::trace::{
+    Backend, End, Flow, NEITHER_HERE, OWN_ADDRESS, Reached, TraceError, View, WithoutBackend,
+    families, protocol, resolve_port,
+};
+
+mod print;
+
+use print::{Mark, write_entry, write_header, write_legend, write_row};
 
 /// The most entries of a matrix that is made in memory, as the daemon's is.
 pub const MAX_ENTRIES: usize = 250_000;
@@ -39,6 +45,9 @@ pub struct Entry {
     /// Of `deny`, whether some backends of the Service are allowed all the same.
     #[serde(default)]
     pub some_backends: bool,
+    /// Of a Service without a ready backend: what the sender gets.
+    #[serde(default)]
+    pub without_backend: Option<WithoutBackend>,
     /// The decision in a line.
     pub reason: String,
 }
@@ -54,14 +63,21 @@ pub struct Matrix {
 /// A column: a receiver and a port of it.
 struct Column {
     name: String,
-    /// One; of a Service its backends, each with its own port, which may be none.
-    ends: Vec<(End, Option<u16>)>,
+    answers: Answers,
     protocol: Protocol,
     protocol_name: String,
     /// As the receiver has it; of a Service, as clients ask for it.
     port: Option<u16>,
     port_name: Option<String>,
-    is_service: bool,
+}
+
+/// Who answers at a receiver's port.
+enum Answers {
+    /// The receiver itself, on the column's port.
+    Itself(End),
+    /// Who stands behind a Service: for this node's pods, and for others. Traffic policies tell the
+    /// two apart.
+    Behind(Box<[Reached; 2]>),
 }
 
 impl Column {
@@ -87,12 +103,14 @@ struct Cell {
     allowed_family: Option<Family>,
     /// Whether some backends of a Service are allowed all the same.
     some: bool,
+    without_backend: Option<WithoutBackend>,
     reason: String,
 }
 
 impl Cell {
     const fn mark(&self) -> Mark {
-        Mark::of(self.accept, self.some, self.allowed_family)
+        let odd = (self.some, self.allowed_family, self.without_backend);
+        Mark::of(self.accept, odd)
     }
 
     const fn denied(reason: String) -> Cell {
@@ -100,6 +118,7 @@ impl Cell {
             accept: false,
             allowed_family: None,
             some: false,
+            without_backend: None,
             reason,
         }
     }
@@ -191,10 +210,9 @@ impl<'a> View<'a> {
             let number = number.filter(|_| protocol.has_ports());
             columns.push(Column {
                 name: end.name.clone(),
-                ends: vec![(end.clone(), number)],
+                answers: self.answers(end, protocol, number),
                 protocol,
                 protocol_name,
-                is_service: false,
                 port: number,
                 port_name: port
                     .filter(|p| p.parse::<u16>().is_err())
@@ -214,15 +232,27 @@ impl<'a> View<'a> {
             };
             columns.push(Column {
                 name: end.name.clone(),
-                ends: vec![(end.clone(), Some(number))],
+                answers: Answers::Itself(end.clone()),
                 protocol,
                 protocol_name,
-                is_service: false,
                 port: Some(number),
                 port_name: port.name.clone().filter(|name| !name.is_empty()),
             });
         }
         Ok(())
+    }
+
+    /// Who answers at an end's port: an address may be a Service's.
+    fn answers(&self, end: &End, protocol: Protocol, port: Option<u16>) -> Answers {
+        let address = match &end.addresses[..] {
+            [only] if end.pod.is_none() => *only,
+            _ => return Answers::Itself(end.clone()),
+        };
+        let at = |role| self.reached_at(address, protocol, port, role);
+        match (at(Role::Pod), at(Role::Uplink)) {
+            (Some(inside), Some(outside)) => Answers::Behind(Box::new([inside, outside])),
+            _ => Answers::Itself(end.clone()),
+        }
     }
 
     fn service_columns(
@@ -242,14 +272,14 @@ impl<'a> View<'a> {
         for port in if ports.is_empty() { &own } else { ports } {
             let (word, name) = split_port(port);
             let (protocol, protocol_name) = protocol(name)?;
-            let reached = self.reached(text, service, word, protocol, None)?;
+            let reached = |role| self.reached(text, service, word, protocol, role);
+            let [inside, outside] = [reached(Role::Pod)?, reached(Role::Uplink)?];
             columns.push(Column {
                 name: text.to_owned(),
-                ends: reached.backends,
+                port: inside.port,
+                answers: Answers::Behind(Box::new([inside, outside])),
                 protocol,
                 protocol_name,
-                is_service: true,
-                port: reached.port,
                 port_name: None,
             });
         }
@@ -259,42 +289,84 @@ impl<'a> View<'a> {
 
 impl Plan<'_> {
     fn cell(&self, from: &End, column: &Column) -> Cell {
-        let mut judged: Vec<(Family, Cell)> = Vec::new();
-        let mut passed = 0;
-        for (end, port) in &column.ends {
-            let mut all = true;
-            for pair in families(from, end) {
-                let (source, destination) = pair;
-                let protocol = match (column.protocol, destination.is_ipv6()) {
-                    (Protocol::ICMP, true) => Protocol::ICMPV6,
-                    (other, _) => other,
-                };
-                let verdicts = self.view.verdicts(from, end, pair, protocol, *port);
-                let mut cell = self.decided(pair, verdicts);
-                all &= cell.accept;
-                if column.is_service && !cell.accept {
-                    cell.reason = format!("{}: {}", end.name, cell.reason);
-                }
-                judged.push((Family::of(source), cell));
+        let [inside, outside] = match &column.answers {
+            Answers::Itself(to) => {
+                let judged = self.pairs(from, to, (column.protocol, column.port), false);
+                return of_families(judged);
             }
-            passed += usize::from(all);
+            Answers::Behind(reached) => &**reached,
+        };
+        let reached = match self.view.role(from) {
+            Role::Pod => inside,
+            _ => outside,
+        };
+        self.service_cell(from, reached, column.protocol)
+    }
+
+    /// What a Service's backends make of a sender, and its addresses that have none.
+    fn service_cell(&self, from: &End, reached: &Reached, protocol: Protocol) -> Cell {
+        let mut judged: Vec<(Family, Cell)> = Vec::new();
+        let (mut count, mut denied) = (0, 0);
+        for Backend { end, port, .. } in &reached.backends {
+            let mut cells = self.pairs(from, end, (protocol, *port), reached.translated);
+            for (_, cell) in cells.iter_mut().filter(|(_, cell)| !cell.accept) {
+                cell.reason = format!("{}: {}", end.name, cell.reason);
+            }
+            // One of the other family is none for this sender.
+            count += usize::from(!cells.is_empty());
+            denied += usize::from(cells.iter().any(|(_, cell)| !cell.accept));
+            judged.extend(cells);
         }
-        if column.ends.is_empty() {
-            return Cell::denied("the Service has no ready backend".to_owned());
-        }
+        let families: Vec<Family> = from.addresses.iter().map(|a| Family::of(*a)).collect();
+        let unserved = reached.unserved.iter();
+        let unserved = unserved.filter(|unserved| families.contains(&unserved.family));
+        judged.extend(unserved.map(|unserved| {
+            let without_backend = self.view.without_backend(from, unserved, protocol);
+            let cell = Cell {
+                without_backend: Some(without_backend),
+                ..Cell::denied(without_backend.reason(&reached.name, unserved))
+            };
+            (unserved.family, cell)
+        }));
         let mut cell = of_families(judged);
-        let count = column.ends.len();
-        cell.some = !cell.accept && passed > 0 && count > 1;
+        cell.some = !cell.accept && denied > 0 && denied < count;
         if cell.some {
-            let denied = count - passed;
             cell.reason = format!("{denied} of {count} backends are denied: {}", cell.reason);
         }
         cell
     }
 
-    fn decided(&self, (source, destination): (IpAddr, IpAddr), by: [Option<Verdict>; 2]) -> Cell {
+    /// What is decided for each family that both ends have.
+    fn pairs(
+        &self,
+        from: &End,
+        to: &End,
+        (protocol, port): (Protocol, Option<u16>),
+        by_service: bool,
+    ) -> Vec<(Family, Cell)> {
+        let pairs = families(from, to).into_iter();
+        let cells = pairs.map(|(source, destination)| {
+            let protocol = match (protocol, destination.is_ipv6()) {
+                (Protocol::ICMP, true) => Protocol::ICMPV6,
+                (other, _) => other,
+            };
+            let flow = Flow {
+                from,
+                to,
+                source,
+                destination,
+                protocol,
+                port,
+                by_service,
+            };
+            (Family::of(source), self.decided(&flow))
+        });
+        cells.collect()
+    }
+
+    fn decided(&self, flow: &Flow<'_>) -> Cell {
         let directions = [Direction::Egress, Direction::Ingress];
-        let decided = directions.into_iter().zip(by);
+        let decided = directions.into_iter().zip(self.view.verdicts(flow));
         let mut allowed: Vec<String> = Vec::new();
         for (direction, verdict) in decided {
             let Some(verdict) = verdict else { continue };
@@ -305,15 +377,13 @@ impl Plan<'_> {
             allowed.push(reason);
         }
         let reason = match allowed.is_empty() {
-            true if source == destination => "a pod always reaches its own address".to_owned(),
-            true => "neither end is a pod on this node".to_owned(),
+            true if flow.is_exempt() => OWN_ADDRESS.to_owned(),
+            true => NEITHER_HERE.to_owned(),
             false => allowed.join("; "),
         };
         Cell {
             accept: true,
-            allowed_family: None,
-            some: false,
-            reason,
+            ..Cell::denied(reason)
         }
     }
 
@@ -328,6 +398,7 @@ impl Plan<'_> {
             verdict: verdict(cell.accept).into(),
             allowed_family: cell.allowed_family,
             some_backends: cell.some,
+            without_backend: cell.without_backend,
             reason: cell.reason,
         }
     }
@@ -375,53 +446,6 @@ const fn verdict(accept: bool) -> &'static str {
     if accept { "allow" } else { "deny" }
 }
 
-/// Keys sorted and four spaces a level, as all JSON for people is printed.
-fn write_entry(out: &mut dyn Write, entry: &Entry) -> io::Result<()> {
-    let text = |text: &str| serde_json::to_string(text).map_err(io::Error::other);
-    let port = entry
-        .port
-        .map_or("null".to_owned(), |port| port.to_string());
-    let allowed_family = match entry.allowed_family {
-        Some(family) => text(family.name())?,
-        None => "null".to_owned(),
-    };
-    let port_name = match &entry.port_name {
-        Some(name) => text(name)?,
-        None => "null".to_owned(),
-    };
-    write!(
-        out,
-        "    {{\n        \"allowedFamily\": {allowed_family},\n        \"from\": {},\n        \"port\": {port},\n        \"portName\": \
-         {port_name},\n        \"protocol\": {},\n        \"reason\": {},\n        \"someBackends\": {},\n        \
-         \"to\": {},\n        \"verdict\": {}\n    }}",
-        text(&entry.from)?,
-        text(&entry.protocol)?,
-        text(&entry.reason)?,
-        entry.some_backends,
-        text(&entry.to)?,
-        text(&entry.verdict)?,
-    )
-}
-
-fn write_header(out: &mut dyn Write, first: usize, titles: &[String]) -> io::Result<()> {
-    write!(out, "{:<first$}", "FROM")?;
-    for title in titles {
-        write!(out, "   {title}")?;
-    }
-    out.write_all(b"\n")
-}
-
-/// What the marks mean that do not speak for themselves, if there are any.
-fn write_legend(out: &mut dyn Write, marks: &[Mark]) -> io::Result<()> {
-    if marks.iter().any(|mark| matches!(mark, Mark::Only(_))) {
-        out.write_all(b"4, 6: over IPv4 or IPv6 alone\n")?;
-    }
-    if marks.iter().any(|mark| matches!(mark, Mark::Some)) {
-        out.write_all(b"~: by some of the Service's backends\n")?;
-    }
-    Ok(())
-}
-
 /// What the families make of a pair, each of which may have several backends.
 fn of_families(judged: Vec<(Family, Cell)>) -> Cell {
     let mut cells: Vec<(Family, Cell)> = Vec::new();
@@ -447,62 +471,13 @@ fn of_both(mut cells: Vec<(Family, Cell)>) -> Cell {
     };
     match telling {
         Some((family, cell)) if denied.is_some() && allowed_family.is_some() => Cell {
-            accept: false,
             allowed_family,
-            some: false,
             reason: format!("{}: {}", family.name(), cell.reason),
+            ..cell
         },
         Some((_, cell)) => cell,
         None => Cell::denied("no common address family".to_owned()),
     }
-}
-
-/// What a table has for a person.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mark {
-    Passes,
-    Only(Family),
-    /// By some of a Service's backends.
-    Some,
-    Dropped,
-}
-
-impl Mark {
-    const fn of(accept: bool, some: bool, allowed_family: Option<Family>) -> Mark {
-        match allowed_family {
-            _ if accept => Mark::Passes,
-            _ if some => Mark::Some,
-            Some(family) => Mark::Only(family),
-            None => Mark::Dropped,
-        }
-    }
-
-    const fn text(self) -> &'static str {
-        match self {
-            Mark::Passes => ".",
-            Mark::Only(Family::V4) => "4",
-            Mark::Only(Family::V6) => "6",
-            Mark::Some => "~",
-            Mark::Dropped => "X",
-        }
-    }
-}
-
-/// One row of a table; none of a cell that there is not.
-fn write_row(
-    out: &mut dyn Write,
-    (first, name): (usize, &str),
-    titles: &[String],
-    cells: impl Iterator<Item = Option<Mark>>,
-) -> io::Result<()> {
-    let mut line = format!("{name:<first$}");
-    for (title, cell) in titles.iter().zip(cells) {
-        let mark = cell.map_or(" ", Mark::text);
-        let width = title.len();
-        line.push_str(&format!("   {mark:<width$}"));
-    }
-    out.write_all(line.trim_end().as_bytes())?;
-    out.write_all(b"\n")
 }
 
 /// `80/TCP`, `80`, `web/UDP`, `icmp` as port and protocol.
@@ -511,48 +486,5 @@ fn split_port(text: &str) -> (Option<&str>, Option<&str>) {
         Some((port, protocol)) => (Some(port), Some(protocol)),
         None if text.eq_ignore_ascii_case("icmp") => (None, Some(text)),
         None => (Some(text), None),
-    }
-}
-
-impl Matrix {
-    /// For a person: one row a sender, one column a receiver's port; `.` passes, `X` does not,
-    /// `4` or `6` passes over that family alone.
-    pub fn text(&self) -> String {
-        let title = |entry: &Entry| match entry.port {
-            Some(port) => format!("{}:{port}/{}", entry.to, entry.protocol),
-            None => format!("{} {}", entry.to, entry.protocol),
-        };
-        let mut titles: Vec<String> = Vec::new();
-        let mut column_of: HashMap<String, usize> = HashMap::new();
-        let mut rows: Vec<(&str, HashMap<usize, Mark>)> = Vec::new();
-        let mut row_of: HashMap<&str, usize> = HashMap::new();
-        for entry in &self.entries {
-            let title = title(entry);
-            let column = *column_of.entry(title).or_insert_with_key(|title| {
-                titles.push(title.clone());
-                titles.len() - 1
-            });
-            let row = *row_of.entry(&entry.from).or_insert_with(|| {
-                rows.push((&entry.from, HashMap::new()));
-                rows.len() - 1
-            });
-            let cells = &mut rows[row].1;
-            let accept = entry.verdict == "allow";
-            let mark = Mark::of(accept, entry.some_backends, entry.allowed_family);
-            cells.entry(column).or_insert(mark);
-        }
-        let first = rows.iter().map(|(name, _)| name.len());
-        let first = first.max().unwrap_or(0).max(4);
-        let mut text = Vec::new();
-        // Writing into memory cannot fail.
-        let _ = write_header(&mut text, first, &titles);
-        let marks = rows.iter().flat_map(|(_, cells)| cells.values());
-        let marks: Vec<Mark> = marks.copied().collect();
-        for (name, cells) in &rows {
-            let cells = (0..titles.len()).map(|column| cells.get(&column).copied());
-            let _ = write_row(&mut text, (first, name), &titles, cells);
-        }
-        let _ = write_legend(&mut text, &marks);
-        String::from_utf8_lossy(&text).into_owned()
     }
 }
