@@ -4,7 +4,11 @@
 //! Lists that strategic merging joins by key are those of the kinds that are stored here; every
 //! other list is replaced whole, as in Kubernetes.
 
+mod difference;
+
 use serde_json::{Map, Value};
+
+pub use difference::{merge_difference, strategic_difference};
 
 /// RFC 7396, section 2.
 pub fn merge(target: &mut Value, patch: &Value) {
@@ -85,8 +89,8 @@ fn same_key(a: &Value, b: &Value, keys: &[(&str, &str)]) -> bool {
 }
 
 /// Kubernetes' strategic merge patch (apimachinery `pkg/util/strategicpatch`), with the directives
-/// `$patch: replace|delete|merge`, `$deleteFromPrimitiveList/F` and `$retainKeys`;
-/// `$setElementOrder/F` is accepted, and the order is that of the stored list, then of the patch.
+/// `$patch: replace|delete|merge`, `$deleteFromPrimitiveList/F`, `$retainKeys` and
+/// `$setElementOrder/F`, without which the order is that of the stored list, then of the patch.
 pub fn strategic(target: &mut Value, patch: &Value) -> Result<(), String> {
     let Value::Object(changes) = patch else {
         *target = patch.clone();
@@ -113,6 +117,7 @@ pub fn strategic(target: &mut Value, patch: &Value) -> Result<(), String> {
     if let Some(retained) = changes.get("$retainKeys").and_then(Value::as_array) {
         map.retain(|key, _| retained.iter().any(|kept| kept == key));
     }
+    let before = map.clone();
     for (key, change) in changes {
         if let Some(field) = key.strip_prefix("$deleteFromPrimitiveList/") {
             if let (Some(list), Some(gone)) = (
@@ -130,7 +135,46 @@ pub fn strategic(target: &mut Value, patch: &Value) -> Result<(), String> {
             strategic_field(key, old, change)?;
         }
     }
+    for (key, order) in changes {
+        let field = key.strip_prefix("$setElementOrder/");
+        if let (Some(field), Some(order)) = (field, order.as_array())
+            && let Some(list) = map.get_mut(field).and_then(Value::as_array_mut)
+        {
+            let stored = before.get(field).and_then(Value::as_array);
+            set_order(field, list, order, stored.map_or(&[], Vec::as_slice));
+        }
+    }
     Ok(())
+}
+
+/// Puts the items that `order` names in its order. The others keep theirs, and stay ahead of those that
+/// they were ahead of in the list as it was `stored`.
+fn set_order(field: &str, list: &mut Vec<Value>, order: &[Value], stored: &[Value]) {
+    let merge = list_merge(field, order);
+    let same = |a: &Value, b: &Value| match merge {
+        ListMerge::Keyed(keys) => same_key(a, b, keys),
+        _ => a == b,
+    };
+    let mut others = std::mem::take(list);
+    let mut named = Vec::new();
+    for wanted in order {
+        if let Some(at) = others.iter().position(|item| same(item, wanted)) {
+            named.push(others.remove(at));
+        }
+    }
+    let place = |item: &Value| stored.iter().position(|old| same(old, item));
+    let mut others = others.into_iter().peekable();
+    for item in named {
+        let at = place(&item);
+        while let Some(other) = others.next_if(|other| {
+            let (own, other) = (at, place(other));
+            own.zip(other).is_some_and(|(own, other)| other < own)
+        }) {
+            list.push(other);
+        }
+        list.push(item);
+    }
+    list.extend(others);
 }
 
 fn strategic_field(field: &str, target: &mut Value, change: &Value) -> Result<(), String> {
@@ -155,12 +199,16 @@ fn strategic_field(field: &str, target: &mut Value, change: &Value) -> Result<()
         }
         ListMerge::Keyed(keys) => {
             let list = array(target);
+            // What the patch adds is met by none of its other items.
+            let mut stored = list.len();
             for item in items {
-                let at = list.iter().position(|old| same_key(old, item, keys));
+                let mut old = list[..stored].iter();
+                let at = old.position(|old| same_key(old, item, keys));
                 let deleted = item.get("$patch").is_some_and(|d| d == "delete");
                 match at {
                     Some(at) if deleted => {
                         list.remove(at);
+                        stored -= 1;
                     }
                     Some(at) => strategic(&mut list[at], item)?,
                     None if deleted => {}

@@ -6,13 +6,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::cli::files::FILE_BYTES;
 use crate::cli::flags::{Flag, optional, switch, value};
 use crate::cli::output::{indented, list, yaml};
 use crate::cli::session::{Session, VerbError};
 use crate::client::{Client, ClientError};
+use crate::cluster::patch;
 use crate::objects::yaml::documents;
 use crate::protocol::{Mutation, PatchParams, PatchType, Reason};
 
@@ -49,6 +50,23 @@ const HEADER: &str = "\
 # reopened with the relevant failures.
 #
 ";
+
+/// Kubernetes' own groups of what is stored here, whose lists have keys. Custom resources' have none,
+/// and those of `apiextensions.k8s.io` kubectl does not know.
+const OWN_GROUPS: [&str; 12] = [
+    "",
+    "admissionregistration.k8s.io",
+    "apps",
+    "autoscaling",
+    "batch",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "scheduling.k8s.io",
+    "storage.k8s.io",
+];
 
 /// Why a file has to be edited again.
 struct Reasons {
@@ -169,7 +187,8 @@ impl Edit<'_> {
             else {
                 return Err(local(format!("no original object found for {object}")));
             };
-            let Some(patch) = difference(&one.object, object) else {
+            let (patch_type, patch) = changes(&one.object, object);
+            let Some(patch) = patch else {
                 done.print(&one.shown, object, "skipped")?;
                 continue;
             };
@@ -184,7 +203,7 @@ impl Edit<'_> {
             }
             let params = PatchParams {
                 target: one.target(),
-                patch_type: PatchType::Merge,
+                patch_type,
                 patch,
                 dry_run: false,
                 field_validation: validation(self.session.parsed.value("validate"))?,
@@ -202,6 +221,21 @@ impl Edit<'_> {
             }
         }
         Ok(again)
+    }
+}
+
+/// The patch that makes one object of another, and its type: Kubernetes' own kinds are patched
+/// strategically, so that what others change of the same lists meanwhile stays; custom resources have
+/// no keys to join lists by.
+pub fn changes(before: &Value, after: &Value) -> (PatchType, Option<Value>) {
+    let version = before["apiVersion"].as_str().unwrap_or_default();
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    match OWN_GROUPS.contains(&group) {
+        true => (
+            PatchType::Strategic,
+            patch::strategic_difference(before, after),
+        ),
+        false => (PatchType::Merge, patch::merge_difference(before, after)),
     }
 }
 
@@ -290,25 +324,6 @@ fn parse(text: &str) -> Result<Vec<Value>, String> {
     }
 }
 
-/// The merge patch (RFC 7396) that makes `after` of `before`; none if they are the same.
-pub fn difference(before: &Value, after: &Value) -> Option<Value> {
-    let (Value::Object(old), Value::Object(new)) = (before, after) else {
-        return (before != after).then(|| after.clone());
-    };
-    let mut patch = Map::new();
-    for (key, value) in new {
-        match old.get(key) {
-            Some(same) if same == value => {}
-            Some(old) => patch.extend(difference(old, value).map(|part| (key.clone(), part))),
-            None => drop(patch.insert(key.clone(), value.clone())),
-        }
-    }
-    for key in old.keys().filter(|key| !new.contains_key(*key)) {
-        patch.insert(key.clone(), Value::Null);
-    }
-    (!patch.is_empty()).then_some(Value::Object(patch))
-}
-
 /// A new file that nobody else can read.
 fn write(text: &str, as_json: bool) -> Result<PathBuf, VerbError> {
     let ending = if as_json { "json" } else { "yaml" };
@@ -393,23 +408,6 @@ impl Kept<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::patch::merge;
-    use serde_json::json;
-
-    #[test]
-    fn a_difference_makes_one_of_the_other() {
-        let before = json!({"a": {"b": 1, "c": [1, 2]}, "gone": true, "same": "x"});
-        let after = json!({"a": {"b": 2, "c": [1]}, "same": "x", "new": {"d": {}}});
-        let patch = difference(&before, &after).unwrap();
-        assert_eq!(
-            patch,
-            json!({"a": {"b": 2, "c": [1]}, "new": {"d": {}}, "gone": null})
-        );
-        let mut patched = before.clone();
-        merge(&mut patched, &patch);
-        assert_eq!(patched, after);
-        assert_eq!(difference(&before, &before), None);
-    }
 
     #[test]
     fn objections_stand_at_the_top_and_go() {

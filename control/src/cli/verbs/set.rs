@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use crate::cli::flags::{Flag, FlagError, optional, switch, value};
 use crate::cli::session::{Session, VerbError};
-use crate::protocol::{Mutation, PatchParams, PatchType};
+use crate::protocol::{Mutation, PatchParams};
 
 use super::done::Done;
-use super::edit::difference;
+use super::edit::changes;
 use super::expose::pairs;
 use super::find::find;
 use super::mutate::{DryRun, dry_run};
@@ -111,7 +111,7 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
             errors.push(error);
             continue;
         }
-        let Some(patch) = difference(&one.object, &object) else {
+        let (patch_type, Some(patch)) = changes(&one.object, &object) else {
             continue;
         };
         if dry_run == DryRun::Client {
@@ -120,7 +120,7 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
         }
         let params = PatchParams {
             target: one.target(),
-            patch_type: PatchType::Merge,
+            patch_type,
             patch,
             dry_run: dry_run != DryRun::None,
             field_validation: Default::default(),

@@ -39,6 +39,9 @@ const OVERLAY: [(&str, &str); 2] = [
     ),
     ("web.yaml", include_str!("overlay/web.yaml")),
 ];
+/// An editor that changes an object while somebody else does: `weir` is what `$WEIR` names.
+const OTHER_PERSON: &str = "\
+$WEIR set image deploy/web side=side:2 >/dev/null && sed -i 's/image: nginx$/image: nginx:1/' \"$1\"\n";
 /// How long after a command's start somebody else acts.
 const LATER: Duration = Duration::from_millis(300);
 
@@ -55,6 +58,7 @@ impl Served {
         let folder = std::env::temp_dir().join(format!("weir-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("objects.yaml"), OBJECTS).unwrap();
+        std::fs::write(folder.join("other-person.sh"), OTHER_PERSON).unwrap();
         let secret = folder.join("secret.yaml");
         std::fs::write(&secret, SECRET).unwrap();
         std::fs::create_dir(folder.join("overlay")).unwrap();
@@ -109,6 +113,7 @@ impl Served {
             .args(words)
             .envs(set.iter().filter_map(|pair| pair.split_once('=')))
             .env("WEIR_KUBECTL_VERSION", kubectl)
+            .env("WEIR", env!("CARGO_BIN_EXE_weir"))
             .current_dir(&self.folder)
             .env("WEIR_SOCKET", self.socket())
             .env("WEIR_CONFIG", self.folder.join("contexts.json"))
