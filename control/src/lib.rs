@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod defaults;
 pub mod denial_log;
 pub mod family;
+pub mod field_selector;
 pub mod flow;
 pub mod journal;
 pub mod lab_protocol;

@@ -7,6 +7,7 @@ use super::server::{ClientId, refused};
 use super::state::{Daemon, Live};
 use super::watches::Watches;
 use crate::cluster::{Commit, DeleteOptions, Outcome, Refusal, Transaction};
+use crate::field_selector::FieldSelector;
 use crate::objects::{self, DecodeOptions, Decoded, Key, Kind, Object, decode_value, kinds};
 use crate::protocol::{
     ApplyParams, DeleteParams, ErrorObject, FieldValidation, GetParams, GetReply, Mutation,
@@ -186,12 +187,12 @@ impl<P: Plane> Daemon<P> {
         let labels = Selector::parse(text)
             .map_err(|error| bad(format!("unable to parse label selector {text:?}: {error}")))?;
         let text = params.field_selector.as_deref().unwrap_or_default();
-        let fields = parse_fields(text).map_err(bad)?;
+        let fields = FieldSelector::parse(text).map_err(bad)?;
         let all = params.all_namespaces || !kind.namespaced;
         let picked = |object: &Object| {
             (all || object.namespace() == namespace)
                 && labels.matches(|key| object.label(key))
-                && fields.iter().all(|field| field.matches(object.value()))
+                && fields.matches(object.value())
         };
         let objects = self.cluster.list(kind).filter(|object| picked(object));
         Ok(objects.map(|object| object.to_value()).collect())
@@ -290,48 +291,6 @@ fn reference(object: &Object) -> ObjectRef {
         name: object.name().to_owned(),
         uid: object.uid().to_owned(),
     }
-}
-
-/// One term of a field selector.
-struct FieldTerm {
-    pointer: String,
-    value: String,
-    equal: bool,
-}
-
-impl FieldTerm {
-    fn matches(&self, object: &Value) -> bool {
-        let found = match object.pointer(&self.pointer) {
-            Some(Value::String(text)) => text.clone(),
-            None | Some(Value::Null) => String::new(),
-            Some(other) => other.to_string(),
-        };
-        (found == self.value) == self.equal
-    }
-}
-
-/// `a.b=c,d.e!=f`, as apimachinery's `fields.ParseSelector` reads it, but for its escapes.
-fn parse_fields(text: &str) -> Result<Vec<FieldTerm>, String> {
-    let terms = text.split(',').filter(|term| !term.is_empty());
-    terms
-        .map(|term| {
-            let (path, value, equal) = if let Some((path, value)) = term.split_once("!=") {
-                (path, value, false)
-            } else if let Some((path, value)) = term.split_once("==") {
-                (path, value, true)
-            } else if let Some((path, value)) = term.split_once('=') {
-                (path, value, true)
-            } else {
-                let known = "known operators are =, ==, !=";
-                return Err(format!("invalid field selector: {term:?}: {known}"));
-            };
-            Ok(FieldTerm {
-                pointer: format!("/{}", path.trim().replace('~', "~0").replace('.', "/")),
-                value: value.trim().to_owned(),
-                equal,
-            })
-        })
-        .collect()
 }
 
 impl<P: Plane> Daemon<P> {

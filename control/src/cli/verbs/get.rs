@@ -1,8 +1,10 @@
 //! `get`.
 
+mod watch;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cli::columns::{Layout, table};
 use crate::cli::flags::{Flag, joined, switch, value};
@@ -10,8 +12,7 @@ use crate::cli::output::{Form, list};
 use crate::cli::session::{Session, VerbError, put};
 use crate::cli::table::Table;
 use crate::client::Client;
-use crate::protocol::{GetReply, HitsParams, Reason, WatchEventType, WatchParams};
-use crate::selector::Selector;
+use crate::protocol::{GetReply, HitsParams, Reason};
 
 use super::sort::sort;
 use super::{
@@ -121,7 +122,7 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
         wanted.splice(at..=at, all);
     }
     if watches {
-        return watch(session, &form, &wanted);
+        return watch::run(session, &form, &wanted);
     }
     let mut client = session.connect()?;
     let mut errors = Vec::new();
@@ -348,112 +349,6 @@ fn nothing_found(session: &Session, replies: &[(GetReply, bool)]) -> String {
     }
     let namespace = session.namespace().unwrap_or_else(|| "default".to_owned());
     format!("No resources found in {namespace} namespace.")
-}
-
-/// Which objects of a watch are meant.
-struct Chosen<'a> {
-    names: &'a [String],
-    labels: Selector,
-}
-
-impl Chosen<'_> {
-    fn has(&self, object: &Value) -> bool {
-        let named = self.names.is_empty() || self.names.iter().any(|n| n == name_of(object));
-        named
-            && self
-                .labels
-                .matches(|key| object["metadata"]["labels"][key].as_str())
-    }
-}
-
-fn watch(session: &mut Session, form: &Form, wanted: &[Named]) -> Result<(), VerbError> {
-    let [Named { resource, names }] = wanted else {
-        return Err(VerbError::Local(
-            "you may only specify a single resource type with --watch".into(),
-        ));
-    };
-    if session.parsed.was_given("field-selector") {
-        return Err(VerbError::Local(
-            "--field-selector cannot be used with --watch: what no longer matches would not go"
-                .into(),
-        ));
-    }
-    let labels = Selector::parse(session.parsed.value("selector").unwrap_or_default())
-        .map_err(|error| VerbError::Local(error.to_string()))?;
-    let chosen = Chosen { names, labels };
-    let mut client = session.connect()?;
-    // Asks once, so that an unknown resource is refused and the kind's columns are known.
-    let one = Named {
-        resource: resource.clone(),
-        names: names.clone(),
-    };
-    let about = fetch(session, &mut client, &[one])?.remove(0).0;
-    let all_namespaces = session.parsed.is_on("all-namespaces") || !about.namespaced;
-    let namespace = session.namespace().unwrap_or_else(|| "default".to_owned());
-    let params = WatchParams {
-        resources: vec![about.resource.clone()],
-        namespace: (!all_namespaces).then_some(namespace),
-    };
-    client.watch(&params)?;
-    let (mut listing, mut widths) = (true, Vec::new());
-    let mut headers = !session.parsed.is_on("no-headers");
-    loop {
-        let event = client.next_event()?;
-        let kind = match event.event {
-            WatchEventType::Synced => {
-                listing = false;
-                continue;
-            }
-            WatchEventType::Added => "ADDED",
-            WatchEventType::Modified => "MODIFIED",
-            WatchEventType::Deleted => "DELETED",
-        };
-        if (listing && session.parsed.is_on("watch-only")) || !chosen.has(&event.object) {
-            continue;
-        }
-        let says_kind = session.parsed.is_on("output-watch-events");
-        match form {
-            Form::Table { wide } => {
-                let layout = layout(session, &about, *wide, session.parsed.is_on("show-kind"));
-                let objects = std::slice::from_ref(&event.object);
-                let mut rows = table(&about.kind, &singular(&about), objects, layout, now());
-                add_hits(&mut rows, &about.kind, objects, layout, &mut client)?;
-                add_label_columns(session, &mut rows, objects);
-                if says_kind {
-                    rows.insert_columns(0, ["EVENT"], vec![vec![kind.to_owned()]]);
-                }
-                put(&rows.render_below(headers, &mut widths))?;
-                headers = false;
-            }
-            Form::Name => {
-                put(&format!(
-                    "{}/{}\n",
-                    singular(&about),
-                    name_of(&event.object)
-                ))?;
-            }
-            Form::CustomColumns(columns) => {
-                put(&columns.render(&event.object, std::mem::take(&mut headers)))?;
-            }
-            _ if says_kind => {
-                let told = json!({"type": kind, "object": event.object});
-                put(&format!("{}{}", separator(form), form.render(&told)?))?;
-            }
-            _ => put(&format!(
-                "{}{}",
-                separator(form),
-                form.render(&event.object)?
-            ))?,
-        }
-    }
-}
-
-/// What stands before an object of a watch.
-const fn separator(form: &Form) -> &'static str {
-    match form {
-        Form::Yaml => "---\n",
-        _ => "",
-    }
 }
 
 fn name_of(object: &Value) -> &str {

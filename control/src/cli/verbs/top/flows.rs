@@ -91,11 +91,6 @@ pub fn shown(
         let text = format!("unexpected argument {name:?}: `weir top flows` shows all of them");
         return Err(VerbError::Usage(text));
     }
-    if session.parsed.was_given("selector") {
-        return Err(VerbError::Usage(
-            "--selector is for pods, not for flows".into(),
-        ));
-    }
     let all = session.parsed.is_on("all-namespaces");
     let namespace = session.namespace().filter(|_| !all);
     let is_wanted = |flow: &Flow| {

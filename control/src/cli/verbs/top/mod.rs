@@ -34,6 +34,11 @@ pub const FLAGS: &[Flag] = &[
     ALL_NAMESPACES,
     SELECTOR,
     value(
+        "field-selector",
+        None,
+        "With pod: field selector, as spec.nodeName=lab-node",
+    ),
+    value(
         "sort-by",
         None,
         "name (pods' default), packets, bytes (flows' default), drops or connections",
@@ -91,6 +96,14 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
         }
     };
     let look = look(session)?;
+    if !matches!(what, "pod" | "pods" | "po") {
+        for flag in ["selector", "field-selector"] {
+            if session.parsed.was_given(flag) {
+                let text = format!("--{flag} is for pods, not for {what}");
+                return Err(VerbError::Usage(text));
+            }
+        }
+    }
     let watch = session.parsed.is_on("watch");
     let mut client = session.connect()?;
     loop {

@@ -73,21 +73,23 @@ pub fn shown(
     })
 }
 
-/// The pods that `-l` picks; none if it is not given.
+/// The pods that `-l` and `--field-selector` pick; none if neither is given.
 fn selected(
     session: &Session,
     client: &mut Client,
     all: bool,
 ) -> Result<Option<HashSet<(String, String)>>, VerbError> {
-    let Some(selector) = session.parsed.value("selector") else {
+    let given = |flag: &str| session.parsed.value(flag).map(str::to_owned);
+    let (labels, fields) = (given("selector"), given("field-selector"));
+    if labels.is_none() && fields.is_none() {
         return Ok(None);
-    };
+    }
     let params = GetParams {
         resource: "pods".into(),
         namespace: session.namespace(),
         all_namespaces: all,
-        label_selector: Some(selector.to_owned()),
-        field_selector: None,
+        label_selector: labels,
+        field_selector: fields,
         name: None,
     };
     let reply: GetReply = client.call("get", params)?;
