@@ -64,10 +64,14 @@ fn fill(kind: &'static Kind, value: &mut Value) {
             controller(kind.kind, value);
         }
         ("batch/v1", "Job") => {
-            for (field, default) in [("completions", 1), ("parallelism", 1), ("backoffLimit", 6)] {
-                set(value, &["spec", field], json!(default));
-            }
-            pod_spec(&mut value["spec"]["template"]["spec"]);
+            job(&mut value["spec"]);
+        }
+        ("batch/v1", "CronJob") => {
+            set(value, &["spec", "concurrencyPolicy"], json!("Allow"));
+            set(value, &["spec", "suspend"], json!(false));
+            set(value, &["spec", "successfulJobsHistoryLimit"], json!(3));
+            set(value, &["spec", "failedJobsHistoryLimit"], json!(1));
+            pod_spec(&mut value["spec"]["jobTemplate"]["spec"]["template"]["spec"]);
         }
         _ => {}
     }
@@ -317,6 +321,19 @@ fn controller(kind: &str, value: &mut Value) {
         }
         _ => {}
     }
+    pod_spec(&mut spec["template"]["spec"]);
+}
+
+fn job(spec: &mut Value) {
+    // Without either, one pod; with `parallelism` alone, pods that share out the work themselves.
+    if spec["completions"].is_null() && spec["parallelism"].is_null() {
+        set(spec, &["completions"], json!(1));
+    }
+    prune(spec, "completions");
+    set(spec, &["parallelism"], json!(1));
+    set(spec, &["backoffLimit"], json!(6));
+    set(spec, &["completionMode"], json!("NonIndexed"));
+    set(spec, &["suspend"], json!(false));
     pod_spec(&mut spec["template"]["spec"]);
 }
 

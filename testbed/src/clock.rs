@@ -51,6 +51,18 @@ pub fn now() -> String {
     rfc3339(SystemTime::now())
 }
 
+/// Now, in seconds since 1970.
+pub fn seconds() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs() as i64)
+}
+
+/// Seconds since 1970 as `metav1.Time` is written.
+pub fn of_seconds(seconds: i64) -> String {
+    let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    rfc3339(UNIX_EPOCH + since)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

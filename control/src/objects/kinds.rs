@@ -193,7 +193,7 @@ pub static KINDS: &[Kind] = &[
         apps::StatefulSet),
     kind!("autoscaling/v2" "HorizontalPodAutoscaler" "horizontalpodautoscalers" ["hpa"] namespaced
         Stored plain autoscaling::HorizontalPodAutoscaler),
-    kind!("batch/v1" "CronJob" "cronjobs" ["cj"] namespaced Stored counted batch::CronJob),
+    kind!("batch/v1" "CronJob" "cronjobs" ["cj"] namespaced Workload counted batch::CronJob),
     kind!("batch/v1" "Job" "jobs" [] namespaced Workload counted batch::Job),
     kind!("coordination.k8s.io/v1" "Lease" "leases" [] namespaced Stored plain coordination::Lease),
     kind!("discovery.k8s.io/v1" "EndpointSlice" "endpointslices" [] namespaced Enforced counted

@@ -9,6 +9,7 @@ use crate::cluster::Cluster;
 use crate::objects::Object;
 use crate::objects::policy_api::{AdminNetworkPolicy, ClusterNetworkPolicy, MODE};
 
+mod batch;
 mod cluster_policy;
 mod crd;
 mod endpoint_slice;
@@ -133,8 +134,11 @@ pub fn validate(object: &Object, old: Option<&Object>) -> Findings {
             endpoint_slice::validate(object, old, &mut findings);
         }
         ("v1", "ReplicationController")
-        | ("apps/v1", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet")
-        | ("batch/v1", "Job") => workload::validate_template(object, old, &mut findings),
+        | ("apps/v1", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet") => {
+            workload::validate_template(object, old, &mut findings);
+        }
+        ("batch/v1", "Job") => batch::validate_job(object, old, &mut findings),
+        ("batch/v1", "CronJob") => batch::validate_cron_job(object, &mut findings),
         _ => {}
     }
     findings

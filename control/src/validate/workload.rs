@@ -1,6 +1,8 @@
 //! Pods and what makes them (`pkg/apis/core/validation`, `pkg/apis/apps/validation`).
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, Probe};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 
@@ -134,6 +136,7 @@ fn container_fields(container: &Container, path: &str, volumes: &[&str], finding
         }
         findings.protocol(format!("{path}.protocol"), port.protocol.as_deref());
     }
+    probes(container, path, findings);
     for (index, variable) in container.env.iter().flatten().enumerate() {
         if variable.name.is_empty() {
             findings.required(format!("{path}.env[{index}].name"), "");
@@ -152,6 +155,64 @@ fn container_fields(container: &Container, path: &str, volumes: &[&str], finding
     }
 }
 
+/// What of a probe may be written (`validateProbe`).
+fn probes(container: &Container, path: &str, findings: &mut Findings) {
+    for (name, probe) in [
+        ("livenessProbe", &container.liveness_probe),
+        ("readinessProbe", &container.readiness_probe),
+        ("startupProbe", &container.startup_probe),
+    ] {
+        let Some(probe) = probe else { continue };
+        let path = format!("{path}.{name}");
+        probe_fields(probe, &path, findings);
+        let grace = probe.termination_grace_period_seconds;
+        let path_of = |field: &str| format!("{path}.{field}");
+        if name == "readinessProbe" {
+            if let Some(grace) = grace {
+                let message = "must not be set for readinessProbes";
+                findings.invalid(path_of("terminationGracePeriodSeconds"), grace, message);
+            }
+            continue;
+        }
+        if let Some(grace) = grace.filter(|grace| *grace <= 0) {
+            let message = "must be greater than 0";
+            findings.invalid(path_of("terminationGracePeriodSeconds"), grace, message);
+        }
+        if let Some(count) = probe.success_threshold.filter(|count| *count > 1) {
+            findings.invalid(path_of("successThreshold"), count, "must be 1");
+        }
+    }
+}
+
+fn probe_fields(probe: &Probe, path: &str, findings: &mut Findings) {
+    let handlers = [
+        ("exec", probe.exec.is_some()),
+        ("httpGet", probe.http_get.is_some()),
+        ("tcpSocket", probe.tcp_socket.is_some()),
+        ("grpc", probe.grpc.is_some()),
+    ];
+    let mut given = handlers.iter().filter(|(_, given)| *given);
+    if given.next().is_none() {
+        findings.required(path, "must specify a handler type");
+    }
+    for (name, _) in given {
+        let message = "may not specify more than 1 handler type";
+        findings.forbidden(format!("{path}.{name}"), message);
+    }
+    for (field, number) in [
+        ("initialDelaySeconds", probe.initial_delay_seconds),
+        ("timeoutSeconds", probe.timeout_seconds),
+        ("periodSeconds", probe.period_seconds),
+        ("successThreshold", probe.success_threshold),
+        ("failureThreshold", probe.failure_threshold),
+    ] {
+        if let Some(number) = number.filter(|number| *number < 0) {
+            let message = "must be greater than or equal to 0";
+            findings.invalid(format!("{path}.{field}"), number, message);
+        }
+    }
+}
+
 /// Deployment, ReplicaSet, StatefulSet, DaemonSet, ReplicationController, Job.
 pub(super) fn validate_template(object: &Object, old: Option<&Object>, findings: &mut Findings) {
     let value = object.value();
@@ -162,31 +223,12 @@ pub(super) fn validate_template(object: &Object, old: Option<&Object>, findings:
         let message = "must be greater than or equal to 0";
         findings.invalid("spec.replicas", replicas, message);
     }
-    let template = match go_json::decode::<PodTemplateSpec>(&spec["template"]) {
-        Ok((template, _)) => template,
-        // Cannot happen: the object was read as its kind before.
-        Err(error) => return findings.invalid("spec.template", Value::Null, &error.to_string()),
-    };
-    let labels = template.metadata.as_ref().and_then(|m| m.labels.as_ref());
-    metadata::labels(
-        "spec.template.metadata.labels",
-        labels
-            .into_iter()
-            .flatten()
-            .map(|(k, v)| (k.as_str(), v.as_str())),
-        findings,
-    );
-    template_selector(object, labels, findings);
-    let default = PodSpec::default();
-    let pod = template.spec.as_ref().unwrap_or(&default);
-    pod_spec(pod, "spec.template.spec", findings);
-    let policy = pod.restart_policy.as_deref().unwrap_or("Always");
     let allowed: &[&str] = match object.kind().kind {
         "Job" => &["OnFailure", "Never"],
         _ => &["Always"],
     };
-    if !allowed.contains(&policy) {
-        findings.unsupported("spec.template.spec.restartPolicy", policy, allowed);
+    if let Some(labels) = validate_pod_template(&spec["template"], "spec", allowed, findings) {
+        template_selector(object, labels.as_ref(), findings);
     }
     let frozen = object.kind().group() == "apps";
     if let Some(old) = old
@@ -198,9 +240,46 @@ pub(super) fn validate_template(object: &Object, old: Option<&Object>, findings:
     }
 }
 
+/// The labels of the pods that it makes; none if it is no template.
+pub(super) fn validate_pod_template(
+    template: &Value,
+    path: &str,
+    policies: &[&str],
+    findings: &mut Findings,
+) -> Option<Option<BTreeMap<String, String>>> {
+    let template = match go_json::decode::<PodTemplateSpec>(template) {
+        Ok((template, _)) => template,
+        // Cannot happen: the object was read as its kind before.
+        Err(error) => {
+            findings.invalid(format!("{path}.template"), Value::Null, &error.to_string());
+            return None;
+        }
+    };
+    let labels = template.metadata.and_then(|metadata| metadata.labels);
+    metadata::labels(
+        &format!("{path}.template.metadata.labels"),
+        labels
+            .iter()
+            .flatten()
+            .map(|(k, v)| (k.as_str(), v.as_str())),
+        findings,
+    );
+    let pod = template.spec.unwrap_or_default();
+    pod_spec(&pod, &format!("{path}.template.spec"), findings);
+    let policy = pod.restart_policy.as_deref().unwrap_or("Always");
+    if !policies.contains(&policy) {
+        findings.unsupported(
+            format!("{path}.template.spec.restartPolicy"),
+            policy,
+            policies,
+        );
+    }
+    Some(labels)
+}
+
 fn template_selector(
     object: &Object,
-    labels: Option<&std::collections::BTreeMap<String, String>>,
+    labels: Option<&BTreeMap<String, String>>,
     findings: &mut Findings,
 ) {
     let value = &object.value()["spec"]["selector"];

@@ -1,11 +1,14 @@
-//! Objects that make objects: Deployment → ReplicaSet → Pod, ReplicationController, StatefulSet,
-//! DaemonSet (on the one node) and Job → Pod, Service → EndpointSlice; and their status.
+//! Objects that make objects: Deployment → ReplicaSet → Pod; ReplicationController, StatefulSet, DaemonSet
+//! (on the one node) and Job → Pod; CronJob → Job; Service → EndpointSlice; and their status.
 //!
 //! One thread looks at everything after each change. What it made and the mirror does not show yet
 //! counts as made, or a slow watch would make it twice.
 
+mod cron_jobs;
+mod deployments;
 mod jobs;
 mod revisions;
+mod scaled;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -31,7 +34,8 @@ const GATHER: Duration = Duration::from_millis(2);
 #[derive(Default)]
 struct Expected {
     made: BTreeMap<(String, String, String), Instant>,
-    failures: jobs::Failures,
+    jobs: jobs::Memory,
+    cron_jobs: cron_jobs::Memory,
 }
 
 /// Runs for good.
@@ -57,7 +61,8 @@ fn look(agent: &Agent, expected: &mut Expected) -> Outcome {
     let pods = agent.mirror.list("Pod");
     let sets = agent.mirror.list("ReplicaSet");
     for deployment in agent.mirror.list("Deployment") {
-        deploy(agent, &deployment, &sets, expected)?;
+        let outcome = deployments::look(agent, &deployment, &sets, expected);
+        go_on(agent, &deployment, outcome)?;
     }
     for (kind, resource) in [
         ("ReplicaSet", "replicasets"),
@@ -66,17 +71,55 @@ fn look(agent: &Agent, expected: &mut Expected) -> Outcome {
         ("DaemonSet", "daemonsets"),
     ] {
         for owner in agent.mirror.list(kind) {
-            scale(agent, &owner, resource, &pods, expected)?;
+            let outcome = scaled::look(agent, &owner, resource, &pods, expected);
+            go_on(agent, &owner, outcome)?;
         }
     }
-    for job in agent.mirror.list("Job") {
-        let mut failures = std::mem::take(&mut expected.failures);
-        let outcome = jobs::look(agent, &job, &pods, expected, &mut failures);
-        expected.failures = failures;
-        outcome?;
+    let jobs = agent.mirror.list("Job");
+    for job in &jobs {
+        let outcome = jobs::look(agent, job, &pods, expected);
+        go_on(agent, job, outcome)?;
     }
+    expected.jobs.keep(&jobs);
+    let cron_jobs = agent.mirror.list("CronJob");
+    for cron_job in &cron_jobs {
+        let outcome = cron_jobs::look(agent, cron_job, &jobs, expected);
+        go_on(agent, cron_job, outcome)?;
+    }
+    expected.cron_jobs.keep(&cron_jobs);
     remove_orphans(agent, &pods, &sets)?;
     endpoints::look(agent, &pods)
+}
+
+/// What the daemon refuses of one owner is told and keeps no other waiting; that it is gone does.
+fn go_on(agent: &Agent, owner: &Value, outcome: Outcome) -> Outcome {
+    let Err(error) = outcome else { return Ok(()) };
+    if error.reason().is_none() {
+        return Err(error);
+    }
+    let about = (owner, None);
+    let message = format!("Error creating: {error}");
+    agent.events.note(
+        component(owner),
+        about,
+        Tone::Warning,
+        "FailedCreate",
+        message,
+    );
+    Ok(())
+}
+
+/// Which of Kubernetes' controllers looks after an owner.
+fn component(owner: &Value) -> &'static str {
+    match text(owner, "/kind") {
+        "Deployment" => "deployment-controller",
+        "ReplicaSet" => "replicaset-controller",
+        "ReplicationController" => "replication-controller",
+        "StatefulSet" => "statefulset-controller",
+        "Job" => "job-controller",
+        "CronJob" => "cronjob-controller",
+        _ => "daemonset-controller",
+    }
 }
 
 impl Expected {
@@ -124,128 +167,6 @@ fn replicas(object: &Value) -> usize {
     number(object, "/spec/replicas").map_or(1, |count| count.max(0) as usize)
 }
 
-fn deploy(
-    agent: &Agent,
-    deployment: &Value,
-    sets: &[Arc<Value>],
-    expected: &mut Expected,
-) -> Outcome {
-    if is_terminating(deployment) {
-        return Ok(());
-    }
-    let template = &deployment["spec"]["template"];
-    let hash = short_hash(template, 10);
-    let wanted = format!("{}-{hash}", text(deployment, "/metadata/name"));
-    let own: Vec<&Arc<Value>> = sets
-        .iter()
-        .filter(|set| owner_uid(set) == uid(deployment))
-        .collect();
-    let count = replicas(deployment);
-    let current = own.iter().find(|set| text(set, "/metadata/name") == wanted);
-    match current {
-        None => {
-            let set = replica_set(deployment, &wanted, &hash, count);
-            if !expected.has(&set) {
-                expected.note(&set);
-                agent.create(set)?;
-                tell_scaled(agent, deployment, &wanted, 0, count);
-            }
-        }
-        Some(set) if replicas(set) != count => {
-            agent.merge("replicasets", set, json!({"spec": {"replicas": count}}))?;
-            tell_scaled(agent, deployment, &wanted, replicas(set), count);
-        }
-        Some(_) => {}
-    }
-    let ready = |set: &Value| number(set, "/status/readyReplicas").unwrap_or(0) as usize;
-    let recreate = text(deployment, "/spec/strategy/type") == "Recreate";
-    let replaced = current.is_some_and(|set| ready(set) >= count);
-    for old in own
-        .iter()
-        .filter(|set| text(set, "/metadata/name") != wanted)
-    {
-        if replicas(old) > 0 && (recreate || replaced) {
-            agent.merge("replicasets", old, json!({"spec": {"replicas": 0}}))?;
-            let name = text(old, "/metadata/name");
-            tell_scaled(agent, deployment, name, replicas(old), 0);
-        }
-    }
-    let sum = |pointer: &str| {
-        own.iter()
-            .filter_map(|set| number(set, pointer))
-            .sum::<i64>()
-    };
-    let updated = current
-        .and_then(|set| number(set, "/status/replicas"))
-        .unwrap_or(0);
-    let available = sum("/status/readyReplicas");
-    let complete = available as usize >= count;
-    let condition = |kind: &str, holds: bool, reason: &str| json!({"type": kind, "status": if holds { "True" } else { "False" }, "reason": reason});
-    let status = json!({
-        "observedGeneration": number(deployment, "/metadata/generation").unwrap_or(1),
-        "replicas": sum("/status/replicas"), "updatedReplicas": updated,
-        "readyReplicas": available, "availableReplicas": available,
-        "unavailableReplicas": (count as i64 - available).max(0),
-        "conditions": [
-            condition("Available", complete, "MinimumReplicasAvailable"),
-            condition("Progressing", true, "NewReplicaSetAvailable"),
-        ],
-    });
-    write_changed(agent, "deployments", deployment, status)
-}
-
-/// What the deployment controller says of a ReplicaSet that it scales.
-fn tell_scaled(agent: &Agent, deployment: &Value, set: &str, from: usize, to: usize) {
-    let way = if to > from { "up" } else { "down" };
-    let message = format!("Scaled {way} replica set {set} from {from} to {to}");
-    let (component, about) = ("deployment-controller", (deployment, None));
-    let reason = "ScalingReplicaSet";
-    agent
-        .events
-        .note(component, about, Tone::Normal, reason, message);
-}
-
-/// What the controllers of pods say of one that they make or delete.
-fn tell_pod(agent: &Agent, owner: &Value, reason: &'static str, message: String) {
-    let component = match text(owner, "/kind") {
-        "ReplicaSet" => "replicaset-controller",
-        "ReplicationController" => "replication-controller",
-        "StatefulSet" => "statefulset-controller",
-        _ => "daemonset-controller",
-    };
-    let about = (owner, None);
-    agent
-        .events
-        .note(component, about, Tone::Normal, reason, message);
-}
-
-fn tell_created(agent: &Agent, owner: &Value, pod: &str) {
-    let message = match text(owner, "/kind") {
-        "StatefulSet" => {
-            let name = text(owner, "/metadata/name");
-            format!("create Pod {pod} in StatefulSet {name} successful")
-        }
-        _ => format!("Created pod: {pod}"),
-    };
-    tell_pod(agent, owner, "SuccessfulCreate", message);
-}
-
-fn replica_set(deployment: &Value, name: &str, hash: &str, count: usize) -> Value {
-    let mut template = deployment["spec"]["template"].clone();
-    template["metadata"]["labels"]["pod-template-hash"] = hash.into();
-    let mut selector = deployment["spec"]["selector"].clone();
-    selector["matchLabels"]["pod-template-hash"] = hash.into();
-    json!({
-        "apiVersion": "apps/v1", "kind": "ReplicaSet",
-        "metadata": {
-            "name": name, "namespace": deployment["metadata"]["namespace"],
-            "labels": template["metadata"]["labels"],
-            "ownerReferences": owner_reference(deployment),
-        },
-        "spec": {"replicas": count, "selector": selector, "template": template},
-    })
-}
-
 fn write_changed(agent: &Agent, resource: &str, object: &Value, status: Value) -> Outcome {
     if object.get("status") == Some(&status) {
         return Ok(());
@@ -262,130 +183,6 @@ pub fn is_ready(pod: &Value) -> bool {
     let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
     let mut all = conditions.into_iter().flatten();
     all.any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
-}
-
-/// Makes or removes an owner's pods until there are as many as it wants.
-fn scale(
-    agent: &Agent,
-    owner: &Value,
-    resource: &str,
-    pods: &[Arc<Value>],
-    expected: &mut Expected,
-) -> Outcome {
-    if is_terminating(owner) {
-        return Ok(());
-    }
-    let own: Vec<&Arc<Value>> = pods
-        .iter()
-        .filter(|pod| owner_uid(pod) == uid(owner) && !is_terminating(pod) && !is_over(pod))
-        .collect();
-    let count = match resource {
-        "daemonsets" => 1,
-        _ => replicas(owner),
-    };
-    let name = text(owner, "/metadata/name");
-    let revision = revisions::of(owner);
-    if resource == "statefulsets" {
-        scale_ordered(agent, owner, &own, count, pods, expected)?;
-    } else {
-        let namespace = text(owner, "/metadata/namespace");
-        let coming = expected.count("Pod", namespace, &format!("{name}-"));
-        for _ in own.len() + coming..count {
-            let revision = revision.as_deref();
-            let labels = revision.map(|revision| (revisions::LABEL, revision));
-            let pod_name = format!("{name}-{}", unique_suffix(owner));
-            let pod = pod_of(owner, &pod_name, labels.as_slice());
-            expected.note(&pod);
-            agent.create(pod)?;
-            tell_created(agent, owner, &pod_name);
-        }
-        // The youngest that is not ready goes first.
-        let mut order = own.clone();
-        order.sort_by_key(|pod| {
-            (
-                is_ready(pod),
-                std::cmp::Reverse(text(pod, "/metadata/creationTimestamp").to_owned()),
-            )
-        });
-        let surplus = own.len().saturating_sub(count);
-        for pod in order.into_iter().take(surplus) {
-            delete_pod(agent, pod)?;
-            let message = format!("Deleted pod: {}", text(pod, "/metadata/name"));
-            tell_pod(agent, owner, "SuccessfulDelete", message);
-        }
-    }
-    if let Some(pod) = revisions::next_to_replace(owner, &own, count) {
-        delete_pod(agent, pod)?;
-    }
-    let ready = own.iter().filter(|pod| is_ready(pod)).count();
-    let generation = number(owner, "/metadata/generation").unwrap_or(1);
-    let status = match resource {
-        "daemonsets" => json!({
-            "observedGeneration": generation, "desiredNumberScheduled": 1,
-            "currentNumberScheduled": own.len(), "numberReady": ready, "numberMisscheduled": 0,
-            "numberAvailable": ready, "updatedNumberScheduled": revisions::updated(owner, &own),
-        }),
-        _ => json!({
-            "observedGeneration": generation, "replicas": own.len(),
-            "readyReplicas": ready, "availableReplicas": ready,
-            "fullyLabeledReplicas": own.len(),
-        }),
-    };
-    let status = match resource {
-        "statefulsets" => revisions::stateful_status(owner, &own, ready),
-        _ => status,
-    };
-    write_changed(agent, resource, owner, status)
-}
-
-/// `NAME-0`, `NAME-1`, …: each after the one before is ready.
-fn scale_ordered(
-    agent: &Agent,
-    owner: &Value,
-    own: &[&Arc<Value>],
-    count: usize,
-    pods: &[Arc<Value>],
-    expected: &mut Expected,
-) -> Outcome {
-    let name = text(owner, "/metadata/name");
-    let revision = revisions::of(owner).unwrap_or_default();
-    let parallel = text(owner, "/spec/podManagementPolicy") == "Parallel";
-    let named = |name: &str| own.iter().find(|pod| text(pod, "/metadata/name") == name);
-    for ordinal in 0..count {
-        let pod_name = format!("{name}-{ordinal}");
-        match named(&pod_name) {
-            Some(pod) if parallel || is_ready(pod) => {}
-            Some(_) => break,
-            None => {
-                let index = ordinal.to_string();
-                let labels = [
-                    ("statefulset.kubernetes.io/pod-name", pod_name.as_str()),
-                    ("apps.kubernetes.io/pod-index", index.as_str()),
-                    (revisions::LABEL, revision.as_str()),
-                ];
-                let pod = pod_of(owner, &pod_name, &labels);
-                let there = pods
-                    .iter()
-                    .any(|other| super::mirror::key_of(other) == super::mirror::key_of(&pod));
-                if !there && !expected.has(&pod) {
-                    expected.note(&pod);
-                    agent.create(pod)?;
-                    tell_created(agent, owner, &pod_name);
-                }
-                if !parallel {
-                    break;
-                }
-            }
-        }
-    }
-    for pod in own {
-        let ordinal = text(pod, "/metadata/name").rsplit('-').next();
-        let ordinal = ordinal.and_then(|digits| digits.parse::<usize>().ok());
-        if ordinal.is_none_or(|ordinal| ordinal >= count) {
-            delete_pod(agent, pod)?;
-        }
-    }
-    Ok(())
 }
 
 fn delete_pod(agent: &Agent, pod: &Value) -> Outcome {
@@ -466,33 +263,6 @@ fn remove_orphans(agent: &Agent, pods: &[Arc<Value>], sets: &[Arc<Value>]) -> Ou
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_replica_set_tells_its_pods_from_those_of_another_template() {
-        let deployment = json!({
-            "metadata": {"name": "web", "namespace": "ns", "uid": "u1"},
-            "apiVersion": "apps/v1", "kind": "Deployment",
-            "spec": {
-                "selector": {"matchLabels": {"app": "web"}},
-                "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": []}},
-            },
-        });
-        let hash = short_hash(&deployment["spec"]["template"], 10);
-        let set = replica_set(&deployment, &format!("web-{hash}"), &hash, 2);
-        assert_eq!(
-            set["spec"]["selector"]["matchLabels"]["pod-template-hash"],
-            hash
-        );
-        assert_eq!(owner_uid(&set), "u1");
-        let pod = pod_of(&set, "web-x", &[]);
-        assert_eq!(
-            pod["metadata"]["labels"],
-            json!({"app": "web", "pod-template-hash": hash})
-        );
-        let mut other = deployment["spec"]["template"].clone();
-        other["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/restartedAt": "now"});
-        assert_ne!(short_hash(&other, 10), hash);
-    }
 
     #[test]
     fn a_stateful_sets_pods_have_its_name_and_number() {

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{Agent, daemon, lock, pods};
 
 /// The kinds that a lab runs or reads.
-pub const RESOURCES: [&str; 13] = [
+pub const RESOURCES: [&str; 14] = [
     "namespaces",
     "pods",
     "services",
@@ -26,6 +26,7 @@ pub const RESOURCES: [&str; 13] = [
     "statefulsets",
     "daemonsets",
     "jobs",
+    "cronjobs",
 ];
 
 /// Kind, namespace and name.

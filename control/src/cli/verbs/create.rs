@@ -436,22 +436,24 @@ fn job(session: &Session, client: &mut Client, name: &str) -> Result<Value, Verb
         .parsed
         .value("image")
         .filter(|image| !image.is_empty());
-    let spec = match (image, session.parsed.value("from")) {
+    match (image, session.parsed.value("from")) {
         (Some(_), Some(_)) | (None, None) => {
-            return Err(local("either --image or --from must be specified"));
+            Err(local("either --image or --from must be specified"))
         }
         (Some(image), None) => {
             let mut container = json!({"name": name, "image": image});
             if !command.is_empty() {
                 container["command"] = json!(command);
             }
-            json!({"template": {"spec": {"containers": [container], "restartPolicy": "Never"}}})
+            let pod = json!({"containers": [container], "restartPolicy": "Never"});
+            let spec = json!({"spec": {"template": {"spec": pod}}});
+            Ok(object("batch/v1", "Job", name, spec))
         }
-        (None, Some(_)) if !command.is_empty() => {
-            return Err(local("cannot specify --from and command"));
-        }
+        (None, Some(_)) if !command.is_empty() => Err(local("cannot specify --from and command")),
         (None, Some(from)) => {
-            let Some(("cronjob" | "cj" | "cronjobs", from)) = from.split_once('/') else {
+            let Some(("cronjob" | "cronjobs" | "cj" | "cronjob.batch" | "cronjobs.batch", from)) =
+                from.split_once('/')
+            else {
                 return Err(local("from must be an existing cronjob"));
             };
             let params = GetParams {
@@ -462,10 +464,29 @@ fn job(session: &Session, client: &mut Client, name: &str) -> Result<Value, Verb
             };
             let reply: GetReply = client.call("get", params)?;
             let found = reply.items.into_iter().next().unwrap_or_default();
-            found["spec"]["jobTemplate"]["spec"].clone()
+            Ok(job_of_cron_job(&found, name))
         }
-    };
-    Ok(object("batch/v1", "Job", name, json!({"spec": spec})))
+    }
+}
+
+/// What a CronJob would run, by hand and now.
+fn job_of_cron_job(cron_job: &Value, name: &str) -> Value {
+    let template = &cron_job["spec"]["jobTemplate"];
+    let mut job = object("batch/v1", "Job", name, json!({"spec": template["spec"]}));
+    let mut annotations = json!({"cronjob.kubernetes.io/instantiate": "manual"});
+    let own = template["metadata"]["annotations"].as_object();
+    for (key, value) in own.into_iter().flatten() {
+        annotations[key] = value.clone();
+    }
+    job["metadata"]["annotations"] = annotations;
+    if template["metadata"]["labels"].is_object() {
+        job["metadata"]["labels"] = template["metadata"]["labels"].clone();
+    }
+    job["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "batch/v1", "kind": "CronJob", "controller": true,
+        "name": cron_job["metadata"]["name"], "uid": cron_job["metadata"]["uid"],
+    }]);
+    job
 }
 
 /// `--rule=HOST/PATH=SERVICE:PORT[,tls[=SECRET]]`; a path that ends in `*` means all below.

@@ -2,6 +2,7 @@
 //! data cannot say: objects that neither defaults nor validation have seen, warnings, and sizes.
 
 mod as_written;
+mod batch;
 mod cyclonus;
 mod files;
 mod limits;

@@ -40,6 +40,9 @@ pub const TESTS: &[Test] = &[
     ("verbs::probes", || {
         play("probes", include_str!("probes.txt"), None)
     }),
+    ("verbs::jobs", || {
+        play("jobs", include_str!("jobs.txt"), None)
+    }),
     ("verbs::workloads", || {
         play("workloads", include_str!("workloads.txt"), None)
     }),
@@ -47,11 +50,13 @@ pub const TESTS: &[Test] = &[
 
 /// What every transcript begins with.
 const OBJECTS: &str = include_str!("objects.yaml");
-/// What one of them applies.
-const WORKLOADS: &str = include_str!("workloads.yaml");
-/// And another.
-const PROBES: &str = include_str!("probes.yaml");
-/// And what it applies later.
+/// What some of them apply.
+const MANIFESTS: [(&str, &str); 4] = [
+    ("workloads.yaml", include_str!("workloads.yaml")),
+    ("later.yaml", LATER),
+    ("probes.yaml", include_str!("probes.yaml")),
+    ("jobs.yaml", include_str!("jobs.yaml")),
+];
 const LATER: &str =
     "{apiVersion: v1, kind: ConfigMap, metadata: {name: later}, data: {LATER: come}}";
 /// How long a command that is repeated may take to say what it shall.
@@ -79,9 +84,9 @@ impl Stage {
         fs::create_dir_all(folder.join("bin")).unwrap();
         symlink(weir, folder.join("bin/kubectl")).unwrap();
         fs::write(folder.join("objects.yaml"), OBJECTS).unwrap();
-        fs::write(folder.join("workloads.yaml"), WORKLOADS).unwrap();
-        fs::write(folder.join("probes.yaml"), PROBES).unwrap();
-        fs::write(folder.join("later.yaml"), LATER).unwrap();
+        for (name, text) in MANIFESTS {
+            fs::write(folder.join(name), text).unwrap();
+        }
         let stage = Stage { lab, folder };
         let mut up = Command::new(WEIR_LAB);
         up.args(["up", &stage.lab.name, "-f"])
