@@ -130,6 +130,58 @@ impl Objects {
         })
     }
 
+    /// Namespace and name of a Service.
+    pub fn service_name(&self, number: u32) -> (String, String) {
+        (self.namespace_name(number), format!("service-{number}"))
+    }
+
+    /// A Service with two ports; `turn` changes the first one's number.
+    pub fn service(&self, number: u32, turn: u32) -> Value {
+        let (namespace, name) = self.service_name(number);
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {
+                "selector": {"service": number.to_string()},
+                "ports": [
+                    {"name": "web", "port": 80 + turn % 1000, "targetPort": 8080},
+                    {"name": "sql", "port": 5432, "targetPort": "sql"},
+                ],
+            },
+        })
+    }
+
+    /// The slice of a Service: its share of the pods that all Services have as `backends`. In odd
+    /// turns the first of them is not ready.
+    pub fn slice(&self, number: u32, services: u32, backends: u32, turn: u32) -> Value {
+        let (namespace, name) = self.service_name(number);
+        let share = |number: u32| u64::from(number) * u64::from(backends) / u64::from(services);
+        let (first, next) = (share(number) as u32, share(number + 1) as u32);
+        let endpoints = (first..next).map(|backend| {
+            let address = self.pod_address(backend % self.counts.pods);
+            let ready = backend != first || turn.is_multiple_of(2);
+            json!({"addresses": [address], "conditions": {"ready": ready}})
+        });
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {
+                "name": format!("{name}-a"), "namespace": namespace,
+                "labels": {"kubernetes.io/service-name": name},
+            },
+            "endpoints": endpoints.collect::<Vec<_>>(),
+            "ports": [{"name": "web", "port": 8080}, {"name": "sql", "port": 3306}],
+        })
+    }
+
+    /// The Services with their slices, in an order that a store takes.
+    pub fn services(&self, services: u32, backends: u32) -> impl Iterator<Item = Value> {
+        let this = *self;
+        (0..services).flat_map(move |number| {
+            let slice = this.slice(number, services, backends, 0);
+            [this.service(number, 0), slice]
+        })
+    }
+
     /// Whether a policy selects a pod of this node as they were made.
     pub fn selects_local(&self, policy: u32) -> bool {
         let namespaces = self.namespaces();
@@ -163,13 +215,18 @@ mod tests {
             },
         };
         let mut names = HashSet::new();
-        for value in objects.all() {
+        for value in objects.all().chain(objects.services(20, 50)) {
             let object = control::objects::Object::new(value).unwrap();
             let findings = control::validate::validate(&object, None);
             assert!(findings.errors.is_empty(), "{:?}", findings.errors);
             assert!(names.insert(object.key().clone()));
         }
-        assert_eq!(names.len(), 703);
+        assert_eq!(names.len(), 743);
+        let shared = (0..20).map(|number| {
+            let slice = objects.slice(number, 20, 50, 1);
+            slice["endpoints"].as_array().map_or(0, Vec::len)
+        });
+        assert_eq!(shared.sum::<usize>(), 50);
     }
 
     #[test]

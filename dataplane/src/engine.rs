@@ -197,6 +197,8 @@ pub struct Engine {
     programs: Programs,
     /// The Services whose node ports the programs know.
     services: Arc<ServiceTable>,
+    /// Whether some of their backends were elsewhere then; none before the programs were told.
+    remote_backends: Option<bool>,
     ports: PortRegister,
     publish_patience: Duration,
     expire_cursor: u32,
@@ -273,6 +275,7 @@ impl Engine {
             retired: Retired::default(),
             programs,
             services: Arc::default(),
+            remote_backends: None,
             ports: PortRegister::new(options.ports_max, multi_buffer),
             multi_buffer,
             publish_patience: options.publish_patience,
@@ -417,9 +420,13 @@ impl Engine {
         if Arc::ptr_eq(&services, &self.services) {
             return Ok(());
         }
-        let is_remote = |address| snapshot.endpoint_at(address).is_none();
-        self.programs
-            .set_node_services(services.of_the_node(is_remote))?;
+        let has_remote = services.has_remote(|address| snapshot.endpoint_at(address).is_none());
+        let same = services.is_same_at_the_node(&self.services);
+        if !same || self.remote_backends != Some(has_remote) {
+            self.programs
+                .set_node_services(services.of_the_node(has_remote))?;
+        }
+        self.remote_backends = Some(has_remote);
         self.services = services;
         Ok(())
     }

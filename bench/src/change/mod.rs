@@ -38,6 +38,12 @@ pub struct Arguments {
     /// Pods behind the daemon, each with an interface.
     #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u32).range(2..=4_000))]
     pub local: u32,
+    /// Services that come after the policies' changes have been measured; none leaves them out.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(0..=30_000))]
+    pub services: u32,
+    /// Backends of all Services together.
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub backends: u32,
     /// Changes of each kind, idle and at half load.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub changes: u32,
@@ -116,16 +122,37 @@ enum Change {
     Label,
     /// A pod of another node comes, or goes again.
     Pod,
+    /// A Service's port gets another number.
+    Service {
+        /// Services there are.
+        services: u32,
+    },
+    /// A Service's backend becomes unready, or ready again.
+    Backend {
+        /// Services there are.
+        services: u32,
+        /// And their backends.
+        backends: u32,
+    },
 }
 
 impl Change {
-    const ALL: [Change; 3] = [Change::Policy, Change::Label, Change::Pod];
+    const OF_POLICY: [Change; 3] = [Change::Policy, Change::Label, Change::Pod];
+
+    const fn of_services(services: u32, backends: u32) -> [Change; 2] {
+        [
+            Change::Service { services },
+            Change::Backend { services, backends },
+        ]
+    }
 
     fn name(self) -> &'static str {
         match self {
             Change::Policy => "a policy's port and peers",
             Change::Label => "a pod's label",
             Change::Pod => "a pod comes or goes",
+            Change::Service { .. } => "a Service's port",
+            Change::Backend { .. } => "a Service's backend",
         }
     }
 
@@ -159,6 +186,16 @@ impl Change {
                 let target = json!({"resource": "pods", "namespace": namespace, "name": name});
                 ("delete", json!({"targets": [target], "gracePeriod": 0}))
             }
+            Change::Service { services } => {
+                let object = objects.service(numbers.below(services), turn + 1);
+                ("apply", json!({"objects": [object]}))
+            }
+            Change::Backend { services, backends } => {
+                // One in two turns: what is unready becomes ready.
+                let service = Numbers(u64::from(turn / 2)).below(services);
+                let object = objects.slice(service, services, backends, turn + 1);
+                ("apply", json!({"objects": [object]}))
+            }
         }
     }
 }
@@ -179,34 +216,36 @@ pub fn run(arguments: &Arguments) -> Result<Report, BenchError> {
     let plugged = node.plug_in(&objects)?;
     let mut numbers = Numbers(1);
     let mut stopwatch = node.stopwatch()?;
-    for change in Change::ALL {
-        let row = measure(
-            &mut stopwatch,
-            change,
-            &objects,
-            arguments.changes,
-            &mut numbers,
-        )?;
+    let changes = arguments.changes;
+    for change in Change::OF_POLICY {
+        let row = measure(&mut stopwatch, change, &objects, changes, &mut numbers)?;
         rows.push(row.named("idle"));
     }
     let traffic = allow_traffic(&mut stopwatch, &objects)?;
     let addresses = [&*traffic[0], &*traffic[1]];
     let most = Load::most(&node.talkers, addresses)?;
     let rate = most * HALF;
-    for change in Change::ALL {
+    let mut loaded_with = |change, stopwatch: &mut Stopwatch, rows: &mut Vec<Row>| {
         let load = Load::start(&node.talkers, addresses, rate)?;
         std::thread::sleep(Duration::from_millis(300));
-        let row = measure(
-            &mut stopwatch,
-            change,
-            &objects,
-            arguments.changes,
-            &mut numbers,
-        )?;
-        rows.push(Row {
-            traffic: Some(load.throughput()),
-            ..row.named("half load")
-        });
+        let row = measure(stopwatch, change, &objects, changes, &mut numbers)?;
+        let traffic = Some(load.throughput());
+        let row = row.named("half load");
+        rows.push(Row { traffic, ..row });
+        Ok::<(), BenchError>(())
+    };
+    for change in Change::OF_POLICY {
+        loaded_with(change, &mut stopwatch, &mut rows)?;
+    }
+    let services = arguments.services;
+    if services > 0 {
+        node.store(objects.services(services, arguments.backends))?;
+        let mut numbers = Numbers(3);
+        for change in Change::of_services(services, arguments.backends) {
+            let row = measure(&mut stopwatch, change, &objects, changes, &mut numbers)?;
+            rows.push(row.named("idle"));
+            loaded_with(change, &mut stopwatch, &mut rows)?;
+        }
     }
     let memory = node.memory()?;
     node.stop_daemon()?;
@@ -225,7 +264,8 @@ pub fn run(arguments: &Arguments) -> Result<Report, BenchError> {
     notes.insert(
         0,
         format!(
-            "{} policies, {} pods, {} of them local; {} changes a row. Request to reply: from \
+            "{} policies, {} pods, {} of them local; for the rows of Services as well {services} \
+             Services with {} backends; {} changes a row. Request to reply: from \
              before the request is written until the reply is read, by one client on the same \
              machine. In the daemon: from the request's arrival to the last worker's \
              acknowledgement. Journal: written before publication. Half load: {:.0} datagrams a \
@@ -235,6 +275,7 @@ pub fn run(arguments: &Arguments) -> Result<Report, BenchError> {
             objects.counts.policies,
             objects.counts.pods,
             objects.counts.local,
+            arguments.backends,
             arguments.changes,
             rate,
             most,
@@ -250,7 +291,8 @@ pub fn run(arguments: &Arguments) -> Result<Report, BenchError> {
     Ok(Report {
         benchmark: "change",
         arguments: json!({
-            "counts": objects.counts, "changes": arguments.changes,
+            "counts": objects.counts, "changes": arguments.changes, "services": services,
+            "backends": arguments.backends,
             "peerChanges": arguments.peer_changes, "workers": arguments.workers,
         }),
         heads: vec![

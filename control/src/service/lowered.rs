@@ -1,6 +1,7 @@
 //! One Service to its frontends.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use dataplane::service::Frontend;
 use dataplane::{Address, Protocol, SocketAddress};
@@ -15,7 +16,7 @@ use crate::objects::Object;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lowered {
     /// At its ClusterIPs.
-    pub cluster: Vec<Frontend>,
+    pub cluster: Vec<Arc<Frontend>>,
     /// At the node's addresses; their own address is only of the same family.
     pub node_ports: Vec<Frontend>,
     /// At addresses from elsewhere: `externalIPs`, and those of a load balancer.
@@ -76,7 +77,7 @@ pub(super) fn lower(service: &Object, slices: &[&EndpointSlice], node: &Node) ->
                     });
                 }
             }
-            lowered.cluster.push(at);
+            lowered.cluster.push(Arc::new(at));
         }
     }
     lowered.closed = externals.closed.into_iter().map(Address::from).collect();
@@ -213,14 +214,16 @@ fn candidates(
     found
 }
 
-/// The ready ones, else those that still serve.
+/// The ready ones, else those that still serve; in order, as the dataplane wants them.
 fn choose(candidates: &[Candidate], local_only: bool) -> Vec<SocketAddress> {
     let wanted = || candidates.iter().filter(|c| c.local || !local_only);
-    let ready: Vec<SocketAddress> = wanted().filter(|c| c.ready).map(|c| c.to).collect();
-    if !ready.is_empty() {
-        return ready;
+    let mut chosen: Vec<SocketAddress> = wanted().filter(|c| c.ready).map(|c| c.to).collect();
+    if chosen.is_empty() {
+        chosen.extend(wanted().filter(|c| c.draining).map(|c| c.to));
     }
-    wanted().filter(|c| c.draining).map(|c| c.to).collect()
+    chosen.sort_unstable();
+    chosen.dedup();
+    chosen
 }
 
 pub(super) fn is_link_local(address: IpAddr) -> bool {

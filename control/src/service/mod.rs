@@ -14,6 +14,7 @@ use crate::cluster::{Cluster, Reason, Refusal};
 use crate::validate::{self, Findings};
 
 mod addresses;
+mod claims;
 mod defaults;
 mod families;
 mod lowered;

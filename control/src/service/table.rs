@@ -4,20 +4,22 @@
 //! ready ones, or, where there is none, those that are going but still serve; with a traffic policy
 //! `Local` only those of this node. Topology hints are not looked at.
 //!
-//! What each Service lowers to is kept; a change lowers only the Services that it concerns anew. A
-//! [`Services`] never changes: the next one shares with it all but what differs, so that a change
-//! that is refused, or only tried, leaves nothing behind.
+//! What each Service lowers to is kept; a change lowers only the Services that it concerns anew, and
+//! tells the table only what that makes different. A [`Services`] never changes: the next one shares
+//! with it all but what differs, so that a change that is refused, or only tried, leaves nothing
+//! behind.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dataplane::service::{Frontend, ServiceError, ServiceParts, ServiceTable};
-use dataplane::{Address, Protocol, SocketAddress};
+use dataplane::Address;
+use dataplane::service::{ServiceError, ServiceParts, ServiceTable};
 use immutable_chunkmap::map::Map;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+use super::claims::{self, Claims};
 use super::lowered::{self, Lowered};
 use crate::cluster::Cluster;
 use crate::lower::Change;
@@ -27,10 +29,10 @@ use crate::objects::{Key, Object, kinds};
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Entries of a chunk of the maps.
-const CHUNK: usize = 32;
+pub(super) const CHUNK: usize = 32;
 
 /// Namespace and name.
-type Place = (Arc<str>, Arc<str>);
+pub(super) type Place = (Arc<str>, Arc<str>);
 /// A Service's slices by name.
 type Slices = Arc<BTreeMap<Arc<str>, Arc<Object>>>;
 
@@ -53,6 +55,7 @@ pub struct Services {
     node: Arc<Node>,
     lowered: Map<Place, Arc<Lowered>, CHUNK>,
     slices: Map<Place, Slices, CHUNK>,
+    claims: Claims,
     table: Arc<ServiceTable>,
 }
 
@@ -62,18 +65,12 @@ impl Services {
     /// # Errors
     /// More than the dataplane takes.
     pub fn new(cluster: &Cluster, node: Node) -> Result<Services, ServiceError> {
-        let empty = Services {
-            node: Arc::new(node),
-            ..Services::default()
-        };
         let all: Vec<Change> = cluster
             .list_of::<Service>()
             .chain(cluster.list_of::<EndpointSlice>())
             .map(Change::added)
             .collect();
-        let mut services = empty.lower(cluster, &all);
-        services.table = Arc::new(services.build()?);
-        Ok(services)
+        Services::default().at(node)?.with(cluster, &all)
     }
 
     /// After these changes, which led to `cluster`. The same table if they concern no Service.
@@ -81,16 +78,40 @@ impl Services {
     /// # Errors
     /// More than the dataplane takes.
     pub fn with(&self, cluster: &Cluster, changes: &[Change]) -> Result<Services, ServiceError> {
-        let concerned = changes.iter().any(|change| {
-            let kind = change.key().map(|key| key.kind.kind);
-            matches!(kind, Some("Service" | "EndpointSlice"))
-        });
-        if !concerned {
-            return Ok(self.clone());
+        let mut next = self.clone();
+        let dirty = next.follow(changes);
+        if dirty.is_empty() {
+            return Ok(next);
         }
-        let mut services = self.lower(cluster, changes);
-        services.table = Arc::new(services.build()?);
-        Ok(services)
+        let mut keys = BTreeSet::new();
+        let (mut gone, mut come) = (Vec::new(), Vec::new());
+        for place in dirty {
+            let made = next.lower(cluster, &place);
+            let node = next.node.clone();
+            if let Some(old) = next.lowered.get(&place).cloned() {
+                let of: Vec<_> = claims::of(&place, &old, &node)
+                    .map(|(key, _)| key)
+                    .collect();
+                next.claims.withdraw(&place, of.iter().copied());
+                keys.extend(of);
+                gone.extend(&old.closed);
+            }
+            let Some(made) = made else {
+                next.lowered.remove_cow(&place);
+                continue;
+            };
+            keys.extend(claims::of(&place, &made, &node).map(|(key, _)| key));
+            next.claims.make(claims::of(&place, &made, &node));
+            come.extend(&made.closed);
+            next.lowered.insert_cow(place, Arc::new(made));
+        }
+        let mut change = next.claims.changes(&self.claims, keys);
+        change.gone_addresses = gone;
+        change.addresses = come;
+        if !change.is_empty() {
+            next.table = Arc::new(self.table.with(change)?);
+        }
+        Ok(next)
     }
 
     /// The same at a node that has changed.
@@ -101,16 +122,35 @@ impl Services {
         if *self.node == node {
             return Ok(self.clone());
         }
-        let mut services = self.clone();
         // Its name and the pods' ranges, by which Services are lowered, are the configuration's.
         let same = (&self.node.name, &self.node.pod_ranges) == (&node.name, &node.pod_ranges);
         debug_assert!(
             same || self.lowered.len() == 0,
             "configuration never changes"
         );
-        services.node = Arc::new(node);
-        services.table = Arc::new(services.build()?);
-        Ok(services)
+        let source = |v4: bool| {
+            let mut sources = node.sources.iter().chain(&node.addresses);
+            sources.find(|address| address.is_v4() == v4).copied()
+        };
+        let mut parts = ServiceParts {
+            source_v4: source(true),
+            source_v6: source(false),
+            ..ServiceParts::default()
+        };
+        let mut keys = BTreeSet::new();
+        let mut claims = Claims::default();
+        for (place, lowered) in &self.lowered {
+            keys.extend(claims::of(place, lowered, &node).map(|(key, _)| key));
+            claims.make(claims::of(place, lowered, &node));
+            parts.addresses.extend(&lowered.closed);
+        }
+        let change = claims.changes(&Claims::default(), keys);
+        Ok(Services {
+            node: Arc::new(node),
+            claims,
+            table: Arc::new(ServiceTable::build(parts)?.with(change)?),
+            ..self.clone()
+        })
     }
 
     /// What the dataplane is given.
@@ -131,9 +171,9 @@ impl Services {
             .filter_map(|object| object.as_endpoint_slice())
     }
 
-    fn lower(&self, cluster: &Cluster, changes: &[Change]) -> Services {
-        let mut next = self.clone();
-        let mut dirty: BTreeSet<Place> = BTreeSet::new();
+    /// Keeps up with the slices; the Services that these changes concern.
+    fn follow(&mut self, changes: &[Change]) -> BTreeSet<Place> {
+        let mut dirty = BTreeSet::new();
         for change in changes {
             let Some(key) = change.key() else { continue };
             match key.kind.kind {
@@ -144,28 +184,20 @@ impl Services {
                     for object in [&change.old, &change.new] {
                         dirty.extend(object.as_deref().and_then(owner));
                     }
-                    next.follow_slice(&key.name, change);
+                    self.follow_slice(&key.name, change);
                 }
                 _ => {}
             }
         }
-        let Some(kind) = kinds::of::<Service>() else {
-            return next;
-        };
-        for place in dirty {
-            let service = cluster.get(&Key::new(kind, &place.0, &place.1));
-            let slices: Vec<&EndpointSlice> = next.slices(&place.0, &place.1).collect();
-            let made = service.and_then(|service| lowered::lower(service, &slices, &next.node));
-            match made {
-                Some(made) => {
-                    next.lowered.insert_cow(place, Arc::new(made));
-                }
-                None => {
-                    next.lowered.remove_cow(&place);
-                }
-            }
-        }
-        next
+        dirty
+    }
+
+    /// What a Service is to the dataplane; none of one that is gone, or has no address of its own.
+    fn lower(&self, cluster: &Cluster, place: &Place) -> Option<Lowered> {
+        let kind = kinds::of::<Service>()?;
+        let service = cluster.get(&Key::new(kind, &place.0, &place.1))?;
+        let slices: Vec<&EndpointSlice> = self.slices(&place.0, &place.1).collect();
+        lowered::lower(service, &slices, &self.node)
     }
 
     fn follow_slice(&mut self, name: &Arc<str>, change: &Change) {
@@ -188,61 +220,6 @@ impl Services {
             Arc::make_mut(&mut slices).insert(name.clone(), object.clone());
             self.slices.insert_cow(place, slices);
         }
-    }
-
-    fn build(&self) -> Result<ServiceTable, ServiceError> {
-        let mut parts = ServiceParts::default();
-        let mut seen: HashSet<(SocketAddress, Protocol)> = HashSet::new();
-        let mut add = |parts: &mut ServiceParts, frontend: Frontend| {
-            if seen.insert((frontend.at(), frontend.protocol)) {
-                parts.frontends.push(frontend);
-            }
-        };
-        let all = || (&self.lowered).into_iter().map(|(_, lowered)| lowered);
-        for lowered in all() {
-            for frontend in &lowered.cluster {
-                add(&mut parts, frontend.clone());
-            }
-        }
-        let usable = |address: &&Address| !lowered::is_link_local(address.to_ip());
-        for address in self.node.addresses.iter().filter(usable) {
-            for port in all().flat_map(|lowered| &lowered.node_ports) {
-                // Of a node port the address says the family only.
-                if port.address.is_v4() == address.is_v4() {
-                    let address = *address;
-                    add(
-                        &mut parts,
-                        Frontend {
-                            address,
-                            ..port.clone()
-                        },
-                    );
-                }
-            }
-        }
-        // Last, so that nobody takes by them what is another's.
-        for lowered in all() {
-            for frontend in &lowered.external {
-                // Of an address of the node itself only this port is a Service's.
-                let node_port = self.node.addresses.contains(&frontend.address);
-                let frontend = frontend.clone();
-                add(
-                    &mut parts,
-                    Frontend {
-                        node_port,
-                        ..frontend
-                    },
-                );
-            }
-            parts.addresses.extend(&lowered.closed);
-        }
-        let source = |v4: bool| {
-            let mut sources = self.node.sources.iter().chain(&self.node.addresses);
-            sources.find(|address| address.is_v4() == v4).copied()
-        };
-        parts.source_v4 = source(true);
-        parts.source_v6 = source(false);
-        ServiceTable::build(parts)
     }
 }
 

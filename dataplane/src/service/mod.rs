@@ -9,10 +9,13 @@
 //! find out.
 
 mod affinity;
+mod shards;
 mod table;
 
 pub use affinity::{Affinity, Chosen};
 pub use table::{Found, ServiceTable};
+
+use std::sync::Arc;
 
 use crate::{Address, Protocol, SocketAddress};
 
@@ -42,6 +45,30 @@ pub struct ServiceParts {
     pub source_v4: Option<Address>,
     /// The same for IPv6.
     pub source_v6: Option<Address>,
+}
+
+/// What makes the next [`ServiceTable`] of one. What goes goes first.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceChange {
+    /// The addresses and ports of frontends that go, or that others come in place of. One that is not
+    /// there has gone already.
+    pub gone: Vec<(SocketAddress, Protocol)>,
+    /// Frontends that come.
+    pub frontends: Vec<Arc<Frontend>>,
+    /// Of [`ServiceParts::addresses`] those that go, each as often as it does.
+    pub gone_addresses: Vec<Address>,
+    /// And those that come.
+    pub addresses: Vec<Address>,
+}
+
+impl ServiceChange {
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.gone.is_empty()
+            && self.frontends.is_empty()
+            && self.gone_addresses.is_empty()
+            && self.addresses.is_empty()
+    }
 }
 
 /// A port of a Service, by which clients reach it.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use control::cluster::{Cluster, Transaction};
+use control::cluster::{Cluster, DeleteOptions, Transaction};
 use control::lower::Change;
 use control::objects::Object;
 use control::service::{Node, Services};
@@ -231,13 +231,14 @@ fn affinity_and_target_ports_are_told() {
         "ports": [{"port": 80, "targetPort": 8080}],
     });
     let services = lowered(vec![web(more)]);
+    let frontends: Vec<&Frontend> = services.table().frontends().collect();
     let [
         Frontend {
             affinity_s,
             target_port,
             ..
         },
-    ] = services.table().frontends()
+    ] = frontends[..]
     else {
         panic!("one frontend");
     };
@@ -276,6 +277,134 @@ fn nobody_takes_what_is_anothers_by_an_external_address() {
     );
 }
 
+/// Everything that the dataplane is given, in an order.
+fn all(services: &Services) -> (Vec<Frontend>, Vec<Address>) {
+    let table = services.table();
+    let mut frontends: Vec<Frontend> = table.frontends().cloned().collect();
+    frontends.sort_by_key(|frontend| (frontend.at(), frontend.protocol));
+    let mut addresses: Vec<Address> = table.addresses().collect();
+    addresses.sort_unstable();
+    (frontends, addresses)
+}
+
+/// Services that want what others have, by node ports, external and load balancers' addresses, come,
+/// change and go, and the node's addresses do: it makes no difference in which order.
+#[test]
+fn whatever_changes_the_table_is_what_it_is_from_scratch() {
+    let mut random = Numbers(7);
+    let (cluster, mut source) = cluster(&["10.96.0.0/24", "fd00:10:96::/120"]);
+    let mut nodes = [node(), node()];
+    nodes[1].addresses = vec![address("192.0.2.2"), address("192.0.2.3")];
+    let mut services = Services::new(&cluster, node()).unwrap();
+    let (mut now, mut at) = (cluster, 0);
+    let mut seen = [0; 4];
+    for _ in 0..600 {
+        let mut t = now.begin(&mut source);
+        for _ in 0..1 + random.below(3) {
+            random_step(&mut random, &mut t);
+        }
+        let commit = t.commit();
+        let changes: Vec<Change> = commit.events.iter().map(Change::from).collect();
+        services = services.with(&commit.cluster, &changes).unwrap();
+        now = commit.cluster;
+        if random.below(10) == 0 {
+            at = 1 - at;
+            services = services.at(nodes[at].clone()).unwrap();
+        }
+        let whole = Services::new(&now, nodes[at].clone()).unwrap();
+        let (frontends, addresses) = all(&services);
+        assert_eq!((&frontends, &addresses), (&all(&whole).0, &all(&whole).1));
+        seen[0] = seen[0].max(frontends.len());
+        seen[1] += usize::from(frontends.iter().any(|f| f.node_port && f.port == 80));
+        seen[2] += usize::from(frontends.iter().any(|f| !f.internal.is_empty()));
+        let closed = |address: &&Address| frontends.iter().all(|f| f.address != **address);
+        seen[3] += usize::from(addresses.iter().any(|address| closed(&address)));
+    }
+    assert!(
+        seen[0] > 20 && seen[1] > 50 && seen[2] > 300 && seen[3] > 50,
+        "{seen:?}"
+    );
+}
+
+/// Numbers that are the same every time.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: u64) -> u64 {
+        // Knuth's, as PCG takes it.
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// Somebody comes, changes or goes; what is refused changes nothing.
+fn random_step(random: &mut Numbers, t: &mut Transaction<'_>) {
+    let name = format!("s{}", random.below(6));
+    if random.below(3) == 0 {
+        let endpoints: Vec<Value> = (0..random.below(4))
+            .map(|_| {
+                let address = format!("10.244.0.{}", 1 + random.below(5));
+                json!({"addresses": [address], "conditions": {"ready": random.below(3) > 0}})
+            })
+            .collect();
+        let slice = slice(
+            &format!("e{}", random.below(4)),
+            &name,
+            "IPv4",
+            ports(),
+            json!(endpoints),
+        );
+        if t.replace(slice.clone()).is_err() {
+            drop(t.create(slice).unwrap());
+        }
+        return;
+    }
+    if random.below(4) == 0 {
+        let _gone_already = t.delete(&key(&name), &DeleteOptions::default());
+        return;
+    }
+    // One node port and one external address are wanted by many.
+    let kind = ["ClusterIP", "NodePort", "LoadBalancer"][random.below(3) as usize];
+    let mut port = json!({"name": "http", "port": 80 + random.below(2)});
+    if kind != "ClusterIP" {
+        port["nodePort"] = json!(30_080 + random.below(3));
+    }
+    let externals = [
+        "192.0.2.1",
+        "192.0.2.2",
+        "198.51.100.7",
+        "10.96.0.1",
+        "10.96.0.2",
+    ];
+    let externals: Vec<&str> = externals
+        .into_iter()
+        .filter(|_| random.below(3) == 0)
+        .collect();
+    let mut spec = json!({"type": kind, "ports": [port], "externalIPs": externals});
+    if random.below(3) == 0 {
+        spec["ipFamilyPolicy"] = json!("PreferDualStack");
+    }
+    let mut status = json!({});
+    if kind == "LoadBalancer" {
+        let address = format!("198.51.100.{}", 8 + random.below(2));
+        status = json!({"loadBalancer": {"ingress": [{"ip": address}]}});
+        if random.below(2) == 0 {
+            spec["loadBalancerSourceRanges"] = json!(["203.0.113.0/24"]);
+        }
+    }
+    let service = Object::new(json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
+        "spec": spec, "status": status,
+    }))
+    .unwrap();
+    if t.replace(service.clone()).is_err() {
+        let _refused = t.create(service);
+    }
+}
+
 #[test]
 fn a_change_is_what_all_of_it_is_from_scratch_and_others_cost_nothing() {
     let (cluster, mut source) = cluster(&["10.96.0.0/16"]);
@@ -307,7 +436,7 @@ fn a_change_is_what_all_of_it_is_from_scratch_and_others_cost_nothing() {
         services = services.with(&commit.cluster, &changes).unwrap();
         now = commit.cluster;
         let whole = Services::new(&now, node()).unwrap();
-        assert_eq!(services.table().frontends(), whole.table().frontends());
+        assert_eq!(all(&services), all(&whole));
         let mut t = now.begin(&mut source);
         t.create(pod.as_ref().unwrap().clone()).unwrap();
         let commit = t.commit();
