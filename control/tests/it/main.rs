@@ -19,4 +19,5 @@ mod questions;
 mod schemas;
 mod services;
 mod store;
+mod top;
 mod verbs;
