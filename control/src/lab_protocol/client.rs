@@ -149,6 +149,31 @@ pub fn exec_captured(
     Ok((code?, out, err))
 }
 
+/// Runs a command whose input, if it has one, is read from a stream and whose output is written to one
+/// as it comes, and returns its exit status. What it says of itself goes to this process's stderr.
+pub fn exec_streamed(
+    socket: &Path,
+    request: &ExecRequest,
+    input: Option<&mut (dyn Read + Send)>,
+    out: &mut dyn Write,
+) -> Result<i32, LabError> {
+    let request = ExecRequest {
+        stdin: input.is_some(),
+        ..request.clone()
+    };
+    let (mut stream, _) = begin(socket, &Request::Exec(request))?;
+    let mut writer = stream.try_clone()?;
+    std::thread::scope(|scope| {
+        if let Some(mut input) = input {
+            scope.spawn(move || send_all(&mut input, &mut writer));
+        }
+        let code = receive(&mut stream, out, &mut io::stderr().lock());
+        // A command that has ended reads no more, so that who feeds it must not wait.
+        let _closed_already = stream.shutdown(Shutdown::Both);
+        code
+    })
+}
+
 /// Writes a container's log to `out`.
 pub fn logs(socket: &Path, request: &LogsRequest, out: &mut dyn Write) -> Result<(), LabError> {
     let named = request.target.container.is_some();

@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use client::{
-    LabError, attach, exec, exec_captured, has_terminal, logs, port_forward, shutdown, status,
+    LabError, attach, exec, exec_captured, exec_streamed, has_terminal, logs, port_forward,
+    shutdown, status,
 };
 pub use frame::{Channel, Frame, read_frame, write_frame};
 

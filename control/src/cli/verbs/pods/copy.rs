@@ -1,8 +1,14 @@
-//! `cp`: files to and from a container, through `tar` at both ends (kubectl `pkg/cmd/cp`).
+//! `cp`: files to and from a container, through `tar` in the container (kubectl `pkg/cmd/cp`).
+//!
+//! Both ways are streams: what is copied is never in memory as a whole, and only the disk bounds it.
+//! What comes from a container is not trusted, as with kubectl: names that lead out of the target and
+//! links are left out, with a warning.
 
-use std::io::Write;
+mod archive;
+mod unpack;
+
 use std::path::{Component, Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use crate::cli::flags::{Flag, switch, value};
 use crate::cli::session::{Session, VerbError};
@@ -21,9 +27,6 @@ pub const FLAGS: &[Flag] = &[
     ),
     value("retries", None, ""),
 ];
-
-/// Bytes that one copy carries, at most: they are held in memory on their way.
-const COPY_BYTES: usize = 256 << 20;
 
 /// One end of a copy.
 #[derive(Debug, PartialEq, Eq)]
@@ -117,26 +120,6 @@ impl Container {
         })
     }
 
-    /// Runs a command with its input; its output. What it says goes to stderr.
-    fn run(&self, command: &[&str], input: Option<&[u8]>) -> Result<Vec<u8>, VerbError> {
-        let request = ExecRequest {
-            target: self.target.clone(),
-            command: command.iter().map(|word| (*word).to_owned()).collect(),
-            stdin: input.is_some(),
-            ..ExecRequest::default()
-        };
-        let (status, out, err) =
-            lab_protocol::exec_captured(&self.socket, &request, input.unwrap_or_default())?;
-        std::io::stderr().write_all(&err)?;
-        match status {
-            0 => Ok(out),
-            status => {
-                eprintln!("command terminated with exit code {status}");
-                Err(VerbError::Status(u8::try_from(status).unwrap_or(1)))
-            }
-        }
-    }
-
     fn is_folder(&self, path: &str) -> Result<bool, VerbError> {
         let request = ExecRequest {
             target: self.target.clone(),
@@ -155,28 +138,92 @@ impl Container {
             to.push(&base);
         }
         let (target_folder, target_base) = parts(&to)?;
-        let archive = pack(&folder, &base, &target_base)?;
         let target_folder = target_folder.display().to_string();
         let mut command = vec!["tar"];
         if !preserve {
             command.extend(["--no-same-permissions", "--no-same-owner"]);
         }
         command.extend(["-xmf", "-", "-C", &target_folder]);
-        self.run(&command, Some(&archive)).map(|_| ())
+        let mut packing = pack(&folder, &base, &target_base)?;
+        let Some(mut archive) = packing.stdout.take() else {
+            return Err(local("tar has no output"));
+        };
+        let status = lab_protocol::exec_streamed(
+            &self.socket,
+            &self.command(&command),
+            Some(&mut archive),
+            &mut std::io::sink(),
+        );
+        // Nobody reads on: a tar in the middle of its work ends.
+        drop(archive);
+        let packed = packing.wait()?;
+        ended(status?)?;
+        match packed.success() {
+            true => Ok(()),
+            false => Err(local(format!("tar could not read the files: {packed}"))),
+        }
     }
 
-    /// A file or folder of the container: into `to` if that is a folder, else as `to`.
+    /// A file or folder of the container as `to`, or a file into it if that is a folder.
     fn fetch(&self, from: &str, to: &Path) -> Result<(), VerbError> {
         let (folder, base) = parts(Path::new(from))?;
         let folder = folder.display().to_string();
-        let archive = self.run(&["tar", "-cf", "-", "-C", &folder, "--", &base], None)?;
-        let to = if to.is_dir() {
-            to.join(&base)
-        } else {
-            to.to_owned()
+        // A file with several names comes whole by each of them.
+        let command = [
+            "tar",
+            "--hard-dereference",
+            "-cf",
+            "-",
+            "-C",
+            &folder,
+            "--",
+            &base,
+        ];
+        let request = self.command(&command);
+        let (reader, mut writer) = std::io::pipe()?;
+        let target = unpack::Target {
+            base: &base,
+            to,
+            instead: &self.by_hand(from),
         };
-        let (target_folder, target_base) = parts(&to)?;
-        unpack(&archive, &target_folder, &base, &target_base)
+        let (unpacked, status) = std::thread::scope(|scope| {
+            let running = scope.spawn(move || {
+                lab_protocol::exec_streamed(&self.socket, &request, None, &mut writer)
+            });
+            let unpacked = target.unpack(reader, &mut std::io::stderr());
+            (unpacked, running.join())
+        });
+        let status = status.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match (unpacked, status) {
+            // Its output is wrong because it failed.
+            (Err(_), Ok(code)) if code != 0 => ended(code),
+            (Err(error), _) => Err(local(error.to_string())),
+            (Ok(()), status) => ended(status?),
+        }
+    }
+
+    fn command(&self, command: &[&str]) -> ExecRequest {
+        ExecRequest {
+            target: self.target.clone(),
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            ..ExecRequest::default()
+        }
+    }
+
+    /// How to copy links, too.
+    fn by_hand(&self, from: &str) -> String {
+        let (namespace, pod) = (&self.target.namespace, &self.target.pod);
+        format!("kubectl exec -n {namespace:?} {pod:?} -- tar cf - {from:?} | tar xf -")
+    }
+}
+
+fn ended(status: i32) -> Result<(), VerbError> {
+    match status {
+        0 => Ok(()),
+        status => {
+            eprintln!("command terminated with exit code {status}");
+            Err(VerbError::Status(u8::try_from(status).unwrap_or(1)))
+        }
     }
 }
 
@@ -213,16 +260,9 @@ fn renaming(from: &str, to: &str) -> Result<String, VerbError> {
     Ok(format!("--transform=flags=rh;s;^{escaped};{to};"))
 }
 
-fn tar() -> Command {
+/// Starts packing a local file or folder under its new name.
+fn pack(folder: &Path, base: &str, renamed: &str) -> Result<Child, VerbError> {
     Command::new("tar")
-}
-
-fn failed(what: &str, status: std::process::ExitStatus) -> VerbError {
-    local(format!("tar could not {what}: {status}"))
-}
-
-fn pack(folder: &Path, base: &str, renamed: &str) -> Result<Vec<u8>, VerbError> {
-    let output = tar()
         .arg("-cf")
         .arg("-")
         .arg(renaming(base, renamed)?)
@@ -230,38 +270,10 @@ fn pack(folder: &Path, base: &str, renamed: &str) -> Result<Vec<u8>, VerbError> 
         .arg(folder)
         .args(["--", base])
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| local(format!("cannot run tar: {error}")))?;
-    if !output.status.success() {
-        return Err(failed("read the files", output.status));
-    }
-    if output.stdout.len() > COPY_BYTES {
-        return Err(local(format!(
-            "{} bytes are more than one copy takes ({COPY_BYTES})",
-            output.stdout.len()
-        )));
-    }
-    Ok(output.stdout)
-}
-
-fn unpack(archive: &[u8], folder: &Path, base: &str, renamed: &str) -> Result<(), VerbError> {
-    let mut child = tar()
-        .args(["-xf", "-", "--no-same-owner"])
-        .arg(renaming(base, renamed)?)
-        .arg("-C")
-        .arg(folder)
-        .stdin(Stdio::piped())
         .spawn()
-        .map_err(|error| local(format!("cannot run tar: {error}")))?;
-    if let Some(mut input) = child.stdin.take() {
-        // What tar does not want it has complained of.
-        let _ended = input.write_all(archive);
-    }
-    match child.wait()? {
-        status if status.success() => Ok(()),
-        status => Err(failed("write the files", status)),
-    }
+        .map_err(|error| local(format!("cannot run tar: {error}")))
 }
 
 #[cfg(test)]
@@ -287,9 +299,17 @@ mod tests {
         let inner = folder.join("from.d/a.b");
         std::fs::create_dir_all(&inner).unwrap();
         std::fs::write(inner.join("x"), "text").unwrap();
-        let archive = pack(&folder.join("from.d"), "a.b", "c&d").unwrap();
-        unpack(&archive, &folder, "c&d", "e").unwrap();
-        assert_eq!(std::fs::read_to_string(folder.join("e/x")).unwrap(), "text");
+        let mut packing = pack(&folder.join("from.d"), "a.b", "c&d").unwrap();
+        let to = folder.join("e");
+        let target = unpack::Target {
+            base: "c&d",
+            to: &to,
+            instead: "",
+        };
+        let archive = packing.stdout.take().unwrap();
+        target.unpack(archive, &mut std::io::sink()).unwrap();
+        assert!(packing.wait().unwrap().success());
+        assert_eq!(std::fs::read_to_string(to.join("x")).unwrap(), "text");
         std::fs::remove_dir_all(folder).unwrap();
     }
 
