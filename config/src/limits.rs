@@ -80,6 +80,17 @@ pub const OBJECTS: u32 = 100_000;
 /// Range of `limits.objects`.
 pub const OBJECTS_RANGE: RangeInclusive<u32> = 100..=1_000_000;
 
+/// CustomResourceDefinitions in the store. At the bound another is refused.
+pub const DEFINITIONS: usize = 1000;
+/// Kinds that CustomResourceDefinitions have defined since the daemon's start, each in one version;
+/// some hundred bytes of each stay until its end. At the bound a definition of a further one is refused.
+pub const CUSTOM_KINDS: usize = 10_000;
+/// Bytes of a CustomResourceDefinition, and of an object of a kind that one defines, with what defaults
+/// add: as many as etcd takes. At the bound it is refused.
+pub const CUSTOM_OBJECT_BYTES: usize = 3 << 19;
+/// Comparisons of a value with a part of its schema, for one object. At the bound the object is refused.
+pub const SCHEMA_STEPS: u32 = 2_000_000;
+
 /// Datagrams that come in fragments at once, each about 1.8 KiB of memory. At the bound the fragments
 /// of a further one are dropped as `fragment_table_full`.
 pub const FRAGMENT_DATAGRAMS: u32 = 1024;

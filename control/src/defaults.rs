@@ -4,12 +4,25 @@
 use k8s_openapi::ByteString;
 use serde_json::{Map, Value, json};
 
-use crate::cluster::{Cluster, Refusal};
+use crate::cluster::{Cluster, Reason, Refusal};
+use crate::objects::definitions::DEFINITION;
+use crate::objects::definitions::schema::TooLarge;
 use crate::objects::{Kind, Object};
 use crate::service;
 
 /// Fills in a new object; refused, if a Service wants what it cannot have.
 pub fn on_create(kind: &'static Kind, value: &mut Value, cluster: &Cluster) -> Result<(), Refusal> {
+    if kind.is_custom {
+        if cluster
+            .definitions()
+            .of(kind)
+            .is_some_and(|own| own.shown().has_status)
+            && let Some(members) = value.as_object_mut()
+        {
+            members.shift_remove("status");
+        }
+        return custom(kind, value, cluster);
+    }
     without_nulls(value);
     match (kind.api_version, kind.kind) {
         ("v1", "Namespace") => {
@@ -32,12 +45,57 @@ pub fn on_update(
     old: &Object,
     cluster: &Cluster,
 ) -> Result<(), Refusal> {
+    if kind.is_custom {
+        return custom(kind, value, cluster);
+    }
     without_nulls(value);
     if (kind.api_version, kind.kind) == ("v1", "Service") {
         service::on_update(value, old.value(), cluster)?;
     }
     fill(kind, value);
     Ok(())
+}
+
+/// What the definition of a custom resource fills in: within `metadata` nulls are Go's, elsewhere the
+/// schema says where null may stand.
+fn custom(kind: &'static Kind, value: &mut Value, cluster: &Cluster) -> Result<(), Refusal> {
+    without_nulls(&mut value["metadata"]);
+    let Some(definition) = cluster.definitions().of(kind) else {
+        return Ok(());
+    };
+    let most = config::limits::CUSTOM_OBJECT_BYTES;
+    let filled = definition.shown().schema.fill(value, most);
+    filled.map_err(|TooLarge| {
+        let message = format!("Request entity too large: limit is {most}");
+        Refusal::new(Reason::RequestEntityTooLarge, message)
+    })
+}
+
+/// Names that follow from others, and that the kind is there from now on.
+fn definition(value: &mut Value) {
+    let names = &mut value["spec"]["names"];
+    let kind = names["kind"].as_str().unwrap_or_default().to_owned();
+    set(names, &["singular"], json!(kind.to_lowercase()));
+    set(names, &["listKind"], json!(format!("{kind}List")));
+    set(value, &["spec", "conversion", "strategy"], json!("None"));
+    let names = value["spec"]["names"].clone();
+    let versions = value["spec"]["versions"].as_array().into_iter().flatten();
+    let stored: Vec<Value> = versions
+        .filter(|version| version["storage"] == true)
+        .map(|version| version["name"].clone())
+        .collect();
+    force(value, &["status", "acceptedNames"], names);
+    set(value, &["status", "storedVersions"], json!(stored));
+    let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "reason": reason, "message": message});
+    let conditions = json!([
+        condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+        condition(
+            "Established",
+            "InitialNamesAccepted",
+            "the initial names have been accepted"
+        ),
+    ]);
+    set(value, &["status", "conditions"], conditions);
 }
 
 fn fill(kind: &'static Kind, value: &mut Value) {
@@ -51,6 +109,7 @@ fn fill(kind: &'static Kind, value: &mut Value) {
                 name,
             );
         }
+        DEFINITION => definition(value),
         ("networking.k8s.io/v1", "NetworkPolicy") => network_policy(value),
         (
             "policy.networking.k8s.io/v1alpha1",

@@ -32,8 +32,8 @@ pub(super) fn metadata(value: &mut Value) -> &mut Map<String, Value> {
     }
 }
 
-/// Server-written fields and `status` stay as they are.
-pub(super) fn keep_server_fields(value: &mut Value, live: &Object) {
+/// Server-written fields stay as they are, and `status`, if it is written apart.
+pub(super) fn keep_server_fields(value: &mut Value, live: &Object, keeps_status: bool) {
     let old = live.value();
     for field in SERVER_FIELDS {
         match old["metadata"].get(field) {
@@ -45,7 +45,7 @@ pub(super) fn keep_server_fields(value: &mut Value, live: &Object) {
             }
         }
     }
-    if let Some(map) = value.as_object_mut() {
+    if let Some(map) = value.as_object_mut().filter(|_| keeps_status) {
         match old.get("status") {
             Some(kept) => {
                 map.insert("status".to_owned(), kept.clone());
@@ -57,9 +57,10 @@ pub(super) fn keep_server_fields(value: &mut Value, live: &Object) {
     }
 }
 
-/// Whether anything but `metadata` and `status` differs.
-pub(super) fn differs_in_spec(new: &Value, old: &Value) -> bool {
-    let counts = |(key, _): &(&String, &Value)| *key != "metadata" && *key != "status";
+/// Whether anything but `metadata` differs, and `status`, unless that counts.
+pub(super) fn differs_in_spec(new: &Value, old: &Value, status_counts: bool) -> bool {
+    let counts =
+        |(key, _): &(&String, &Value)| *key != "metadata" && (*key != "status" || status_counts);
     let entries = |value: &Value| match value {
         Value::Object(map) => map.iter().filter(counts).count(),
         _ => 0,

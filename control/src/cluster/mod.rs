@@ -14,11 +14,12 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::objects::{DecodeError, Key, Kind, Object, kinds};
+use crate::objects::{DecodeError, Definitions, Key, Kind, Object, decode, definitions, kinds};
 pub use crate::protocol::{OperationKind, Reason};
 use crate::service::Pools;
 
 mod claims;
+mod custom;
 mod fields;
 pub mod patch;
 mod shelf;
@@ -121,6 +122,8 @@ pub struct Cluster {
     owned: KeysByUid,
     /// What Services have.
     claims: Claims,
+    /// What CustomResourceDefinitions define.
+    definitions: Definitions,
     /// What Services can have.
     pools: Arc<Pools>,
     resource_version: u64,
@@ -146,6 +149,11 @@ impl Cluster {
     /// Which Services have which addresses and node ports.
     pub fn claims(&self) -> &Claims {
         &self.claims
+    }
+
+    /// The kinds that CustomResourceDefinitions define.
+    pub fn definitions(&self) -> &Definitions {
+        &self.definitions
     }
 
     /// A cluster with [`SYSTEM_NAMESPACES`] and the Service `default/kubernetes` left out: nothing
@@ -233,6 +241,12 @@ impl Cluster {
         self.shelves.values().map(Shelf::len).sum()
     }
 
+    /// The kind called so, if there are objects of it.
+    pub fn kind(&self, api_version: &str, name: &str) -> Option<&'static Kind> {
+        let is_meant = |kind: &&&'static Kind| kind.api_version == api_version && kind.kind == name;
+        self.shelves.keys().find(is_meant).copied()
+    }
+
     /// How many objects of each kind there are, for kinds that have any.
     pub fn counts(&self) -> impl Iterator<Item = (&'static Kind, usize)> {
         let shelves = self.shelves.iter();
@@ -260,9 +274,11 @@ impl Cluster {
         self.get(&Key::new(kinds::find("v1", "Pod")?, namespace, name))
     }
 
-    /// Puts a stored object back as it was: from a snapshot or a journal, without any check.
+    /// Puts a stored object back as it was: from a snapshot or a journal, without any check. What
+    /// defines its kind has to be there before.
     pub fn restore(&mut self, value: Value) -> Result<(), DecodeError> {
-        let object = Object::new(value)?;
+        let kind = decode::kind_among(&value, &self.definitions)?;
+        let (object, _) = Object::with_kind(kind, value)?;
         let version = object.resource_version().parse().unwrap_or(0);
         self.resource_version = self.resource_version.max(version);
         self.put(Arc::new(object));
@@ -279,6 +295,9 @@ impl Cluster {
         let shelf = self.shelves.entry(object.kind()).or_default();
         let old = shelf.put(object.clone());
         self.claims.follow(old.as_deref(), Some(&object));
+        if is_definition(&object) {
+            self.definitions.read(object.value());
+        }
         if old.as_ref().is_none_or(|old| old.uid() != object.uid()) {
             if let Some(old) = &old {
                 self.stored.remove(old.uid(), old.key());
@@ -304,11 +323,19 @@ impl Cluster {
         let old = self.shelves.get_mut(key.kind)?.take(key)?;
         self.stored.remove(old.uid(), key);
         self.claims.follow(Some(&old), None);
+        if is_definition(&old) {
+            self.definitions.remove(old.name());
+        }
         for owner in old.owners() {
             self.owned.remove(owner, key);
         }
         Some(old)
     }
+}
+
+/// Whether it is a CustomResourceDefinition.
+fn is_definition(object: &Object) -> bool {
+    (object.kind().api_version, object.kind().kind) == definitions::DEFINITION
 }
 
 /// A moment as Kubernetes writes it: RFC 3339 in whole seconds, UTC. Moments before 1970 are 1970.

@@ -10,6 +10,8 @@ use serde_json::{Map, Value};
 
 pub use difference::{merge_difference, strategic_difference};
 
+use crate::objects::Kind;
+
 /// RFC 7396, section 2.
 pub fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(changes) = patch else {
@@ -246,14 +248,33 @@ fn without_directives(value: &Value) -> Value {
 /// What `kubectl apply` makes of the object as it was applied before (`original`), as it is
 /// applied now (`wanted`) and as it is there (`live`): what `wanted` says, without what only
 /// `original` said, and else as it is.
-pub fn three_way(original: &Value, wanted: &Value, live: &Value) -> Value {
+pub fn three_way(original: &Value, wanted: &Value, live: &Value, lists: Lists) -> Value {
     let mut merged = live.clone();
-    merge_three_ways(original, wanted, &mut merged);
+    merge_three_ways(original, wanted, &mut merged, lists);
     merged
 }
 
+/// What becomes of lists where `apply` merges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lists {
+    /// As the strategic merge joins them.
+    Joined,
+    /// Replaced whole: nobody knows how those of custom resources are joined.
+    Whole,
+}
+
+impl Lists {
+    /// What becomes of the lists of a kind.
+    pub fn of(kind: &Kind) -> Lists {
+        match kind.is_custom {
+            true => Lists::Whole,
+            false => Lists::Joined,
+        }
+    }
+}
+
 /// [`three_way`] in place: `live` becomes what is merged.
-fn merge_three_ways(original: &Value, wanted: &Value, live: &mut Value) {
+fn merge_three_ways(original: &Value, wanted: &Value, live: &mut Value, lists: Lists) {
     let (Value::Object(wanted), Value::Object(merged)) = (wanted, &mut *live) else {
         *live = wanted.clone();
         return;
@@ -271,10 +292,10 @@ fn merge_three_ways(original: &Value, wanted: &Value, live: &mut Value) {
             (Value::Null, _) => {
                 merged.shift_remove(key);
             }
-            (Value::Array(items), Some(Value::Array(old))) => {
+            (Value::Array(items), Some(Value::Array(old))) if lists == Lists::Joined => {
                 *old = three_way_list(key, before, items, old);
             }
-            (_, Some(old)) => merge_three_ways(before, value, old),
+            (_, Some(old)) => merge_three_ways(before, value, old, lists),
             (_, None) => {
                 merged.insert(key.clone(), value.clone());
             }
@@ -300,7 +321,7 @@ fn three_way_list(field: &str, original: &Value, wanted: &[Value], live: &[Value
             };
             let named = wanted.iter().map(|item| match find(live, item) {
                 Value::Null => item.clone(),
-                old => three_way(&find(before, item), item, &old),
+                old => three_way(&find(before, item), item, &old, Lists::Joined),
             });
             let kept = live
                 .iter()

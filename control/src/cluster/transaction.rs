@@ -10,7 +10,7 @@ use super::fields::{
 };
 use super::{
     Cluster, Commit, Event, EventKind, LAST_APPLIED, OperationKind, Reason, Refusal,
-    SYSTEM_NAMESPACES, Source, patch, timestamp,
+    SYSTEM_NAMESPACES, Source, custom, is_definition, patch, timestamp,
 };
 use crate::objects::{Category, FieldValidation, Key, Kind, Object, decode};
 use crate::protocol::PatchType;
@@ -39,9 +39,9 @@ pub struct DeleteOptions<'a> {
 
 /// Changes in the making. Dropped, it changes nothing.
 pub struct Transaction<'a> {
-    cluster: Cluster,
+    pub(super) cluster: Cluster,
     source: &'a mut dyn Source,
-    events: Vec<Event>,
+    pub(super) events: Vec<Event>,
     warnings: Vec<String>,
 }
 
@@ -115,6 +115,7 @@ impl<'a> Transaction<'a> {
             return Err(Refusal::new(Reason::AlreadyExists, message));
         }
         self.check_namespace(&key)?;
+        self.check_definition(&key)?;
         defaults::on_create(kind, &mut value, &self.cluster)?;
         let meta = metadata(&mut value);
         let uid = uuid(self.source.random());
@@ -127,7 +128,7 @@ impl<'a> Transaction<'a> {
         let object = self.next_version(kind, value)?;
         self.validate(&object, None)?;
         if kind.category == Category::Stored {
-            self.warn(without_effect(&object));
+            self.warn_of_effect(&object);
         }
         Ok(Outcome {
             operation: OperationKind::Created,
@@ -165,7 +166,8 @@ impl<'a> Transaction<'a> {
                 Value::Null
             }
         };
-        let merged = patch::three_way(&original, &wanted, live.value());
+        let lists = patch::Lists::of(key.kind);
+        let merged = patch::three_way(&original, &wanted, live.value(), lists);
         self.update(&live, merged, OperationKind::Configured)
     }
 
@@ -188,16 +190,18 @@ impl<'a> Transaction<'a> {
         let mut value = live.to_value();
         match kind {
             PatchType::Merge => patch::merge(&mut value, with),
+            PatchType::Strategic if key.kind.is_custom => return Err(custom::no_strategic_merge()),
             PatchType::Strategic => patch::strategic(&mut value, with)
                 .map_err(|message| Refusal::new(Reason::BadRequest, message))?,
             PatchType::Json => patch::json(&mut value, with)
                 .map_err(|message| Refusal::new(Reason::Invalid, message))?,
         }
-        if decode::kind_of(&value)? != key.kind {
+        let (kind, warnings) = decode::check(&mut value, self.cluster.definitions(), fields)?;
+        if kind != key.kind {
             let message = "the API version and the kind of an object may not change";
             return Err(Refusal::new(Reason::BadRequest, message));
         }
-        for warning in decode::check(key.kind, &value, fields)? {
+        for warning in warnings {
             self.warn(warning);
         }
         self.update(&live, value, OperationKind::Patched)
@@ -252,11 +256,14 @@ impl<'a> Transaction<'a> {
         self.delete_object(&live, options.grace_period_s)
     }
 
-    fn delete_object(
+    pub(super) fn delete_object(
         &mut self,
         live: &Arc<Object>,
         grace_period_s: Option<u32>,
     ) -> Result<Outcome, Refusal> {
+        if is_definition(live) {
+            return self.delete_definition(live);
+        }
         let grace_s = grace_period(live, grace_period_s);
         if grace_s == 0 && !has_finalizers(live) {
             return self.remove(live);
@@ -274,7 +281,7 @@ impl<'a> Transaction<'a> {
         })
     }
 
-    fn mark_terminating(
+    pub(super) fn mark_terminating(
         &mut self,
         live: &Arc<Object>,
         grace_s: u64,
@@ -319,7 +326,24 @@ impl<'a> Transaction<'a> {
     }
 
     /// Takes an object out, then what only it owned, then its namespace if that waits for it.
-    fn remove(&mut self, live: &Arc<Object>) -> Result<Outcome, Refusal> {
+    pub(super) fn remove(&mut self, live: &Arc<Object>) -> Result<Outcome, Refusal> {
+        let object = self.take(live)?;
+        for dependent in self.dependents(live) {
+            let orphaned = dependent.owners().all(|uid| !self.cluster.is_stored(uid));
+            if orphaned && let Some(current) = self.cluster.get(dependent.key()).cloned() {
+                self.delete_object(&current, None)?;
+            }
+        }
+        self.settle_namespace(live.namespace())?;
+        self.settle_definition(live.kind())?;
+        Ok(Outcome {
+            operation: OperationKind::Deleted,
+            object,
+        })
+    }
+
+    /// Takes an object out, and nothing with it; its last state.
+    pub(super) fn take(&mut self, live: &Arc<Object>) -> Result<Arc<Object>, Refusal> {
         self.cluster.take(live.key());
         self.cluster.resource_version += 1;
         let mut value = live.to_value();
@@ -331,17 +355,7 @@ impl<'a> Transaction<'a> {
             object: object.clone(),
             old: Some(live.clone()),
         });
-        for dependent in self.dependents(live) {
-            let orphaned = dependent.owners().all(|uid| !self.cluster.is_stored(uid));
-            if orphaned && let Some(current) = self.cluster.get(dependent.key()).cloned() {
-                self.delete_object(&current, None)?;
-            }
-        }
-        self.settle_namespace(live.namespace())?;
-        Ok(Outcome {
-            operation: OperationKind::Deleted,
-            object,
-        })
+        Ok(object)
     }
 
     fn dependents(&self, owner: &Object) -> Vec<Arc<Object>> {
@@ -404,7 +418,8 @@ impl<'a> Transaction<'a> {
     }
 
     fn validate(&mut self, object: &Object, old: Option<&Object>) -> Result<(), Refusal> {
-        let findings = validate::validate(object, old);
+        let mut findings = validate::validate(object, old);
+        self.check_against_definition(object, &mut findings);
         let rivals = validate::rivals(object, &self.cluster);
         for warning in findings.warnings.into_iter().chain(rivals) {
             self.warn(warning);
@@ -442,7 +457,7 @@ impl<'a> Transaction<'a> {
                 ),
             ));
         }
-        keep_server_fields(&mut value, live);
+        keep_server_fields(&mut value, live, self.has_status_apart(kind));
         defaults::on_update(kind, &mut value, live, &self.cluster)?;
         if value == *live.value() {
             self.validate(live, Some(live))?;
@@ -453,13 +468,17 @@ impl<'a> Transaction<'a> {
             let object = live.clone();
             return Ok(Outcome { operation, object });
         }
-        if kind.counts_generation && differs_in_spec(&value, live.value()) {
+        let status_counts = !self.has_status_apart(kind);
+        if kind.counts_generation && differs_in_spec(&value, live.value(), status_counts) {
             let next = live.generation() + 1;
             metadata(&mut value).insert("generation".to_owned(), Value::from(next));
         }
         let object = self.next_version(kind, value)?;
         self.validate(&object, Some(live))?;
         let object = self.put(object, EventKind::Modified);
+        if is_definition(&object) {
+            self.follow_definition(live, &object)?;
+        }
         self.settle(&object)?;
         Ok(Outcome { operation, object })
     }
@@ -476,6 +495,8 @@ impl<'a> Transaction<'a> {
     fn release(&mut self, object: &Arc<Object>) -> Result<(), Refusal> {
         if object.as_namespace().is_some() {
             self.settle_namespace(object.name())
+        } else if is_definition(object) {
+            self.delete_definition(object).map(|_| ())
         } else if grace_period(object, None) == 0 {
             self.remove(object).map(|_| ())
         } else {
@@ -483,7 +504,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    fn store(
+    pub(super) fn store(
         &mut self,
         kind: &'static Kind,
         value: Value,
@@ -494,13 +515,17 @@ impl<'a> Transaction<'a> {
     }
 
     /// The object that `value` is with the version of the next change.
-    fn next_version(&self, kind: &'static Kind, mut value: Value) -> Result<Object, Refusal> {
+    pub(super) fn next_version(
+        &self,
+        kind: &'static Kind,
+        mut value: Value,
+    ) -> Result<Object, Refusal> {
         let version = (self.cluster.resource_version + 1).to_string();
         metadata(&mut value).insert("resourceVersion".to_owned(), Value::from(version));
         Ok(Object::with_kind(kind, value)?.0)
     }
 
-    fn put(&mut self, object: Object, event: EventKind) -> Arc<Object> {
+    pub(super) fn put(&mut self, object: Object, event: EventKind) -> Arc<Object> {
         let object = Arc::new(object);
         self.cluster.resource_version += 1;
         let old = self.cluster.put(object.clone());
@@ -510,24 +535,6 @@ impl<'a> Transaction<'a> {
             old,
         });
         object
-    }
-}
-
-/// Why storing this object changes nothing: of a policy engine's own kinds, and their definitions,
-/// because Weir takes its place.
-fn without_effect(object: &Object) -> String {
-    let key = object.key();
-    let stored = format!(
-        "{} is stored but has no effect here",
-        key.kind.qualified_plural()
-    );
-    let engine = |name: &str| name.ends_with("tigera.io") || name.ends_with("projectcalico.org");
-    if engine(key.kind.group())
-        || (key.kind.kind == "CustomResourceDefinition" && engine(&key.name))
-    {
-        format!("Weir already enforces policy here; {stored}")
-    } else {
-        stored
     }
 }
 

@@ -119,6 +119,7 @@ impl<P: Plane> Daemon<P> {
             "delete" => give(self.delete(take(params)?)?),
             "updateStatus" => give(self.update_status(take(params)?)?),
             "get" => give(self.get(&take(params)?)?),
+            "resources" => give(self.resources()),
             "watch" => give(self.watch(client, &take(params)?)?),
             "unwatch" => {
                 let WatchReply { subscription } = take(params)?;

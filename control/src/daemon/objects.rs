@@ -8,11 +8,12 @@ use super::state::{Daemon, Live};
 use super::watches::Watches;
 use crate::cluster::{Commit, DeleteOptions, Outcome, Refusal, Transaction};
 use crate::field_selector::FieldSelector;
-use crate::objects::{self, DecodeOptions, Decoded, Key, Kind, Object, decode_value, kinds};
+use crate::objects::definitions::DEFINITION;
+use crate::objects::{self, DecodeOptions, Decoded, Key, Kind, Object, decode_value};
 use crate::protocol::{
     ApplyParams, DeleteParams, ErrorObject, FieldValidation, GetParams, GetReply, Mutation,
-    ObjectRef, Operation, PatchParams, Reason, Target, UpdateStatusParams, WatchEventType,
-    WatchParams, WatchReply,
+    ObjectRef, Operation, PatchParams, PrinterColumn, Reason, ResourcesReply, Target,
+    UpdateStatusParams, WatchEventType, WatchParams, WatchReply,
 };
 use crate::selector::Selector;
 use config::limits::WATCHES_PER_CLIENT;
@@ -32,9 +33,12 @@ impl<P: Plane> Daemon<P> {
     /// One transaction over all objects.
     pub(super) fn put(&mut self, verb: Verb, params: ApplyParams) -> Result<Mutation, ErrorObject> {
         self.check_generation(params.expected_generation)?;
+        let mut definitions = self.cluster.definitions().clone();
+        definitions.read_all(&params.objects);
         let options = DecodeOptions {
             fields: fields(params.field_validation),
             namespace: params.namespace.as_deref(),
+            definitions,
             ..DecodeOptions::default()
         };
         let mut decoded = Decoded::default();
@@ -44,22 +48,30 @@ impl<P: Plane> Daemon<P> {
         }
         let Decoded { objects, warnings } = decoded;
         self.transact(params.dry_run, warnings, |transaction| {
-            let mut outcomes = Vec::with_capacity(objects.len());
-            for (index, object) in objects.into_iter().enumerate() {
+            // A kind's definition may stand behind its objects.
+            let is_definition = |(_, object): &(usize, Object)| {
+                (object.kind().api_version, object.kind().kind) == DEFINITION
+            };
+            let (first, then): (Vec<_>, Vec<_>) =
+                objects.into_iter().enumerate().partition(is_definition);
+            let mut outcomes = Vec::with_capacity(first.len() + then.len());
+            for (index, object) in first.into_iter().chain(then) {
                 let outcome = match verb {
                     Verb::Apply => transaction.apply(object),
                     Verb::Create => transaction.create(object),
                     Verb::Replace => transaction.replace(object),
                 };
-                outcomes.push(outcome.map_err(|error| refusal(error, Some(index)))?);
+                let outcome = outcome.map_err(|error| refusal(error, Some(index)))?;
+                outcomes.push((index, outcome));
             }
-            Ok(outcomes)
+            outcomes.sort_by_key(|(index, _)| *index);
+            Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
         })
     }
 
     /// Patches one object.
     pub(super) fn patch(&mut self, params: PatchParams) -> Result<Mutation, ErrorObject> {
-        let key = key(&params.target)?;
+        let key = self.key(&params.target)?;
         let fields = fields(params.field_validation);
         self.transact(params.dry_run, Vec::new(), |transaction| {
             let outcome = transaction.patch(&key, params.patch_type, &params.patch, fields);
@@ -69,7 +81,8 @@ impl<P: Plane> Daemon<P> {
 
     /// Deletes objects.
     pub(super) fn delete(&mut self, params: DeleteParams) -> Result<Mutation, ErrorObject> {
-        let keys: Vec<Key> = params.targets.iter().map(key).collect::<Result<_, _>>()?;
+        let keys = params.targets.iter().map(|target| self.key(target));
+        let keys: Vec<Key> = keys.collect::<Result<_, _>>()?;
         let options = DeleteOptions {
             grace_period_s: params.grace_period,
             orphan: params.orphan,
@@ -93,7 +106,7 @@ impl<P: Plane> Daemon<P> {
         &mut self,
         params: UpdateStatusParams,
     ) -> Result<Mutation, ErrorObject> {
-        let key = key(&params.target)?;
+        let key = self.key(&params.target)?;
         self.transact(false, Vec::new(), |transaction| {
             let outcome = transaction.update_status(&key, params.uid.as_deref(), params.status);
             Ok(vec![outcome.map_err(|error| refusal(error, None))?])
@@ -152,7 +165,7 @@ impl<P: Plane> Daemon<P> {
 
     /// One object or many.
     pub(super) fn get(&self, params: &GetParams) -> Result<GetReply, ErrorObject> {
-        let kind = find_kind(&params.resource)?;
+        let kind = self.find_kind(&params.resource)?;
         let namespace = params.namespace.as_deref().unwrap_or("default");
         let items = match &params.name {
             Some(name) => {
@@ -172,6 +185,7 @@ impl<P: Plane> Daemon<P> {
             resource: kind.qualified_plural(),
             namespaced: kind.namespaced,
             items,
+            columns: self.columns(kind),
             resource_version: self.cluster.resource_version().to_string(),
         })
     }
@@ -207,7 +221,7 @@ impl<P: Plane> Daemon<P> {
         let kinds: Vec<&'static Kind> = params
             .resources
             .iter()
-            .map(|word| find_kind(word))
+            .map(|word| self.find_kind(word))
             .collect::<Result<_, _>>()?;
         self.check_watches(client)?;
         let namespace = params.namespace.clone();
@@ -224,6 +238,37 @@ impl<P: Plane> Daemon<P> {
         let synced = WatchEventType::Synced;
         self.watches.tell(client, subscription, synced, Value::Null);
         Ok(WatchReply { subscription })
+    }
+
+    fn find_kind(&self, word: &str) -> Result<&'static Kind, ErrorObject> {
+        self.cluster
+            .definitions()
+            .find_resource(word)
+            .ok_or_else(|| {
+                let message = format!("the server doesn't have a resource type {word:?}");
+                refused(Reason::NotFound, message)
+            })
+    }
+
+    fn key(&self, target: &Target) -> Result<Key, ErrorObject> {
+        let kind = self.find_kind(&target.resource)?;
+        let namespace = target.namespace.as_deref().unwrap_or("default");
+        Ok(Key::new(kind, namespace, &target.name))
+    }
+
+    fn columns(&self, kind: &Kind) -> Vec<PrinterColumn> {
+        let definition = self.cluster.definitions().of(kind);
+        definition.map_or_else(Vec::new, |definition| definition.shown().columns.clone())
+    }
+
+    /// The kinds that CustomResourceDefinitions define.
+    pub(super) fn resources(&self) -> ResourcesReply {
+        let definitions = self.cluster.definitions().iter();
+        ResourcesReply {
+            resources: definitions
+                .map(|definition| definition.resource())
+                .collect(),
+        }
     }
 
     pub(super) fn check_watches(&self, client: ClientId) -> Result<(), ErrorObject> {
@@ -249,19 +294,6 @@ fn refusal(error: Refusal, object: Option<usize>) -> ErrorObject {
         detail.object = object;
     }
     refused
-}
-
-fn find_kind(word: &str) -> Result<&'static Kind, ErrorObject> {
-    kinds::find_resource(word).ok_or_else(|| {
-        let message = format!("the server doesn't have a resource type {word:?}");
-        refused(Reason::NotFound, message)
-    })
-}
-
-fn key(target: &Target) -> Result<Key, ErrorObject> {
-    let kind = find_kind(&target.resource)?;
-    let namespace = target.namespace.as_deref().unwrap_or("default");
-    Ok(Key::new(kind, namespace, &target.name))
 }
 
 fn mutation(outcomes: &[Outcome], warnings: Vec<String>, live: Live) -> Mutation {

@@ -34,7 +34,8 @@ use crate::cluster::{Cluster, Event, EventKind, System};
 use crate::denial_log::DenialLog;
 use crate::journal::{Everything, Gone, Journal, Numbered, Record};
 use crate::lower::{self, Change, Policies, PolicyIds, PolicyName, Touched};
-use crate::objects::{Key, kinds};
+use crate::objects::definitions::DEFINITION;
+use crate::objects::{DecodeError, Key, kinds};
 use crate::protocol::{ErrorObject, Reason, WatchEventType, Workers};
 use crate::service::{Node, Pools, Services};
 
@@ -343,12 +344,24 @@ fn restore(records: Vec<Record>) -> Result<(Cluster, PolicyIds), DaemonError> {
             cluster = Cluster::empty();
             names.clear();
         }
-        for value in record.put {
-            let restored = cluster.restore(value);
-            restored.map_err(|error| DaemonError::Start(format!("the journal: {error}")))?;
+        // What defines a kind may stand behind its objects.
+        let (first, then): (Vec<Value>, Vec<Value>) = record
+            .put
+            .into_iter()
+            .partition(|value| value["kind"] == DEFINITION.1);
+        for value in first.into_iter().chain(then) {
+            match cluster.restore(value) {
+                Err(error @ DecodeError::UnknownKind { .. }) => {
+                    warn!("the journal has an object that is left out: {error}");
+                }
+                other => {
+                    other.map_err(|error| DaemonError::Start(format!("the journal: {error}")))?
+                }
+            }
         }
         for gone in record.delete {
-            if let Some(kind) = kinds::find(&gone.api_version, &gone.kind) {
+            // By the objects: what defined the kind may be gone, or say another version now.
+            if let Some(kind) = cluster.kind(&gone.api_version, &gone.kind) {
                 let key = Key::new(kind, &gone.namespace, &gone.name);
                 cluster.forget(&key, record.resource_version);
             }

@@ -10,6 +10,7 @@ use super::record::{Numbered, Position, Record, encode};
 use super::segment;
 use crate::cluster::Cluster;
 use crate::objects::Object;
+use crate::objects::definitions::DEFINITION;
 
 /// Objects of one line.
 const OBJECTS_PER_LINE: usize = 32;
@@ -115,7 +116,9 @@ fn write_lines(file: &mut File, everything: &Everything, through: u64) -> io::Re
         policies: everything.policies.clone(),
         ..record.clone()
     })?;
-    let objects: Vec<&Arc<Object>> = everything.cluster.objects().collect();
+    let mut objects: Vec<&Arc<Object>> = everything.cluster.objects().collect();
+    // What defines kinds comes before their objects.
+    objects.sort_by_key(|object| object.kind().kind != DEFINITION.1);
     for objects in objects.chunks(OBJECTS_PER_LINE) {
         write(&Record {
             put: objects.iter().map(|object| object.value()).collect(),

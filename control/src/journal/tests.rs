@@ -309,6 +309,43 @@ fn compaction_keeps_the_whole_and_drops_the_past() {
 }
 
 #[test]
+fn what_defines_a_kind_comes_before_its_objects() {
+    let folder = Folder::new("definitions");
+    let (mut journal, _) = open(&folder);
+    let mut cluster = Cluster::empty();
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "things.a.example"},
+        "spec": {
+            "group": "a.example", "names": {"kind": "Thing", "plural": "things"},
+            "scope": "Cluster", "versions": [{"name": "v1", "served": true}],
+        },
+    });
+    cluster.restore(definition).unwrap();
+    // More than a line of the base holds, and by their kind's name ahead of the definition.
+    for number in 0..70 {
+        let name = format!("t{number}");
+        let thing =
+            json!({"apiVersion": "a.example/v1", "kind": "Thing", "metadata": {"name": name}});
+        cluster.restore(thing).unwrap();
+    }
+    let whole = Everything {
+        generation: 1,
+        cluster,
+        policies: Vec::new(),
+    };
+    compact(&mut journal, whole);
+    drop(journal);
+    let mut cluster = Cluster::empty();
+    for record in open(&folder).1 {
+        for value in record.put {
+            cluster.restore(value).unwrap();
+        }
+    }
+    assert_eq!(cluster.len(), 71);
+}
+
+#[test]
 fn a_compaction_that_is_cut_off_anywhere_changes_nothing() {
     let folder = Folder::new("cut");
     let (mut journal, _) = open(&folder);

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+use super::definitions::Definitions;
 use super::go_json::TypeError;
 use super::kinds::{self, Kind};
 use super::{Object, yaml};
@@ -113,6 +114,8 @@ pub struct DecodeOptions<'a> {
     pub ignored_kinds: &'a [String],
     /// Namespace of objects that name none; `None` is `default`.
     pub namespace: Option<&'a str>,
+    /// Kinds beside those that everybody knows.
+    pub definitions: Definitions,
 }
 
 /// What documents held.
@@ -132,21 +135,28 @@ pub fn decode_documents(text: &str, source_name: &str) -> Result<Vec<Object>, De
         .map(|decoded| decoded.objects)
 }
 
-/// The objects in `text`, `List`s taken apart.
+/// The objects in `text`, `List`s taken apart. Kinds that it defines itself are known, too.
 pub fn decode_documents_with(
     text: &str,
     source_name: &str,
     options: &DecodeOptions<'_>,
 ) -> Result<Decoded, DecodeError> {
-    let values = yaml::documents(text).map_err(|error| DecodeError::Syntax {
-        source_name: source_name.to_owned(),
-        message: error.message,
-    })?;
+    let values = documents(text, source_name)?;
+    let mut options = options.clone();
+    options.definitions.read_all(&values);
     let mut decoded = Decoded::default();
     for value in values {
-        decode_value(value, options, &mut decoded)?;
+        decode_value(value, &options, &mut decoded)?;
     }
     Ok(decoded)
+}
+
+/// The documents in `text`, as they are.
+pub fn documents(text: &str, source_name: &str) -> Result<Vec<Value>, DecodeError> {
+    yaml::documents(text).map_err(|error| DecodeError::Syntax {
+        source_name: source_name.to_owned(),
+        message: error.message,
+    })
 }
 
 /// The objects that `value` holds (a `List` holds several), added to `decoded`.
@@ -166,7 +176,9 @@ fn decode_nested(
 ) -> Result<(), DecodeError> {
     let (api_version, kind) = type_of(&value)?;
     let listed = kind.strip_suffix("List").is_some_and(|item| {
-        (item.is_empty() && api_version == "v1") || kinds::find(&api_version, item).is_some()
+        (item.is_empty() && api_version == "v1")
+            || kinds::find(&api_version, item).is_some()
+            || options.definitions.find(&api_version, item).is_some()
     });
     if listed {
         if depth == MAX_LIST_DEPTH {
@@ -192,7 +204,8 @@ fn decode_nested(
             .push(format!("{kind} {:?} ignored", name_of(&value)));
         return Ok(());
     }
-    let known = match kind_of(&value) {
+    let deprecated = options.definitions.deprecated(&api_version, &kind);
+    let (known, mut gone) = match admit(&mut value, &options.definitions) {
         Err(DecodeError::UnknownKind { .. }) if options.unknown_kinds == UnknownKinds::Skip => {
             decoded.warnings.push(format!(
                 "skipped {kind} {:?}: nothing is known of {api_version} {kind}",
@@ -204,8 +217,11 @@ fn decode_nested(
     };
     place(&mut value, known, options.namespace.unwrap_or("default"))?;
     let (object, unknown) = Object::with_kind(known, value)?;
-    let warnings = report(known, unknown, options.fields)?;
-    decoded.warnings.extend(warnings);
+    gone.extend(unknown);
+    let warnings = report(known, gone, options.fields)?;
+    decoded
+        .warnings
+        .extend(warnings.into_iter().chain(deprecated));
     decoded.objects.push(object);
     Ok(())
 }
@@ -256,14 +272,16 @@ fn place(value: &mut Value, kind: &'static Kind, namespace: &str) -> Result<(), 
     Ok(())
 }
 
-/// Whether `value` fits its kind; the warnings.
+/// Whether `value` fits its kind, which it tells itself; the kind, and warnings. What the kind's
+/// schema does not know goes.
 pub(crate) fn check(
-    kind: &'static Kind,
-    value: &Value,
+    value: &mut Value,
+    definitions: &Definitions,
     fields: FieldValidation,
-) -> Result<Vec<String>, DecodeError> {
-    let unknown = (kind.check)(value).map_err(|error| DecodeError::mistyped(kind, error))?;
-    report(kind, unknown, fields)
+) -> Result<(&'static Kind, Vec<String>), DecodeError> {
+    let (kind, mut gone) = admit(value, definitions)?;
+    gone.extend((kind.check)(value).map_err(|error| DecodeError::mistyped(kind, error))?);
+    Ok((kind, report(kind, gone, fields)?))
 }
 
 /// The API server's strict decoding error, or warnings.
@@ -303,7 +321,7 @@ fn name_of(value: &Value) -> String {
 }
 
 /// `apiVersion` and `kind`, in kubectl's words where they lack.
-fn type_of(value: &Value) -> Result<(String, String), DecodeError> {
+pub(super) fn type_of(value: &Value) -> Result<(String, String), DecodeError> {
     let Some(map) = value.as_object() else {
         return Err(DecodeError::Malformed(format!(
             "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value \
@@ -331,21 +349,58 @@ fn type_of(value: &Value) -> Result<(String, String), DecodeError> {
     Ok((api_version, kind))
 }
 
-/// The kind of `value`.
+/// The kind of `value`, of those that everybody knows.
 pub(crate) fn kind_of(value: &Value) -> Result<&'static Kind, DecodeError> {
     let (api_version, kind) = type_of(value)?;
+    kinds::find(&api_version, &kind).ok_or_else(|| unknown(value, api_version, kind))
+}
+
+/// The kind of `value`, which is as its definition keeps it, if it has one.
+pub(crate) fn kind_among(
+    value: &Value,
+    definitions: &Definitions,
+) -> Result<&'static Kind, DecodeError> {
+    let (api_version, kind) = type_of(value)?;
+    let known = kinds::find(&api_version, &kind);
+    let defined = || {
+        definitions
+            .find(&api_version, &kind)
+            .map(|(own, _)| own.kind)
+    };
+    known
+        .or_else(defined)
+        .ok_or_else(|| unknown(value, api_version, kind))
+}
+
+/// The kind of `value`, which is made what its definition keeps, if it has one; the paths of what
+/// went.
+pub(crate) fn admit(
+    value: &mut Value,
+    definitions: &Definitions,
+) -> Result<(&'static Kind, Vec<String>), DecodeError> {
+    let (api_version, kind) = type_of(value)?;
     if let Some(kind) = kinds::find(&api_version, &kind) {
-        return Ok(kind);
+        return Ok((kind, Vec::new()));
     }
+    match definitions.find(&api_version, &kind) {
+        Some((definition, version)) if !kinds::is_foreign_policy(&api_version, &kind) => {
+            Ok((definition.kind, definition.admit(version, value)))
+        }
+        _ => Err(unknown(value, api_version, kind)),
+    }
+}
+
+/// Why there is no kind of this name.
+fn unknown(value: &Value, api_version: String, kind: String) -> DecodeError {
     let name = name_of(value);
     if kinds::is_foreign_policy(&api_version, &kind) {
-        return Err(DecodeError::ForeignPolicy {
+        return DecodeError::ForeignPolicy {
             api_version,
             kind,
             name,
-        });
+        };
     }
-    Err(DecodeError::UnknownKind {
+    DecodeError::UnknownKind {
         api_version,
         kind,
         name,
@@ -353,5 +408,5 @@ pub(crate) fn kind_of(value: &Value) -> Result<&'static Kind, DecodeError> {
             .as_str()
             .unwrap_or_default()
             .to_owned(),
-    })
+    }
 }

@@ -10,6 +10,7 @@ use k8s_openapi::api::{
     rbac::v1 as rbac, scheduling::v1 as scheduling, storage::v1 as storage,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use super::go_json::{self, Structure, TypeError, VersionOf};
@@ -42,6 +43,9 @@ pub struct Kind {
     pub category: Category,
     /// Whether the API server counts `metadata.generation` for it.
     pub counts_generation: bool,
+    /// Whether a CustomResourceDefinition defines it ([`definitions`](super::definitions)), whose
+    /// other names are told there.
+    pub is_custom: bool,
     /// Reads a value as this kind's Go type would be read; gives the unknown fields' paths.
     pub check: fn(&Value) -> Result<Vec<String>, TypeError>,
     /// See [`Kind::structure`].
@@ -49,6 +53,29 @@ pub struct Kind {
 }
 
 impl Kind {
+    /// A kind that a CustomResourceDefinition defines. What its objects hold beside `metadata` is for
+    /// the definition's schema to say.
+    pub(super) const fn custom(
+        api_version: &'static str,
+        kind: &'static str,
+        plural: &'static str,
+        namespaced: bool,
+        category: Category,
+    ) -> Kind {
+        Kind {
+            api_version,
+            kind,
+            plural,
+            short_names: &[],
+            namespaced,
+            category,
+            counts_generation: true,
+            is_custom: true,
+            check: check_metadata,
+            fields: go_json::structure::<Value>,
+        }
+    }
+
     /// `networking.k8s.io`; empty for the core group.
     pub fn group(&self) -> &'static str {
         self.api_version
@@ -132,6 +159,13 @@ impl fmt::Debug for Kind {
     }
 }
 
+/// `metadata` as Go reads it; what else there is is left alone.
+fn check_metadata(value: &Value) -> Result<Vec<String>, TypeError> {
+    let unknown = go_json::check::<ObjectMeta>(&value["metadata"])?;
+    let paths = unknown.into_iter().map(|path| format!("metadata.{path}"));
+    Ok(paths.collect())
+}
+
 /// A row of [`KINDS`].
 macro_rules! kind {
     ($api:literal $kind:literal $plural:literal $short:tt $scope:ident $category:ident
@@ -144,6 +178,7 @@ macro_rules! kind {
             namespaced: kind!(@scope $scope),
             category: Category::$category,
             counts_generation: kind!(@generation $generation),
+            is_custom: false,
             check: go_json::check::<$type>,
             fields: go_json::structure::<$type>,
         }
@@ -204,8 +239,6 @@ pub static KINDS: &[Kind] = &[
         networking::Ingress),
     kind!("networking.k8s.io/v1" "NetworkPolicy" "networkpolicies" ["netpol"] namespaced Enforced
         counted networking::NetworkPolicy),
-    kind!("operator.tigera.io/v1" "APIServer" "apiservers" [] cluster Stored counted Value),
-    kind!("operator.tigera.io/v1" "Installation" "installations" [] cluster Stored counted Value),
     kind!("policy/v1" "PodDisruptionBudget" "poddisruptionbudgets" ["pdb"] namespaced Stored counted
         policy::PodDisruptionBudget),
     kind!("policy.networking.k8s.io/v1alpha1" "AdminNetworkPolicy" "adminnetworkpolicies" ["anp"]

@@ -1,4 +1,4 @@
-//! Kubernetes objects: what they are ([`kinds`]), how text becomes them ([`decode`]), and how
+//! Kubernetes objects: what they are ([`kinds`], [`definitions`]), how text becomes them ([`decode`]), and how
 //! Go's JSON decoder reads them ([`go_json`]), nulls and unknown fields included.
 
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 pub mod decode;
+pub mod definitions;
 pub mod go_json;
 pub mod kinds;
 pub mod policy_api;
@@ -18,8 +19,9 @@ pub(crate) mod yaml;
 
 pub use decode::{
     DecodeError, DecodeOptions, Decoded, FieldValidation, UnknownKinds, decode_documents,
-    decode_documents_with, decode_value,
+    decode_documents_with, decode_value, documents,
 };
+pub use definitions::Definitions;
 pub use kinds::{Category, Kind};
 
 use policy_api::{

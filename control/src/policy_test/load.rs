@@ -72,6 +72,7 @@ impl LoadOptions<'_> {
             unknown_kinds: UnknownKinds::Skip,
             ignored_kinds: self.ignored_kinds,
             namespace: self.namespace,
+            ..DecodeOptions::default()
         }
     }
 }

@@ -94,6 +94,8 @@ pub enum Reason {
     Forbidden,
     /// No such method on this kind.
     MethodNotAllowed,
+    /// A patch of a type that the kind does not take.
+    UnsupportedMediaType,
     /// A bound was reached.
     TooManyRequests,
     /// The message is too long.
@@ -117,6 +119,7 @@ impl Reason {
             Reason::BadRequest => "BadRequest",
             Reason::Forbidden => "Forbidden",
             Reason::MethodNotAllowed => "MethodNotAllowed",
+            Reason::UnsupportedMediaType => "UnsupportedMediaType",
             Reason::TooManyRequests => "TooManyRequests",
             Reason::RequestEntityTooLarge => "RequestEntityTooLarge",
             Reason::Timeout => "Timeout",

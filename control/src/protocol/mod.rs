@@ -11,6 +11,7 @@
 //! | `delete` | [`DeleteParams`] | [`Mutation`] |
 //! | `updateStatus` | [`UpdateStatusParams`] | [`Mutation`] |
 //! | `get` | [`GetParams`] | [`GetReply`] |
+//! | `resources` | `{}` | [`ResourcesReply`] |
 //! | `watch` | [`WatchParams`] | [`WatchReply`], then [`WatchEvent`] notifications |
 //! | `unwatch` | [`WatchReply`] | `{}` |
 //! | `endpoint.add` | [`EndpointAddParams`] | [`EndpointAdded`] |

@@ -1,4 +1,4 @@
-//! Objects: `apply`, `create`, `replace`, `patch`, `delete`, `updateStatus` and `get`.
+//! Objects: `apply`, `create`, `replace`, `patch`, `delete`, `updateStatus`, `get` and `resources`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -247,6 +247,71 @@ pub struct GetReply {
     pub namespaced: bool,
     /// The objects, by namespace and name.
     pub items: Vec<Value>,
+    /// What a table shows of them beside their names; of kinds that a CustomResourceDefinition defines
+    /// only, and never empty there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<PrinterColumn>,
     /// The store's version.
     pub resource_version: String,
+}
+
+/// A column of a table of custom resources (CustomResourceColumnDefinition).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrinterColumn {
+    /// `Replicas`.
+    pub name: String,
+    /// `integer`, `number`, `string`, `boolean` or `date`.
+    #[serde(rename = "type")]
+    pub value_type: String,
+    /// `.spec.replicas`.
+    pub json_path: String,
+    /// Only `-o wide` shows a column that has more than 0.
+    #[serde(default)]
+    pub priority: i32,
+}
+
+impl PrinterColumn {
+    /// What stands where nothing is defined.
+    pub fn age() -> PrinterColumn {
+        PrinterColumn {
+            name: "Age".to_owned(),
+            value_type: "date".to_owned(),
+            json_path: ".metadata.creationTimestamp".to_owned(),
+            priority: 0,
+        }
+    }
+}
+
+/// Reply of `resources`: the kinds that CustomResourceDefinitions define. Those that every daemon knows
+/// are not among them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourcesReply {
+    /// By group and kind.
+    pub resources: Vec<ApiResource>,
+}
+
+/// A kind that a CustomResourceDefinition defines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiResource {
+    /// `stable.example.com`.
+    pub group: String,
+    /// Versions that objects may be written in; they are shown in the first.
+    pub versions: Vec<String>,
+    /// `CronTab`.
+    pub kind: String,
+    /// `crontabs`.
+    pub plural: String,
+    /// `crontab`.
+    pub singular: String,
+    /// `ct`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub short_names: Vec<String>,
+    /// Words that stand for several kinds: `all`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub categories: Vec<String>,
+    /// Whether its objects live in namespaces.
+    pub namespaced: bool,
 }

@@ -6,12 +6,14 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::cluster::Cluster;
-use crate::objects::Object;
 use crate::objects::policy_api::{AdminNetworkPolicy, ClusterNetworkPolicy, MODE};
+use crate::objects::{Object, definitions};
 
 mod batch;
 mod cluster_policy;
 mod crd;
+pub mod custom;
+pub mod definition;
 mod endpoint_slice;
 mod metadata;
 mod names;
@@ -128,6 +130,7 @@ pub fn validate(object: &Object, old: Option<&Object>) -> Findings {
         ("vpcresources.k8s.aws/v1beta1", "SecurityGroupPolicy") => {
             security_group::validate_binding(object, &mut findings);
         }
+        definitions::DEFINITION => definition::validate(object, old, &mut findings),
         ("v1", "Pod") => workload::validate_pod(object, old, &mut findings),
         ("v1", "Service") => service::validate(object, old, &mut findings),
         ("discovery.k8s.io/v1", "EndpointSlice") => {

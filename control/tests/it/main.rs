@@ -5,6 +5,7 @@ mod cases;
 mod chance;
 mod completion;
 mod connections;
+mod custom;
 mod explained;
 mod flows;
 mod hits;

@@ -327,7 +327,7 @@ impl Scene {
     }
 
     /// As after a crash: nothing of the daemon before is left but its files.
-    fn start(&mut self) {
+    pub fn start(&mut self) {
         self.start_over(Memory::default());
     }
 
@@ -371,7 +371,7 @@ impl Scene {
         error.data.unwrap().reason
     }
 
-    fn names(&mut self, resource: &str) -> Vec<String> {
+    pub fn names(&mut self, resource: &str) -> Vec<String> {
         let found = self.must("get", json!({"resource": resource, "allNamespaces": true}));
         let items = found["items"].as_array().unwrap();
         items

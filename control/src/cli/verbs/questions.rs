@@ -224,6 +224,7 @@ fn offline(session: &Session) -> Result<Option<Offline>, VerbError> {
         unknown_kinds: UnknownKinds::Skip,
         ignored_kinds: &ignored,
         namespace: namespace.as_deref(),
+        ..DecodeOptions::default()
     };
     let mut objects = Vec::new();
     for source in files::read(&names, session.parsed.is_on("recursive"))? {

@@ -150,7 +150,7 @@ fn three_way_keeps_what_others_wrote_and_removes_what_is_no_longer_applied() {
             {"name": "y", "image": "i"}, {"name": "sidecar", "image": "s"}]},
         "status": {"phase": "Running"}});
     assert_eq!(
-        three_way(&original, &wanted, &live),
+        three_way(&original, &wanted, &live, Lists::Joined),
         json!({"metadata": {"labels": {"a": "9", "other": "3"}, "uid": "u"},
             "spec": {"containers": [{"name": "x", "image": "j", "defaulted": true},
                 {"name": "sidecar", "image": "s"}]},
