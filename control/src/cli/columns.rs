@@ -1,6 +1,7 @@
 //! The columns that `get` prints for each kind, as kubectl 1.34 and the API server's table
 //! printers have them (kubernetes `pkg/printers/internalversion/printers.go`).
 
+mod defined;
 mod more;
 mod services;
 
@@ -10,6 +11,7 @@ pub use more::{access_modes, is_default_class, last_seen, seen_interval, storage
 pub use services::{address_and_port, first_of, load_balancer};
 
 use super::table::{Table, human_duration};
+use crate::protocol::GetReply;
 
 /// How `get` wants its table.
 #[derive(Clone, Copy, Debug, Default)]
@@ -82,6 +84,20 @@ fn columns(kind: &str) -> Columns {
         _ => (&["NAME", "AGE"], &[]),
     };
     Columns { narrow, wide }
+}
+
+/// The table of the objects of a reply, or of some of them, as [`table`].
+pub fn table_of(
+    reply: &GetReply,
+    resource: &str,
+    objects: &[Value],
+    layout: Layout,
+    now: i64,
+) -> Table {
+    match reply.columns.is_empty() {
+        true => table(&reply.kind, resource, objects, layout, now),
+        false => defined::table(&reply.columns, resource, objects, layout, now),
+    }
 }
 
 /// The table of `objects`, all of one `kind`; `resource` is the prefix of names where wanted;

@@ -9,8 +9,9 @@ use super::session::{Session, VerbError};
 use super::verb_list::{COMPANIONS, VERBS, Verb};
 use super::verbs::{config as contexts, create, set};
 use crate::lab_protocol::running_labs;
-use crate::objects::kinds::{KINDS, find_resource};
-use crate::protocol::{GetParams, GetReply};
+use crate::objects::Definitions;
+use crate::objects::kinds::KINDS;
+use crate::protocol::{GetParams, GetReply, ResourcesReply};
 
 /// The verb that scripts ask. Its arguments are the words behind the program's name, the last one as
 /// far as it is written.
@@ -58,6 +59,8 @@ pub trait Objects {
     /// The objects of a resource in a namespace (none: the default one) as `name`, or in all (`*`) as
     /// `namespace/name`. Nothing if nobody answers.
     fn names(&mut self, resource: &str, namespace: Option<&str>) -> Vec<String>;
+    /// The kinds that CustomResourceDefinitions define.
+    fn definitions(&mut self) -> Definitions;
     /// The labs that run.
     fn labs(&mut self) -> Vec<String>;
 }
@@ -351,9 +354,13 @@ fn typed(
             .map_or(("", partial), |(head, part)| {
                 (&partial[..head.len() + 1], part)
             });
-        let kinds = KINDS.iter().map(|kind| {
+        let definitions = objects.definitions();
+        let defined = definitions.iter().map(|definition| definition.kind);
+        let kinds = KINDS.iter().chain(defined).map(|kind| {
             let group = kind.group();
-            let clash = find_resource(kind.plural).is_some_and(|first| !std::ptr::eq(first, kind));
+            let clash = definitions
+                .find_resource(kind.plural)
+                .is_some_and(|first| first != kind);
             match clash {
                 true => candidate(format!("{head}{}.{group}", kind.plural)),
                 false => candidate(format!("{head}{}", kind.plural)),
@@ -399,6 +406,18 @@ impl Daemon {
 }
 
 impl Objects for Daemon {
+    fn definitions(&mut self) -> Definitions {
+        let mut told = || -> Result<ResourcesReply, VerbError> {
+            let mut client = self.session.connect()?;
+            client.set_timeout(Some(PATIENCE))?;
+            Ok(client.call("resources", serde_json::json!({}))?)
+        };
+        told().map_or_else(
+            |_| Definitions::default(),
+            |reply| Definitions::told(&reply.resources),
+        )
+    }
+
     fn names(&mut self, resource: &str, namespace: Option<&str>) -> Vec<String> {
         let all = namespace == Some("*");
         let meant = || self.session.namespace();
@@ -431,10 +450,23 @@ impl Objects for Daemon {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::ApiResource;
 
     struct Shop;
 
     impl Objects for Shop {
+        fn definitions(&mut self) -> Definitions {
+            let cron_tabs = ApiResource {
+                group: "stable.example.com".to_owned(),
+                versions: vec!["v1".to_owned()],
+                kind: "CronTab".to_owned(),
+                plural: "crontabs".to_owned(),
+                namespaced: true,
+                ..ApiResource::default()
+            };
+            Definitions::told(&[cron_tabs])
+        }
+
         fn names(&mut self, resource: &str, namespace: Option<&str>) -> Vec<String> {
             let names: &[&str] = match (resource, namespace) {
                 ("namespaces", _) => &["default", "shop", "stars"],
@@ -504,6 +536,7 @@ mod tests {
             ("config u", &["use-context"]),
             ("config use-context ", &["stars"]),
             ("expose deploy", &["deployments"]),
+            ("get cront", &["crontabs"]),
             ("lab st", &["status"]),
             ("lab down ", &["stars"]),
             ("lab up thr", &["three-tier"]),

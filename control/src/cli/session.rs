@@ -8,7 +8,8 @@ use thiserror::Error;
 
 use crate::client::{Client, ClientError};
 use crate::lab_protocol::{self, LabError};
-use crate::protocol::{Mutation, Reason};
+use crate::objects::Definitions;
+use crate::protocol::{Mutation, Reason, ResourcesReply};
 
 use super::context::{self, Choices};
 use super::flags::{FlagError, Parsed};
@@ -178,6 +179,19 @@ impl Session {
             None => self.socket.insert(self.find_socket()?).clone(),
         };
         Ok(Client::connect(path)?)
+    }
+
+    /// The kinds that CustomResourceDefinitions define, as the daemon that is meant tells of them; none
+    /// if nobody answers, which other calls say.
+    pub fn definitions(&self) -> Definitions {
+        let told = || -> Result<ResourcesReply, VerbError> {
+            let mut client = Client::connect(self.socket()?)?;
+            Ok(client.call("resources", serde_json::json!({}))?)
+        };
+        told().map_or_else(
+            |_| Definitions::default(),
+            |reply| Definitions::told(&reply.resources),
+        )
     }
 
     /// The kubectl whose words are spoken to the daemon that is meant.

@@ -4,9 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use control::client::{Client, ClientError};
-use control::objects::{DecodeOptions, Object, decode_documents_with, kinds};
-use control::protocol::{ApplyParams, DeleteParams, GetParams, GetReply, Mutation, Target};
-use serde_json::Value;
+use control::objects::{
+    self, DecodeError, DecodeOptions, Decoded, Definitions, Object, decode_value, kinds,
+};
+use control::protocol::{
+    ApplyParams, DeleteParams, GetParams, GetReply, Mutation, ResourcesReply, Target,
+};
+use serde_json::{Value, json};
 
 use super::{CommandError, Lab, system, wait_settled};
 use crate::scenario::Collection;
@@ -42,12 +46,17 @@ pub fn prepare_environment(lab: &Lab, module: Option<&str>) -> Result<(), Comman
         return Err(CommandError::Refused(what));
     }
     eprintln!("Resetting lab {} to the start of its tutorial", lab.name);
-    let mut objects = Vec::new();
+    let undecoded = |error: DecodeError| CommandError::Refused(error.to_string());
+    let (mut options, mut documents) = (DecodeOptions::default(), Vec::new());
     for (path, text) in collection.chosen(&scenario.manifests) {
-        let decoded = decode_documents_with(&text, &path, &DecodeOptions::default());
-        let decoded = decoded.map_err(|error| CommandError::Refused(error.to_string()))?;
-        objects.extend(decoded.objects);
+        documents.extend(objects::documents(&text, &path).map_err(undecoded)?);
     }
+    options.definitions.read_all(&documents);
+    let mut decoded = Decoded::default();
+    for document in documents {
+        decode_value(document, &options, &mut decoded).map_err(undecoded)?;
+    }
+    let objects = decoded.objects;
     let refused = |error: ClientError| CommandError::Refused(error.to_string());
     let mut client = Client::connect(lab.control_socket()).map_err(refused)?;
     let surplus = surplus(&mut client, &objects).map_err(refused)?;
@@ -84,8 +93,11 @@ fn surplus(client: &mut Client, wanted: &[Object]) -> Result<Vec<Target>, Client
             (key.kind.kind, namespace_of(object), key.name.to_string())
         })
         .collect();
+    let reply: ResourcesReply = client.call("resources", json!({}))?;
+    let definitions = Definitions::told(&reply.resources);
+    let defined = definitions.iter().map(|definition| definition.kind);
     let mut surplus = Vec::new();
-    for kind in kinds::KINDS {
+    for kind in kinds::KINDS.iter().chain(defined) {
         if OWN_KINDS.contains(&kind.kind) {
             continue;
         }

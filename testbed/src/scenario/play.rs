@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use control::client::{Client, ClientError};
 use control::lab_protocol::{self, LabError};
-use control::objects::{DecodeOptions, Object, decode_documents_with};
-use control::protocol::{ApplyParams, GetParams, GetReply, Mutation, Status};
-use serde_json::Value;
+use control::objects::{DecodeOptions, Definitions, Object, decode_documents_with};
+use control::protocol::{ApplyParams, GetParams, GetReply, Mutation, ResourcesReply, Status};
+use serde_json::{Value, json};
 
 use super::denials::missing;
 use super::matrix::{self, Listeners};
@@ -204,7 +204,9 @@ fn apply(
             .files
             .get(&one.file)
             .ok_or_else(|| PlayError::Failed(format!("{} is not there", one.file)))?;
+        let reply: ResourcesReply = client.call("resources", json!({}))?;
         let options = DecodeOptions {
+            definitions: Definitions::told(&reply.resources),
             namespace: one.namespace.as_deref(),
             ..DecodeOptions::default()
         };

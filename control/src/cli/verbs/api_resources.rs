@@ -7,7 +7,7 @@ use crate::objects::Kind;
 use crate::objects::kinds::KINDS;
 
 use super::OUTPUT;
-use super::get::ALL;
+use super::categories::ALL;
 
 /// Flags of `api-resources`.
 pub const FLAGS: &[Flag] = &[
@@ -45,10 +45,10 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
             "--output {output} is not available"
         )));
     }
-    let order: fn(&Kind) -> &'static str = match parsed.value("sort-by").unwrap_or_default() {
-        "" => Kind::group,
-        "name" => |kind| kind.plural,
-        "kind" => |kind| kind.kind,
+    let order: fn(&Row) -> String = match parsed.value("sort-by").unwrap_or_default() {
+        "" => |row| row.kind.group().to_owned(),
+        "name" => |row| row.kind.plural.to_owned(),
+        "kind" => |row| row.kind.kind.to_owned(),
         _ => {
             return Err(VerbError::Local(
                 "--sort-by accepts only name or kind".into(),
@@ -63,42 +63,73 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
         .values("verbs")
         .iter()
         .all(|verb| VERBS.contains(verb));
-    let mut kinds: Vec<&Kind> = KINDS
-        .iter()
-        .filter(|kind| known && scope.is_none_or(|namespaced| namespaced == kind.namespaced))
-        .filter(|kind| group.is_none_or(|group| group == kind.group()))
+    let definitions = session.definitions();
+    let defined = definitions.iter().map(|definition| Row {
+        kind: definition.kind,
+        short_names: definition.short_names.join(","),
+        categories: definition.categories.join(","),
+    });
+    let mut rows: Vec<Row> = { KINDS.iter().map(Row::known).chain(defined) }
+        .filter(|row| known && scope.is_none_or(|namespaced| namespaced == row.kind.namespaced))
+        .filter(|row| group.is_none_or(|group| group == row.kind.group()))
         .collect();
-    kinds.sort_by_key(|kind| (order(kind), kind.plural));
+    rows.sort_by_cached_key(|row| (order(row), row.kind.plural));
     if output == "name" {
-        for kind in kinds {
-            println!("{}", kind.qualified_plural());
+        for row in rows {
+            println!("{}", row.kind.qualified_plural());
         }
         return Ok(());
     }
     print!(
         "{}",
-        table(&kinds, output == "wide").render(!parsed.is_on("no-headers"))
+        table(&rows, output == "wide").render(!parsed.is_on("no-headers"))
     );
     Ok(())
 }
 
-fn table(kinds: &[&Kind], wide: bool) -> Table {
+/// A kind, with its other names.
+struct Row {
+    kind: &'static Kind,
+    short_names: String,
+    categories: String,
+}
+
+impl Row {
+    fn known(kind: &'static Kind) -> Row {
+        let all = if ALL.contains(&kind.plural) {
+            "all"
+        } else {
+            ""
+        };
+        Row {
+            kind,
+            short_names: kind.short_names.join(","),
+            categories: all.to_owned(),
+        }
+    }
+}
+
+fn table(rows: &[Row], wide: bool) -> Table {
     let mut header = vec!["NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND"];
     if wide {
         header.extend(["VERBS", "CATEGORIES"]);
     }
     let mut table = Table::new(header);
-    for kind in kinds {
+    for Row {
+        kind,
+        short_names,
+        categories,
+    } in rows
+    {
         let mut row = vec![
             kind.plural.to_owned(),
-            kind.short_names.join(","),
+            short_names.clone(),
             kind.api_version.to_owned(),
             kind.namespaced.to_string(),
             kind.kind.to_owned(),
         ];
         if wide {
-            let all = ALL.contains(&kind.plural);
-            row.extend([VERBS.join(","), if all { "all" } else { "" }.to_owned()]);
+            row.extend([VERBS.join(","), categories.clone()]);
         }
         table.push(row);
     }

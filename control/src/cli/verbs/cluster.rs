@@ -16,7 +16,13 @@ pub const AUTH_FLAGS: &[Flag] = &[
 /// `api-versions`.
 pub fn api_versions(session: &mut Session) -> Result<(), VerbError> {
     refuse_arguments(session)?;
-    let versions: BTreeSet<&str> = KINDS.iter().map(|kind| kind.api_version).collect();
+    let definitions = session.definitions();
+    let defined = definitions.iter().flat_map(|definition| {
+        let (group, versions) = (definition.kind.group(), definition.versions().iter());
+        versions.map(move |version| format!("{group}/{}", version.name))
+    });
+    let known = KINDS.iter().map(|kind| kind.api_version.to_owned());
+    let versions: BTreeSet<String> = known.chain(defined).collect();
     versions.iter().for_each(|version| println!("{version}"));
     Ok(())
 }
@@ -90,7 +96,13 @@ pub fn auth(session: &mut Session) -> Result<(), VerbError> {
         }
     };
     let plain = resource.split('/').next().unwrap_or_default();
-    if plain != "*" && !resource.starts_with('/') && find_resource(plain).is_none() {
+    let is_named = plain != "*" && !resource.starts_with('/');
+    let is_known = || {
+        find_resource(plain)
+            .or_else(|| session.definitions().find_resource(plain))
+            .is_some()
+    };
+    if is_named && !is_known() {
         eprintln!("Warning: the server doesn't have a resource type '{plain}'\n");
     }
     let mut client = session.connect()?;

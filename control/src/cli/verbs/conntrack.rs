@@ -70,10 +70,16 @@ pub const FILTERS: [Flag; 15] = [
 /// Those of them that say which pods or addresses are meant.
 const ENDS: [&str; 6] = ["pod", "from-pod", "to-pod", "ip", "from-ip", "to-ip"];
 
-/// Whether connections are asked for.
-pub fn is_meant(wanted: &[Named]) -> bool {
-    let is_one = |one: &Named| NAMES.contains(&one.resource.to_lowercase().as_str());
-    wanted.iter().any(is_one)
+/// Whether connections are asked for. A word that a CustomResourceDefinition has means its kind.
+pub fn is_meant(session: &Session, wanted: &[Named]) -> bool {
+    let mut words = wanted.iter().filter(|one| is_named(one));
+    words
+        .next()
+        .is_some_and(|one| session.definitions().find_resource(&one.resource).is_none())
+}
+
+fn is_named(one: &Named) -> bool {
+    NAMES.contains(&one.resource.to_lowercase().as_str())
 }
 
 /// Refuses the flags that mean something for connections only.
@@ -114,10 +120,7 @@ struct Question {
 }
 
 fn question(parsed: &Parsed, wanted: &[Named]) -> Result<Question, VerbError> {
-    if wanted
-        .iter()
-        .any(|one| !is_meant(std::slice::from_ref(one)))
-    {
+    if wanted.iter().any(|one| !is_named(one)) {
         let text = "conntrack cannot be asked for together with objects";
         return Err(VerbError::Local(text.into()));
     }
@@ -401,7 +404,7 @@ mod tests {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let parsed = parse(FLAGS, &words).unwrap();
         let wanted = named(&parsed.arguments).unwrap();
-        assert!(is_meant(&wanted));
+        assert!(wanted.iter().any(is_named));
         question(&parsed, &wanted)
     }
 

@@ -64,7 +64,7 @@ const OBJECTS: &[Flag] = &[
 /// Runs `delete`.
 pub fn run(session: &mut Session) -> Result<(), VerbError> {
     let wanted = named(&session.parsed.arguments)?;
-    if conntrack::is_meant(&wanted) {
+    if conntrack::is_meant(session, &wanted) {
         return conntrack::delete(session, &wanted);
     }
     conntrack::refuse_filters(&session.parsed)?;

@@ -46,7 +46,8 @@ impl Chosen {
                 let Some((resource, name)) = text.split_once('/') else {
                     return Err(local("--for must be in resource/name form"));
                 };
-                let kind = find_resource(resource).ok_or_else(|| {
+                let defined = || session.definitions().find_resource(resource);
+                let kind = find_resource(resource).or_else(defined).ok_or_else(|| {
                     let text = format!("the server doesn't have a resource type {resource:?}");
                     VerbError::Local(text)
                 })?;

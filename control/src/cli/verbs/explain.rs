@@ -2,6 +2,8 @@
 //! is asked of the decoder itself ([`Kind::structure`]), so that none is missing; what is said of them
 //! is in `explain/fields.txt`, and of those that have no words of our own in `explain/kubernetes.txt`.
 
+mod custom;
+
 use std::collections::BTreeMap;
 
 use crate::cli::flags::{Flag, switch, value};
@@ -51,7 +53,25 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
     if depth > 0 && !recursive {
         return Err(local("--max-depth requires --recursive"));
     }
-    let (kind, fields) = resolve(&path, parsed.value("api-version"))?;
+    let depth = usize::try_from(depth).map_err(|_| local("--max-depth must be non-negative"))?;
+    let version = parsed.value("api-version").map(str::to_owned);
+    let wanted = custom::Wanted {
+        version: version.as_deref(),
+        recursive,
+        depth,
+    };
+    let text = match known(&path, wanted) {
+        Ok(text) => text,
+        // What begins with a word that everybody knows may go on with a group that is defined.
+        Err(error) => custom::page(session, &path, wanted)?.ok_or(error)?,
+    };
+    print!("{text}");
+    Ok(())
+}
+
+/// The page of a kind that everybody knows.
+fn known(path: &str, wanted: custom::Wanted) -> Result<String, VerbError> {
+    let (kind, fields) = resolve(path, wanted.version)?;
     let structure = kind
         .structure()
         .map_err(|error| VerbError::Local(error.to_string()))?;
@@ -59,11 +79,10 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
         kind,
         structure: &structure,
         texts: texts(),
-        recursive,
-        depth: usize::try_from(depth).map_err(|_| local("--max-depth must be non-negative"))?,
+        recursive: wanted.recursive,
+        depth: wanted.depth,
     };
-    print!("{}", page.text(&fields)?);
-    Ok(())
+    page.text(&fields)
 }
 
 /// The kind, and the fields behind it: groups may stand in between, as in

@@ -10,7 +10,7 @@ use crate::protocol::{GetParams, GetReply, Reason, Target};
 use crate::selector::Selector;
 
 use super::mutate::decode;
-use super::{Named, named, singular, target};
+use super::{Named, categories, named, singular, target};
 
 /// What kubectl says to a command line that names nothing.
 const NOTHING_NAMED: &str = "You must provide one or more resources by argument or filename.\n\
@@ -57,7 +57,7 @@ impl Found {
 pub fn queries(session: &Session, all_by_default: bool) -> Result<Vec<GetParams>, VerbError> {
     let parsed = &session.parsed;
     let local = |text: &str| VerbError::Local(text.to_owned());
-    let wanted = named(&parsed.arguments)?;
+    let wanted = categories::expand(session, named(&parsed.arguments)?);
     if parsed.was_given("filename") || parsed.was_given("kustomize") {
         if !wanted.is_empty() {
             return Err(local(

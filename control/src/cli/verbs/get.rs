@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::cli::columns::{Layout, table};
+use crate::cli::columns::{Layout, table_of};
 use crate::cli::flags::{Flag, joined, switch, value};
 use crate::cli::output::{Form, list};
 use crate::cli::session::{Session, VerbError, put};
@@ -16,8 +16,8 @@ use crate::protocol::{GetReply, HitsParams, Reason};
 
 use super::sort::sort;
 use super::{
-    ALL_NAMESPACES, FILES, MISSING_KEYS, Named, OUTPUT, SELECTOR, TEMPLATE, conntrack, fetch, find,
-    hits, named, raw, singular,
+    ALL_NAMESPACES, FILES, MISSING_KEYS, Named, OUTPUT, SELECTOR, TEMPLATE, categories, conntrack,
+    fetch, find, hits, named, raw, singular,
 };
 
 /// Flags of `get`.
@@ -72,20 +72,6 @@ const OBJECTS: &[Flag] = &[
     switch("show-managed-fields", None, ""),
 ];
 
-/// What `get all` stands for.
-pub const ALL: &[&str] = &[
-    "pods",
-    "replicationcontrollers",
-    "services",
-    "daemonsets",
-    "deployments",
-    "replicasets",
-    "statefulsets",
-    "horizontalpodautoscalers",
-    "cronjobs",
-    "jobs",
-];
-
 /// Runs `get`.
 pub fn run(session: &mut Session) -> Result<(), VerbError> {
     if let Some(path) = session.parsed.value("raw").map(str::to_owned) {
@@ -101,7 +87,7 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
                 .into(),
         ));
     }
-    if conntrack::is_meant(&wanted) {
+    if conntrack::is_meant(session, &wanted) {
         return conntrack::get(session, &form, &wanted);
     }
     conntrack::refuse_filters(&session.parsed)?;
@@ -111,16 +97,7 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
             "--output-watch-events option can only be used with --watch or --watch-only".into(),
         ));
     }
-    if wanted.iter().any(|one| one.resource == "all") {
-        let expand = |r: &&str| Named {
-            resource: (*r).to_owned(),
-            names: Vec::new(),
-        };
-        let all = ALL.iter().map(expand);
-        let at = wanted.iter().position(|one| one.resource == "all");
-        let at = at.unwrap_or_default();
-        wanted.splice(at..=at, all);
-    }
+    wanted = categories::expand(session, wanted);
     if watches {
         return watch::run(session, &form, &wanted);
     }
@@ -246,7 +223,7 @@ fn print(
                     put("\n")?;
                 }
                 let layout = layout(session, reply, *wide, prefixed);
-                let mut rows = table(&reply.kind, &singular(reply), &reply.items, layout, now());
+                let mut rows = table_of(reply, &singular(reply), &reply.items, layout, now());
                 add_hits(&mut rows, &reply.kind, &reply.items, layout, client)?;
                 add_label_columns(session, &mut rows, &reply.items);
                 put(&rows.render(!session.parsed.is_on("no-headers")))?;

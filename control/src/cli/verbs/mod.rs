@@ -2,6 +2,7 @@
 
 pub mod api_resources;
 pub mod capture;
+mod categories;
 pub mod check;
 pub mod cluster;
 pub mod config;

@@ -8,7 +8,9 @@ use crate::cli::kubectl_version::KubectlVersion;
 use crate::cli::kustomize;
 use crate::cli::output::{Form, list, unmatched, yaml};
 use crate::cli::session::{Session, VerbError};
-use crate::objects::{self, DecodeOptions, Decoded, Object, decode_documents_with, decode_value};
+use crate::objects::{
+    self, DecodeError, DecodeOptions, Decoded, Definitions, Object, decode_value, documents,
+};
 use crate::protocol::{ApplyParams, FieldValidation, Mutation, Operation, OperationKind};
 use crate::selector::Selector;
 
@@ -221,28 +223,32 @@ pub fn decode(session: &Session) -> Result<Vec<Object>, VerbError> {
         }
         _ => {}
     }
-    let mut objects = Vec::new();
+    let local = |error: DecodeError| VerbError::Local(error.to_string());
+    let mut sources: Vec<(String, Vec<Value>)> = Vec::new();
+    if let Some(folder) = folder {
+        sources.push((folder.to_owned(), kustomize::build(folder)?));
+    }
+    let copy = |url: &str| session.local_copy(url);
+    for source in files::read_with(&names, session.parsed.is_on("recursive"), &copy)? {
+        let values = documents(&source.text, &source.name).map_err(local)?;
+        sources.push((source.name, values));
+    }
     let namespace = session.namespace();
     let options = DecodeOptions {
+        definitions: definitions(session, &sources),
         fields: field_validation(session.parsed.value("validate"))?,
         namespace: namespace.as_deref(),
         ..DecodeOptions::default()
     };
-    if let Some(folder) = folder {
-        let mut decoded = Decoded::default();
-        for value in kustomize::build(folder)? {
+    // The daemon decodes again and warns then.
+    let mut decoded = Decoded::default();
+    for (source, values) in sources {
+        for value in values {
             decode_value(value, &options, &mut decoded)
-                .map_err(|error| VerbError::Local(error.to_string()))?;
+                .map_err(|error| VerbError::Local(undecoded(&error, &source)))?;
         }
-        objects = decoded.objects;
     }
-    let copy = |url: &str| session.local_copy(url);
-    for source in files::read_with(&names, session.parsed.is_on("recursive"), &copy)? {
-        // The daemon decodes again and warns then.
-        let decoded = decode_documents_with(&source.text, &source.name, &options)
-            .map_err(|error| VerbError::Local(error.to_string()))?;
-        objects.extend(decoded.objects);
-    }
+    let mut objects = decoded.objects;
     if objects.is_empty() {
         return Err(VerbError::Local("no objects passed to apply".into()));
     }
@@ -267,6 +273,35 @@ pub fn decode(session: &Session) -> Result<Vec<Object>, VerbError> {
         }
     }
     Ok(objects)
+}
+
+/// The kinds that these documents need beside those that everybody knows.
+fn definitions(session: &Session, sources: &[(String, Vec<Value>)]) -> Definitions {
+    let add_own = |mut definitions: Definitions| {
+        for (_, values) in sources {
+            definitions.read_all(values);
+        }
+        definitions
+    };
+    let own = add_own(Definitions::default());
+    match sources.iter().all(|(_, values)| own.know_all(values)) {
+        true => own,
+        false => add_own(session.definitions()),
+    }
+}
+
+/// Why a document is no object; of a kind that nobody knows, in the words of kubectl's builder
+/// (cli-runtime `pkg/resource/mapper.go`).
+fn undecoded(error: &DecodeError, source: &str) -> String {
+    match error {
+        DecodeError::UnknownKind {
+            name, namespace, ..
+        } => format!(
+            "resource mapping not found for name: {name:?} namespace: {namespace:?} from \
+             {source:?}: {error}"
+        ),
+        other => other.to_string(),
+    }
 }
 
 /// `--expected-generation`.

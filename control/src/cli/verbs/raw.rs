@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cli::session::{Session, VerbError};
+use crate::objects::Kind;
 use crate::objects::kinds::KINDS;
 use crate::protocol::{GetParams, GetReply, MetricsReply};
 
@@ -27,10 +28,14 @@ pub fn get(session: &mut Session, path: &str) -> Result<(), VerbError> {
             print!("{}", reply.text);
             Ok(())
         }
-        ["api", version, ref rest @ ..] => answer(&mut client, version, rest, query),
-        ["apis", group, version, ref rest @ ..] => {
-            answer(&mut client, &format!("{group}/{version}"), rest, query)
-        }
+        ["api", version, ref rest @ ..] => answer(session, &mut client, version, rest, query),
+        ["apis", group, version, ref rest @ ..] => answer(
+            session,
+            &mut client,
+            &format!("{group}/{version}"),
+            rest,
+            query,
+        ),
         _ => Err(not_found()),
     }
 }
@@ -41,6 +46,7 @@ fn not_found() -> VerbError {
 }
 
 fn answer(
+    session: &Session,
     client: &mut crate::client::Client,
     api_version: &str,
     rest: &[&str],
@@ -55,9 +61,15 @@ fn answer(
         [plural, name] => (plural, Some(name)),
         _ => return Err(not_found()),
     };
-    let known =
-        |kind: &&crate::objects::Kind| kind.api_version == api_version && kind.plural == plural;
-    let Some(kind) = KINDS.iter().find(known) else {
+    let known = |kind: &&'static Kind| kind.api_version == api_version && kind.plural == plural;
+    let defined = || {
+        let definitions = session.definitions();
+        definitions
+            .iter()
+            .map(|definition| definition.kind)
+            .find(known)
+    };
+    let Some(kind) = KINDS.iter().find(known).or_else(defined) else {
         return Err(not_found());
     };
     let parameter = |key: &str| {

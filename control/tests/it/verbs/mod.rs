@@ -31,6 +31,12 @@ use crate::store::Scene;
 const OBJECTS: &str = include_str!("objects.yaml");
 /// A file beside them, of which the daemon's lab has a copy at an address, too.
 const SECRET: &str = include_str!("secret.yaml");
+/// Other files beside them: a kind, an object of it, and one that is refused.
+const CUSTOM: [(&str, &str); 3] = [
+    ("crontab-crd.yaml", include_str!("crontab-crd.yaml")),
+    ("crontab.yaml", include_str!("crontab.yaml")),
+    ("calico-policy.yaml", include_str!("calico-policy.yaml")),
+];
 /// A folder for `-k`.
 const OVERLAY: [(&str, &str); 2] = [
     (
@@ -61,6 +67,9 @@ impl Served {
         std::fs::write(folder.join("other-person.sh"), OTHER_PERSON).unwrap();
         let secret = folder.join("secret.yaml");
         std::fs::write(&secret, SECRET).unwrap();
+        for (file, text) in CUSTOM {
+            std::fs::write(folder.join(file), text).unwrap();
+        }
         std::fs::create_dir(folder.join("overlay")).unwrap();
         for (file, text) in OVERLAY {
             std::fs::write(folder.join("overlay").join(file), text).unwrap();
@@ -269,6 +278,11 @@ fn top() {
 #[test]
 fn capture() {
     play("capture", include_str!("capture.txt"));
+}
+
+#[test]
+fn custom() {
+    play("custom", include_str!("custom.txt"));
 }
 
 #[test]

@@ -24,11 +24,14 @@ use crate::cli::flags::{Flag, switch, value};
 use crate::cli::session::{Session, VerbError};
 use crate::cli::table::Table;
 use crate::client::Client;
+use crate::objects::kinds;
 use crate::protocol::{
     GetReply, HitsParams, PodPoliciesParams, PodPoliciesReply, PolicyHits, Reason,
 };
 
-use super::{ALL_NAMESPACES, FILES, Named, SELECTOR, fetch, find as found, hits, named};
+use super::{
+    ALL_NAMESPACES, FILES, Named, SELECTOR, categories, fetch, find as found, hits, named,
+};
 use page::{Page, text};
 use world::World;
 
@@ -46,14 +49,7 @@ pub const FLAGS: &[Flag] = &[
 /// Runs `describe`.
 pub fn run(session: &mut Session) -> Result<(), VerbError> {
     let by_files = session.parsed.was_given("filename") || session.parsed.was_given("kustomize");
-    let mut wanted = named(&session.parsed.arguments)?;
-    if wanted.iter().any(|one| one.resource == "all") {
-        let every = |resource: &&str| Named {
-            resource: (*resource).to_owned(),
-            names: Vec::new(),
-        };
-        wanted = super::get::ALL.iter().map(every).collect();
-    }
+    let wanted = categories::expand(session, named(&session.parsed.arguments)?);
     let shows_events = session.parsed.value("show-events") != Some("false");
     if wanted.is_empty() && !by_files {
         return Err(VerbError::Usage(
@@ -146,6 +142,9 @@ fn describe(
     object: &Value,
     shows_events: bool,
 ) -> Result<String, VerbError> {
+    // A kind of the same name in a group that somebody else has defined is another one.
+    let known = kinds::find(text(object, "/apiVersion"), kind);
+    let kind = known.map_or("", |known| known.kind);
     let world = World::gather(client, kind, object)?;
     let mut page = Page::default();
     let name = text(object, "/metadata/name").to_owned();

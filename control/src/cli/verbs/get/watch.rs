@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use crate::cli::columns::table;
+use crate::cli::columns::table_of;
 use crate::cli::output::Form;
 use crate::cli::session::{Session, VerbError, put};
 use crate::field_selector::FieldSelector;
@@ -103,7 +103,7 @@ pub fn run(session: &mut Session, form: &Form, wanted: &[Named]) -> Result<(), V
             Form::Table { wide } => {
                 let layout = layout(session, &about, *wide, session.parsed.is_on("show-kind"));
                 let objects = std::slice::from_ref(&object);
-                let mut rows = table(&about.kind, &singular(&about), objects, layout, now());
+                let mut rows = table_of(&about, &singular(&about), objects, layout, now());
                 add_hits(&mut rows, &about.kind, objects, layout, &mut client)?;
                 add_label_columns(session, &mut rows, objects);
                 if says_kind {
