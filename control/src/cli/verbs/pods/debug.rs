@@ -1,6 +1,8 @@
 //! `debug`: a container beside a pod's own, a copy of a pod, or a shell on the node (kubectl
 //! `pkg/cmd/debug`).
 
+mod profile;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -8,6 +10,8 @@ use serde_json::{Value, json};
 use crate::cli::flags::{Flag, switch, value};
 use crate::cli::session::{Session, VerbError};
 use crate::protocol::{ApplyParams, Mutation, PatchParams, PatchType};
+
+use profile::Profile;
 
 use super::attach::{Streams, attach};
 use super::choose;
@@ -50,23 +54,15 @@ pub const FLAGS: &[Flag] = &[
     value(
         "profile",
         None,
-        "netadmin adds NET_ADMIN and NET_RAW; general (default), baseline, restricted and \
-         sysadmin give what every container of a lab has",
+        "general (default): as a lab's containers are; baseline: on a node, nothing of the node's; \
+         restricted: not root, no capabilities; netadmin: NET_ADMIN and NET_RAW; legacy: general's \
+         old name; sysadmin is refused",
     ),
     value("image-pull-policy", None, ""),
 ];
 
 /// How long the container may take to run.
 const CONTAINER_TIMEOUT: Duration = Duration::from_secs(60);
-const PROFILES: [&str; 6] = [
-    "general",
-    "baseline",
-    "restricted",
-    "netadmin",
-    "sysadmin",
-    "legacy",
-];
-
 fn local(text: impl Into<String>) -> VerbError {
     VerbError::Local(text.into())
 }
@@ -78,6 +74,12 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
     let (words, command) = parsed.arguments.split_at(at);
     let (words, command) = (words.to_vec(), command.to_vec());
     check(session, &words, &command)?;
+    if Profile::of(session)? == Profile::Legacy {
+        eprintln!(
+            "--profile=legacy is deprecated and will be removed in the future. It is recommended to \
+             explicitly specify a profile, for example \"--profile=general\"."
+        );
+    }
     if let Some(name) = parsed.value("target")
         && !parsed.is_on("quiet")
     {
@@ -165,11 +167,7 @@ fn check(session: &Session, words: &[String], command: &[String]) -> Result<(), 
             "-i/--stdin is required for containers with -t/--tty=true",
         ));
     }
-    let profile = parsed.value("profile").unwrap_or("general");
-    if !PROFILES.contains(&profile) {
-        return Err(local(format!("unknown profile: {profile}")));
-    }
-    Ok(())
+    Profile::of(session).map(|_| ())
 }
 
 /// The debugging container as it is asked for.
@@ -192,10 +190,6 @@ fn container(session: &Session, name: &str, command: &[String]) -> Value {
         .collect();
     if !variables.is_empty() {
         container["env"] = variables.into();
-    }
-    // The capabilities that the profile adds to those of every container; a lab gives no others.
-    if parsed.value("profile") == Some("netadmin") {
-        container["securityContext"] = json!({"capabilities": {"add": ["NET_ADMIN", "NET_RAW"]}});
     }
     container
 }
@@ -226,17 +220,23 @@ fn on_node(
     if !session.parsed.is_on("quiet") {
         println!("Creating debugging pod {name} with container {container_name} on node {node}.");
     }
+    let profile = Profile::of(session)?;
     let mut container = container(session, &container_name, command);
-    container["volumeMounts"] = json!([{"mountPath": "/host", "name": "host-root"}]);
+    profile.apply(&mut container);
+    let mut spec = json!({
+        "nodeName": node, "restartPolicy": "Never", "tolerations": [{"operator": "Exists"}],
+    });
+    if profile.is_on_host() {
+        container["volumeMounts"] = json!([{"mountPath": "/host", "name": "host-root"}]);
+        spec["volumes"] = json!([{"name": "host-root", "hostPath": {"path": "/"}}]);
+        for field in ["hostNetwork", "hostPID", "hostIPC"] {
+            spec[field] = true.into();
+        }
+    }
+    spec["containers"] = json!([container]);
     let pod = json!({
-        "apiVersion": "v1", "kind": "Pod",
+        "apiVersion": "v1", "kind": "Pod", "spec": spec,
         "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "kubectl-debug"}},
-        "spec": {
-            "containers": [container], "nodeName": node, "restartPolicy": "Never",
-            "hostNetwork": true, "hostPID": true, "hostIPC": true,
-            "tolerations": [{"operator": "Exists"}],
-            "volumes": [{"name": "host-root", "hostPath": {"path": "/"}}],
-        },
     });
     Ok((create(session, pod)?, Some(container_name)))
 }
@@ -280,6 +280,7 @@ fn beside(
 ) -> Result<(Value, Option<String>), VerbError> {
     let name = new_name(session, pod);
     let mut container = container(session, &name, command);
+    Profile::of(session)?.apply(&mut container);
     if let Some(target) = parsed_value(session, "target") {
         container["targetContainerName"] = target.into();
     }
@@ -346,7 +347,15 @@ fn copy(
             container["image"] = image.into();
         }
     }
+    let profile = Profile::of(session)?;
     let name = change_copy(session, &mut copied, command)?;
+    profile.apply_to_copy(&mut copied["spec"]);
+    let list = copied["spec"]["containers"].as_array_mut();
+    for container in list.into_iter().flatten() {
+        if container["name"].as_str() == name.as_deref() {
+            profile.apply(container);
+        }
+    }
     let made = create(session, copied)?;
     if session.parsed.is_on("replace") {
         let params = crate::protocol::DeleteParams {
@@ -464,6 +473,7 @@ mod tests {
                 "you must specify --image, --set-image or command arguments.",
             ),
             ("p --image=x --profile=y", "unknown profile: y"),
+            ("p --image=x --profile=restricted", ""),
             ("node/n -it --image=ubuntu", ""),
         ];
         for (text, expected) in cases {
