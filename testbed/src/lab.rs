@@ -21,12 +21,12 @@ use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
-use crate::images;
 use crate::topology;
 
 mod list;
 mod prepare;
 mod shell;
+mod told;
 
 pub use list::{list, list_built_in, list_json};
 pub use prepare::prepare_environment;
@@ -459,14 +459,13 @@ fn wait_ready(lab: &Lab, options: &UpOptions) -> Result<AgentStatus, CommandErro
         let settled =
             |pod: &&control::lab_protocol::PodState| pod.ready || pod.phase == "Succeeded";
         let ready = status.pods.iter().filter(settled).count();
-        if options.progress && ready != shown {
+        if options.progress && wanted > 0 && ready != shown {
             eprintln!("lab {}: {ready} of {wanted} pods ready", lab.name);
             shown = ready;
         }
         if ready >= wanted && ready == status.pods.len() && status.settled {
             if options.progress {
-                tell_stand_ins(&status);
-                tell_warnings(&status);
+                told::tell(&status.pods);
             }
             return Ok(status);
         }
@@ -505,26 +504,6 @@ pub fn wait_settled(lab: &Lab, limit: Duration) -> bool {
             return false;
         }
         std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn tell_stand_ins(status: &AgentStatus) {
-    for pod in &status.pods {
-        for (container, image) in &pod.stand_ins {
-            let what = images::find(image).map_or("the built-in responder", |i| i.description);
-            eprintln!(
-                "pod {}/{}: container {container}: {what} stands in for image {image}",
-                pod.namespace, pod.name
-            );
-        }
-    }
-}
-
-fn tell_warnings(status: &AgentStatus) {
-    for pod in &status.pods {
-        for warning in &pod.warnings {
-            eprintln!("pod {}/{}: {warning}", pod.namespace, pod.name);
-        }
     }
 }
 

@@ -246,7 +246,12 @@ fn bring_up(up: &Up) -> Result<(), CommandError> {
     let status = lab::up(&lab, &options)?;
     if !up.quiet {
         let (pods, seconds) = (status.pods.len(), begun.elapsed().as_secs_f64());
-        println!("lab {name} is up: {pods} pods ready in {seconds:.1} s");
+        let ready = match pods {
+            0 => "no pods yet".to_owned(),
+            1 => "1 pod ready".to_owned(),
+            pods => format!("{pods} pods ready"),
+        };
+        println!("lab {name} is up: {ready} in {seconds:.1} s");
         println!("try: weir --lab {name} get pods -A    or    weir lab shell {name}");
     }
     Ok(())

@@ -240,7 +240,7 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "debug",
         about: "A container beside a pod's own, a copy of a pod, or a shell on the node",
-        usage: "debug (POD | TYPE/NAME) --image=IMAGE [-it] [-- COMMAND…]",
+        usage: "debug (POD | TYPE/NAME | node/NODE) --image=IMAGE [-it] [-- COMMAND…]",
         examples: "weir debug node/lab-node -it --image=ubuntu\n\
                    weir debug -it web --image=busybox\n\
                    weir debug web --copy-to=web-copy --set-image=*=busybox",

@@ -117,7 +117,7 @@ fn up(name: &str) -> Result<Up, Skipped> {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("stands in for image web"), "{said}");
+    assert!(said.contains("\n  web: a responder"), "{said}");
     Ok(Up { lab, folder })
 }
 
