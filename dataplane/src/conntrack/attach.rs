@@ -93,7 +93,7 @@ impl<S: Storage> Table<S> {
 
     /// Puts an entry back into the buckets, if it is whole.
     fn keep(&self, entry: u32, now: Time) -> bool {
-        let Read::Image(image) = self.read(entry) else {
+        let Read::Image(image, ()) = self.read(entry) else {
             return false;
         };
         if !is_sound(&image, now) || self.is_expired(&image, now) {
@@ -105,7 +105,7 @@ impl<S: Storage> Table<S> {
             .then(|| Canonical::of(&image.outer_key()));
         // Packets that would be taken for this connection's.
         let packets = [outer.unwrap_or(own), own.reversed()];
-        let is_twin = |other: &Image| packets.iter().any(|c| other.direction_of(c).is_some());
+        let twin = |other: &Image| packets.iter().find_map(|c| other.direction_of(c));
         let places = [
             Some(self.place(&own)),
             outer.map(|outer| self.place(&outer)),
@@ -113,7 +113,7 @@ impl<S: Storage> Table<S> {
         let mut both = places.iter().flatten();
         if both
             .clone()
-            .any(|place| self.find_where(place, is_twin).is_some())
+            .any(|place| self.find_where(place, twin).is_some())
             || !both.all(|place| self.refer_in(layout::reference(place, entry), place))
         {
             self.forget_references(entry, places.each_ref().map(Option::as_ref));

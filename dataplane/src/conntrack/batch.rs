@@ -275,17 +275,20 @@ impl<S: Storage> Table<S> {
         if probe.entry >= self.settings.capacity {
             return None;
         }
-        let direction = |image: &Image| image.direction_of(&probe.canonical);
-        let wanted = |image: &Image| image.is_translated() && direction(image).is_some();
-        let Read::Image(image) = self.read_if(probe.entry, wanted) else {
+        let direction = |image: &Image| {
+            let direction = image
+                .is_translated()
+                .then(|| image.direction_of(&probe.canonical));
+            direction.flatten()
+        };
+        let Read::Image(image, original) = self.read_if(probe.entry, direction) else {
             return None;
         };
-        let original = direction(&image)?;
         let patience = self.patience(image.control, image.state);
         if !matches_ends(&image, original, ends) || patience.is_over(image.last_seen, now) {
             return None;
         }
-        let hit = self.hit(&image, original);
+        let hit = self.hit(&image, original, probe.bucket);
         let met = Met {
             handle: hit.handle,
             original,
@@ -301,7 +304,7 @@ impl<S: Storage> Table<S> {
     }
 
     /// [`Table::track`] of an entry that a packet has met.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn track_met(
         &self,
         met: &Met,

@@ -9,8 +9,6 @@
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
-use arrayvec::ArrayVec;
-
 use super::candidates::Candidate;
 use super::layout::{
     self, CONTROL, COUNTERS, Canonical, Control, ENDS, EPOCHS, Image, LAST_SEEN, PORTS, Place,
@@ -41,9 +39,9 @@ pub(super) const EVICTION_SAMPLE: u32 = 32;
 const PRIMARY: usize = 4;
 
 /// A bucket's lock, held.
-pub(super) struct Locked<'a> {
+struct Locked<'a> {
     word: &'a AtomicU64,
-    pub bucket: u32,
+    bucket: u32,
 }
 
 impl Drop for Locked<'_> {
@@ -52,8 +50,18 @@ impl Drop for Locked<'_> {
     }
 }
 
-/// The locks that an insertion holds.
-type Locks<'a> = ArrayVec<Locked<'a>, 2>;
+/// The locks that an insertion holds: of the primary bucket of its tuple, or those of both.
+struct Locks<'a> {
+    one: Locked<'a>,
+    other: Option<Locked<'a>>,
+}
+
+impl Locks<'_> {
+    fn holds(&self, bucket: u32) -> bool {
+        self.one.bucket == bucket
+            || (self.other.as_ref()).is_some_and(|other| other.bucket == bucket)
+    }
+}
 
 /// The tuples under which a new entry will be found.
 struct Tuples {
@@ -154,12 +162,12 @@ impl<S: Storage> Table<S> {
     fn lock_both(&self, tuples: &Tuples) -> Option<Locks<'_>> {
         let inner = tuples.place.first;
         let outer = tuples.outer.map_or(inner, |(_, place)| place.first);
-        let mut locks = Locks::new();
-        locks.push(self.lock(inner.min(outer), LOCK_ATTEMPTS)?);
-        if inner != outer {
-            locks.push(self.lock(inner.max(outer), LOCK_ATTEMPTS)?);
-        }
-        Some(locks)
+        let one = self.lock(inner.min(outer), LOCK_ATTEMPTS)?;
+        let other = match inner != outer {
+            true => Some(self.lock(inner.max(outer), LOCK_ATTEMPTS)?),
+            false => None,
+        };
+        Some(Locks { one, other })
     }
 
     /// Removes the entries that have to go for a new one; what became of the insertion if there is one
@@ -173,22 +181,25 @@ impl<S: Storage> Table<S> {
     ) -> Result<Option<Inserted>, DropReason> {
         let back = tuples.inner.reversed();
         loop {
-            let found = match &tuples.outer {
-                None => self.find_where(&tuples.place, |image| {
-                    let direction = image.direction_of(&tuples.inner);
-                    direction.or_else(|| image.direction_of(&back)).is_some()
-                }),
-                Some((outer, place)) => self
-                    .find(outer, place)
-                    .or_else(|| self.find(&back, &tuples.place)),
+            // Under the first packet's tuple the packet's own, under the other one a stranger's.
+            let (first, place) = match &tuples.outer {
+                Some((outer, place)) => (outer, place),
+                None => (&tuples.inner, &tuples.place),
             };
-            let Some(image) = found else {
+            let own = |image: &Image| image.direction_of(first).map(Some);
+            let strange = |image: &Image| image.direction_of(&back).map(|_| None);
+            let found = match &tuples.outer {
+                None => self.find_where(place, |image| own(image).or_else(|| strange(image))),
+                Some(_) => self
+                    .find_where(place, own)
+                    .or_else(|| self.find_where(&tuples.place, strange)),
+            };
+            let Some((image, direction)) = found else {
                 return Ok(None);
             };
-            let first = tuples.outer.map_or(tuples.inner, |(outer, _)| outer);
-            let (goes, stays) = match image.direction_of(&first) {
+            let (goes, stays) = match direction {
                 Some(original) => {
-                    let handle = self.hit(&image, original).handle;
+                    let handle = self.hit(&image, original, place.first).handle;
                     let goes = self.gives_way(&image, original, new, now);
                     (goes, Inserted::Raced(handle))
                 }
@@ -203,7 +214,7 @@ impl<S: Storage> Table<S> {
             }
             let version = image.control.version();
             let is_same = |now: &Image| now.control.version() == version;
-            if !self.remove_if(&image, locks, is_same) {
+            if !self.remove_if(&image, Some(locks), is_same) {
                 // A translated entry's lock is another bucket's, and somebody has it.
                 count(&self.counted.busy);
                 return Err(DropReason::ConntrackBusy);
@@ -256,13 +267,13 @@ impl<S: Storage> Table<S> {
         self.hot(entry, CONTROL)
             .store(Control::writing(version).0, Release);
         self.write(entry, version, new, &tuples.inner, now);
-        let places = [Some(&tuples.place), tuples.outer.as_ref().map(|(_, p)| p)];
-        for place in places.into_iter().flatten() {
-            if !self.refer(entry, place, locks, now) {
-                self.forget_references(entry, places);
-                self.release(entry, version);
-                return None;
-            }
+        let outer = tuples.outer.as_ref().map(|(_, place)| place);
+        let can_be_found = self.refer(entry, &tuples.place, locks, now)
+            && outer.is_none_or(|place| self.refer(entry, place, locks, now));
+        if !can_be_found {
+            self.forget_references(entry, [Some(&tuples.place), outer]);
+            self.release(entry, version);
+            return None;
         }
         self.storage.words()[layout::H_LIVE].fetch_add(1, Relaxed);
         let control = Control::live(version, new.facts.first_state(), new.verdict);
@@ -322,9 +333,9 @@ impl<S: Storage> Table<S> {
                     continue;
                 };
                 let may_go = |image: &Image| self.may_go(image, None, now);
-                if let Read::Image(image) = self.read(victim)
+                if let Read::Image(image, ()) = self.read(victim)
                     && may_go(&image)
-                    && self.remove_if(&image, locks, may_go)
+                    && self.remove_if(&image, Some(locks), may_go)
                 {
                     count(&self.counted.evicted);
                     return self.refer_in(word, place);
@@ -396,21 +407,21 @@ impl<S: Storage> Table<S> {
 
     /// Locks the image's bucket (unless its lock is among `held`), looks whether the entry is still the
     /// one in the image and still `wanted` gone, and removes it.
-    pub(super) fn remove_if(
+    fn remove_if(
         &self,
         image: &Image,
-        held: &[Locked<'_>],
+        held: Option<&Locks<'_>>,
         wanted: impl Fn(&Image) -> bool,
     ) -> bool {
         let place = self.place_of(image);
-        let is_held = held.iter().any(|lock| lock.bucket == place.first);
+        let is_held = held.is_some_and(|locks| locks.holds(place.first));
         let lock = (!is_held).then(|| self.lock(place.first, 1));
         let _lock = match lock {
             Some(None) => return false,
             lock => lock.flatten(),
         };
         match self.read(image.entry) {
-            Read::Image(now) if now.control.version() == image.control.version() => {
+            Read::Image(now, ()) if now.control.version() == image.control.version() => {
                 let goes = wanted(&now);
                 if goes {
                     self.remove_locked(&now, &place);
@@ -421,11 +432,17 @@ impl<S: Storage> Table<S> {
         }
     }
 
-    pub(super) fn read(&self, entry: u32) -> Read {
+    /// Removes the entry, of which no caller holds a lock, if it is still the one in the image and still
+    /// `wanted` gone.
+    pub(super) fn remove_entry(&self, image: &Image, wanted: impl Fn(&Image) -> bool) -> bool {
+        self.remove_if(image, None, wanted)
+    }
+
+    pub(super) fn read(&self, entry: u32) -> Read<()> {
         if entry >= self.settings.capacity {
             return Read::Other;
         }
-        self.read_if(entry, |_| true)
+        self.read_if(entry, |_| Some(()))
     }
 
     fn may_go(&self, image: &Image, of: Option<Incarnation>, now: Time) -> bool {
@@ -440,7 +457,7 @@ impl<S: Storage> Table<S> {
         let Some(victim) = noted.or_else(|| self.sampled(of, now)) else {
             return false;
         };
-        let gone = self.remove_if(&victim, locks, |image| self.may_go(image, of, now));
+        let gone = self.remove_if(&victim, Some(locks), |image| self.may_go(image, of, now));
         if gone {
             count(&self.counted.evicted);
         }
@@ -451,7 +468,7 @@ impl<S: Storage> Table<S> {
     fn noted(&self, payer: Incarnation, now: Time) -> Option<Image> {
         let notes = (0..EVICTION_SAMPLE).map_while(|_| self.candidates.take(payer));
         let mut images = notes.filter_map(|note| match self.read(note.entry) {
-            Read::Image(image) if image.control.version() == note.version => Some(image),
+            Read::Image(image, ()) if image.control.version() == note.version => Some(image),
             _ => None,
         });
         images.find(|image| self.may_go(image, Some(payer), now))
@@ -466,7 +483,7 @@ impl<S: Storage> Table<S> {
         let spread = (0..sample).map(|i| ((start + i * used / sample) % used) as u32);
         spread
             .filter_map(|entry| match self.read(entry) {
-                Read::Image(image) if self.may_go(&image, of, now) => Some(image),
+                Read::Image(image, ()) if self.may_go(&image, of, now) => Some(image),
                 _ => None,
             })
             .reduce(|oldest, image| {
@@ -480,7 +497,7 @@ impl<S: Storage> Table<S> {
     }
 
     /// Takes a bucket's lock.
-    pub(super) fn lock(&self, bucket: u32, attempts: usize) -> Option<Locked<'_>> {
+    fn lock(&self, bucket: u32, attempts: usize) -> Option<Locked<'_>> {
         let word = self.lock_word(bucket);
         for _ in 0..attempts {
             if word.compare_exchange(0, 1, Acquire, Relaxed).is_ok() {

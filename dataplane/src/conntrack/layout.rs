@@ -32,7 +32,7 @@
 //! only. The tick at which the entry was made has no word of its own: it stands in bits that no
 //! write to these two words changes.
 
-use super::{Ends, Epochs, Settings, State, Translation};
+use super::{Ends, Epochs, Settings, State, Translated, Translation};
 use crate::counters::{CounterId, RuleCounters};
 use crate::snapshot::{Epoch, Incarnation, PortId};
 use crate::{Address, FlowKey, Protocol, SocketAddress, Time, Verdict};
@@ -319,31 +319,48 @@ impl Image {
         }
     }
 
-    /// How its packets are rewritten.
-    pub fn translated(&self) -> Option<Translation> {
+    /// What is to be done with its packets, if they are translated.
+    // Apart, as is the direction below: entries that are not translated are looked up without either.
+    #[inline(never)]
+    pub fn translated(&self) -> Option<Translated> {
         if !self.is_translated() {
             return None;
         }
         let (inner, outer) = (self.key(), self.outer_key());
-        Some(Translation {
-            service: outer.receiver(),
-            source: (inner.sender() != outer.sender()).then_some(inner.sender()),
+        Some(Translated {
+            flow: self.flow(),
+            ends: self.ends(),
+            translation: Translation {
+                service: outer.receiver(),
+                source: (inner.sender() != outer.sender()).then_some(inner.sender()),
+            },
         })
     }
 
     /// Whether a packet with this key is of this connection, and then whether it goes the
     /// initiator's way. Of a translated connection the initiator's packets have one tuple, those
     /// that go back another: what goes the other way under either is a stranger.
+    #[inline]
     pub fn direction_of(&self, canonical: &Canonical) -> Option<bool> {
-        let is_own = self.addresses == canonical.addresses && canonical.same_ports(self.ports);
-        if !self.is_translated() {
-            return is_own.then(|| self.is_original(canonical.from_lower));
+        if self.is_translated() {
+            return self.translated_direction_of(canonical);
         }
-        if is_own && !self.is_original(canonical.from_lower) {
+        let is_own = self.is_own(canonical);
+        is_own.then(|| self.is_original(canonical.from_lower))
+    }
+
+    #[inline(never)]
+    fn translated_direction_of(&self, canonical: &Canonical) -> Option<bool> {
+        if self.is_own(canonical) && !self.is_original(canonical.from_lower) {
             return Some(false);
         }
         (Canonical::of(&self.outer_key()) == *canonical).then_some(true)
     }
+
+    fn is_own(&self, canonical: &Canonical) -> bool {
+        self.addresses == canonical.addresses && canonical.same_ports(self.ports)
+    }
+
     pub const fn ingress(&self) -> PortId {
         ingress(self.ports)
     }

@@ -29,8 +29,7 @@ impl<S: Storage> Table<S> {
         let canonical = Canonical::of(&error.inner.reversed());
         let place = self.place(&canonical);
         let found = self.find(&canonical, &place);
-        let Some((image, original)) = found.and_then(|image| {
-            let answer = image.direction_of(&canonical)?;
+        let Some((image, original)) = found.map(|(image, answer)| {
             // Of a flow whose two ends are one, an answer looks like what it answers.
             let inner = Canonical::of(&error.inner);
             let original = if image.is_translated() {
@@ -38,11 +37,11 @@ impl<S: Storage> Table<S> {
             } else {
                 image.is_original(inner.from_lower)
             };
-            Some((image, original))
+            (image, original)
         }) else {
             return unrelated;
         };
-        let hit = self.hit(&image, original);
+        let hit = self.hit(&image, original, place.first);
         let ends = image.ends();
         let [sender, receiver] = if original {
             [ends.source, ends.destination]

@@ -3,14 +3,11 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::insert::Locked;
 use super::layout::{Image, tick_start, unpack_counters, unpack_epochs};
 use super::table::{Read, count};
 use super::{Entry, Expired, Handle, Storage, Table};
 use crate::Time;
 use crate::snapshot::Incarnation;
-
-const NOBODYS: &[Locked<'static>] = &[];
 
 impl<S: Storage> Table<S> {
     /// Removes idle entries among the next `budget` from `cursor` on. Entries whose bucket is
@@ -21,9 +18,9 @@ impl<S: Storage> Table<S> {
         let mut removed = 0;
         for entry in cursor..end {
             let idle = |image: &Image| self.is_expired(image, now);
-            if let Read::Image(image) = self.read(entry)
+            if let Read::Image(image, ()) = self.read(entry)
                 && idle(&image)
-                && self.remove_if(&image, NOBODYS, idle)
+                && self.remove_entry(&image, idle)
             {
                 removed += 1;
             }
@@ -59,11 +56,11 @@ impl<S: Storage> Table<S> {
     /// Removes the entry of a hit, if it is still that one and nobody has its bucket locked; whether it
     /// was removed. What it was translated to is no longer there.
     pub fn retire(&self, handle: Handle) -> bool {
-        let Read::Image(image) = self.read(handle.entry) else {
+        let Read::Image(image, ()) = self.read(handle.entry) else {
             return false;
         };
         let same = |image: &Image| image.control.version() == handle.version;
-        let retired = same(&image) && self.remove_if(&image, NOBODYS, same);
+        let retired = same(&image) && self.remove_entry(&image, same);
         if retired {
             count(&self.counted.replaced);
         }
@@ -73,11 +70,11 @@ impl<S: Storage> Table<S> {
     /// Empties a slot as long as it holds such an entry; how many it held.
     fn remove_where(&self, entry: u32, such: impl Fn(&Image) -> bool + Copy) -> u32 {
         let mut removed = 0;
-        while let Read::Image(image) = self.read(entry) {
+        while let Read::Image(image, ()) = self.read(entry) {
             if !such(&image) {
                 break;
             }
-            if self.remove_if(&image, NOBODYS, such) {
+            if self.remove_entry(&image, such) {
                 count(&self.counted.removed);
                 removed += 1;
                 continue;
@@ -101,7 +98,7 @@ impl<S: Storage> Table<S> {
     pub fn entries_in(&self, slots: Range<u32>, now: Time) -> impl Iterator<Item = Entry> + '_ {
         let slots = slots.start..slots.end.min(self.high_water());
         slots.filter_map(move |entry| match self.read(entry) {
-            Read::Image(image) if !self.is_expired(&image, now) => Some(self.describe(&image)),
+            Read::Image(image, ()) if !self.is_expired(&image, now) => Some(self.describe(&image)),
             _ => None,
         })
     }
@@ -114,7 +111,7 @@ impl<S: Storage> Table<S> {
                 version: image.control.version(),
             },
             key: image.flow(),
-            translation: image.translated(),
+            translation: image.translated().map(|translated| translated.translation),
             ends: image.ends(),
             verdict: image.control.verdict(),
             counters: unpack_counters(image.counters),

@@ -16,7 +16,6 @@ use super::storage::AtomicU64;
 use super::window::{self, Side};
 use super::{
     Class, Counters, Ends, Facts, Handle, Hit, Settings, State, Storage, TableError, Timeouts,
-    Translated,
 };
 use crate::snapshot::Incarnation;
 use crate::{DropReason, FlowKey, Protocol, Time};
@@ -178,26 +177,31 @@ impl<S: Storage> Table<S> {
     pub fn lookup(&self, key: &FlowKey, ends: &Ends, now: Time) -> Option<Hit> {
         let canonical = Canonical::of(key);
         let place = self.place(&canonical);
-        let image = self.find(&canonical, &place)?;
-        let original = image.direction_of(&canonical)?;
+        let (image, original) = self.find(&canonical, &place)?;
         if !matches_ends(&image, original, ends) || self.is_expired(&image, now) {
             return None;
         }
-        Some(self.hit(&image, original))
+        Some(self.hit(&image, original, place.first))
     }
 
-    /// What a look-up says of an entry whose packet goes the initiator's way or not.
-    pub(super) fn hit(&self, image: &Image, original: bool) -> Hit {
+    /// What a look-up says of an entry whose packet goes the initiator's way or not, and looked for it
+    /// in this bucket first.
+    #[inline(always)]
+    pub(super) fn hit(&self, image: &Image, original: bool, bucket: u32) -> Hit {
         let verdict = image.control.verdict();
-        let translated = image.translated().map(|translation| Translated {
-            flow: image.flow(),
-            ends: image.ends(),
-            translation,
-        });
+        // Of a translated entry's two tuples only one leads to its lock.
+        let bucket = match image.is_translated() {
+            true => self.place_of(image).first,
+            false => bucket,
+        };
+        let translated = match image.is_translated() {
+            true => image.translated(),
+            false => None,
+        };
         Hit {
             handle: Handle {
                 entry: image.entry,
-                bucket: self.place_of(image).first,
+                bucket,
                 version: image.control.version(),
             },
             original_direction: original,
@@ -224,7 +228,7 @@ impl<S: Storage> Table<S> {
     }
 
     /// [`Table::track`] of the entry that the handle names.
-    #[inline]
+    #[inline(never)]
     pub(super) fn advance(
         &self,
         handle: Handle,
@@ -360,17 +364,26 @@ impl<S: Storage> Table<S> {
         }
     }
 
-    /// Finds the entry of a packet's tuple, whatever its ends.
-    pub(super) fn find(&self, canonical: &Canonical, place: &Place) -> Option<Image> {
-        self.find_where(place, |image| image.direction_of(canonical).is_some())
+    /// Finds the entry of a packet's tuple, whatever its ends, and whether the packet goes its
+    /// initiator's way.
+    #[inline(always)]
+    pub(super) fn find(&self, canonical: &Canonical, place: &Place) -> Option<(Image, bool)> {
+        self.search(place, |image| image.direction_of(canonical))
     }
 
-    /// The first such entry that a tuple's buckets refer to.
-    pub(super) fn find_where(
+    /// The first entry that a tuple's buckets refer to of which `wanted` says something, and what.
+    #[inline(never)]
+    pub(super) fn find_where<T>(
         &self,
         place: &Place,
-        wanted: impl Fn(&Image) -> bool,
-    ) -> Option<Image> {
+        wanted: impl Fn(&Image) -> Option<T>,
+    ) -> Option<(Image, T)> {
+        self.search(place, wanted)
+    }
+
+    /// [`Table::find_where`] where it is called: an image that is returned is one that is copied.
+    #[inline(always)]
+    fn search<T>(&self, place: &Place, wanted: impl Fn(&Image) -> Option<T>) -> Option<(Image, T)> {
         for _ in 0..LOOKUP_ATTEMPTS {
             let mut moved = false;
             for bucket in [place.first, place.second] {
@@ -383,7 +396,7 @@ impl<S: Storage> Table<S> {
                         continue;
                     }
                     match self.read_if(entry, &wanted) {
-                        Read::Image(image) => return Some(image),
+                        Read::Image(image, found) => return Some((image, found)),
                         Read::Moved => moved = true,
                         Read::Other => {}
                     }
@@ -396,12 +409,13 @@ impl<S: Storage> Table<S> {
         None
     }
 
-    /// A consistent image of an entry, if it is live and wanted.
+    /// A consistent image of an entry, if it is live and `wanted` says something of its tuples.
     ///
     /// The control word is read last again: the same version means that nobody has reused the entry
     /// meanwhile. Epochs are read before it and before the counters, so that verdict and counters
     /// are at least as new as they are.
-    pub(super) fn read_if(&self, entry: u32, wanted: impl Fn(&Image) -> bool) -> Read {
+    #[inline(always)]
+    pub(super) fn read_if<T>(&self, entry: u32, wanted: impl Fn(&Image) -> Option<T>) -> Read<T> {
         let first = Control(self.hot(entry, CONTROL).load(Acquire));
         if first.state().is_none() {
             return Read::Other;
@@ -420,11 +434,10 @@ impl<S: Storage> Table<S> {
             translation: [0; layout::TRANSLATION],
         };
         if image.is_translated() {
-            let words = self.translation(entry);
-            image.translation = std::array::from_fn(|i| words[i].load(Acquire));
+            image.translation = self.read_translation(entry);
         }
-        let is_wanted = wanted(&image);
-        if is_wanted {
+        let found = wanted(&image);
+        if found.is_some() {
             image.ends = self.hot(entry, ENDS).load(Acquire);
             image.epochs = self.hot(entry, EPOCHS).load(Acquire);
             image.last_seen = self.cold(entry, LAST_SEEN).load(Acquire);
@@ -433,12 +446,12 @@ impl<S: Storage> Table<S> {
         let last = Control(self.hot(entry, CONTROL).load(Acquire));
         match last.state() {
             Some(state) if last.version() == first.version() => {
-                if !is_wanted {
+                let Some(found) = found else {
                     return Read::Other;
-                }
+                };
                 image.control = last;
                 image.state = state;
-                Read::Image(image)
+                Read::Image(image, found)
             }
             _ => Read::Moved,
         }
@@ -485,6 +498,12 @@ impl<S: Storage> Table<S> {
     #[inline]
     pub(super) fn cold(&self, entry: u32, word: usize) -> &AtomicU64 {
         &self.storage.words()[self.layout.entry(entry) + layout::COLD + word]
+    }
+
+    #[inline(never)]
+    fn read_translation(&self, entry: u32) -> [u64; layout::TRANSLATION] {
+        let words = self.translation(entry);
+        std::array::from_fn(|i| words[i].load(Acquire))
     }
 
     pub(super) fn translation(&self, entry: u32) -> &[AtomicU64] {
@@ -677,9 +696,9 @@ impl<S: Storage> Table<S> {
 }
 
 /// What [`Table::read_if`] found.
-pub(super) enum Read {
-    /// A live entry, as wanted.
-    Image(Image),
+pub(super) enum Read<T> {
+    /// A live entry, as wanted, and what was said of it.
+    Image(Image, T),
     /// Free, being written, or not wanted.
     Other,
     /// It changed hands while it was read.
