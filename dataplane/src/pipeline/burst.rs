@@ -22,11 +22,11 @@ use super::decide::{Decision, Flow};
 use super::forward::{self, Next};
 use super::stage::{self, Stage};
 use super::{BURST_MAX, Inbound, Outcome, Transmission, source};
-use crate::Address;
 use crate::conntrack::{Class, Ends, Epochs, Facts, PackedEpochs, Probe, Storage};
 use crate::shm::prefetch;
 use crate::snapshot::{EndpointSlot, Epoch, Incarnation, Local, Port, PortId, Role};
 use crate::wire::{self, Brief, Checksum, TxChecksum, Version, rewrite, translate};
+use crate::{Address, FlowKey};
 
 /// A packet on the common way, with all that can be known without its connection.
 #[derive(Clone, Copy, Debug)]
@@ -124,19 +124,35 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         if new != 0 {
             self.decide_ahead(lanes, new, &mut ahead);
         }
-        let mut ahead = numbers(new).zip(&ahead).peekable();
+        let mut ahead = ahead.iter();
         for (number, inbound) in burst.iter_mut().enumerate() {
-            let short = match ready >> number & 1 {
-                0 => None,
-                _ => self.finish(inbound, &lanes[number]),
-            };
-            let ahead = ahead.next_if(|(new, _)| *new == number);
-            let outcome = match short {
-                Some(transmission) => Outcome::Forward(transmission),
-                None => self.run(inbound, ahead.map(|(_, decision)| decision)),
-            };
-            outcomes.push(outcome);
+            let is_set = |mask: u64| mask >> number & 1 != 0;
+            let lane = is_set(ready).then(|| &lanes[number]);
+            if let Some(transmission) = lane.and_then(|lane| self.finish(inbound, lane)) {
+                outcomes.push(Outcome::Forward(transmission));
+                continue;
+            }
+            let ahead = is_set(new).then(|| ahead.next()).flatten();
+            self.take(inbound, lane, ahead, outcomes);
         }
+    }
+
+    /// Takes a packet to its end that has not been finished the common way, translated or the whole way.
+    // Apart, so that the common way has the registers to itself.
+    #[inline(never)]
+    fn take(
+        &mut self,
+        inbound: &mut Inbound<'_>,
+        lane: Option<&Lane>,
+        ahead: Option<&Decision>,
+        outcomes: &mut ArrayVec<Outcome, BURST_MAX>,
+    ) {
+        let aimed = lane.filter(|lane| !lane.probe.is_lost());
+        if let Some(transmission) = aimed.and_then(|lane| self.finish_translated(inbound, lane)) {
+            outcomes.push(Outcome::Forward(transmission));
+            return;
+        }
+        outcomes.push(self.run(inbound, ahead));
     }
 
     /// The steps up to asking for the entries; which packets are on the common way.
@@ -204,24 +220,19 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         if brief.ethernet.destination != port.mac || brief.hop_limit <= 1 {
             return None;
         }
-        let key = &brief.key;
-        self.tables.conntrack.probe(key, &mut lane.probe);
+        let key = brief.key;
+        self.tables.conntrack.probe(&key, &mut lane.probe);
         let source = self.sender(port, &brief)?;
         let destination = snapshot.local_at(key.destination);
-        lane.to_service = destination.is_none() && snapshot.services().concerns(key);
+        lane.to_service = destination.is_none() && self.is_for_service(key);
         if !lane.to_service {
-            self.find_way(
-                port,
-                [source, destination],
-                key.destination,
-                &brief,
-                &mut lane.way,
-            )?;
+            let ends = [source, destination];
+            self.find_way(port, ends, key.destination, &brief, &mut lane.way)?;
         }
         lane.ends.source = incarnation(source);
         lane.ends.destination = incarnation(destination);
         lane.ends.ingress = port.id;
-        lane.slots = [source, destination].map(|end| end.map(|end| end.slot));
+        lane.slots = [source.map(|end| end.slot), destination.map(|end| end.slot)];
         lane.epochs = self.epochs(source, destination);
         lane.facts = match &brief.tcp {
             Some(tcp) => Facts::Tcp(stage::tcp_facts(tcp)),
@@ -231,6 +242,12 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         lane.way.length = brief.length;
         lane.way.checksum = brief.tx_checksum();
         Some(())
+    }
+
+    /// Takes the key by its value: were it lent, the whole description would have to lie in memory.
+    #[inline(never)]
+    fn is_for_service(&self, key: FlowKey) -> bool {
+        self.snapshot.services().concerns(&key)
     }
 
     #[inline(always)]
@@ -315,14 +332,12 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
     #[inline(always)]
     fn finish(&mut self, inbound: &mut Inbound<'_>, lane: &Lane) -> Option<Transmission> {
         if lane.to_service {
-            return self.finish_translated(inbound, lane);
+            return None;
         }
         let conntrack = self.tables.conntrack;
         let len = lane.way.length as usize;
         let bytes = inbound.window.get_mut(..len)?;
-        let Some(met) = conntrack.meet(&lane.probe, &lane.ends, self.now) else {
-            return self.finish_translated(inbound, lane);
-        };
+        let met = conntrack.meet(&lane.probe, &lane.ends, self.now)?;
         if !met.is_accepted_under(lane.epochs) {
             return None;
         }
@@ -390,6 +405,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
     }
 }
 
+#[inline(always)]
 fn incarnation(end: Option<&Local>) -> Incarnation {
     end.map_or(Incarnation::NONE, |end| end.incarnation)
 }

@@ -123,8 +123,8 @@ fn ipv4(
 fn ipv6(bytes: &[u8], ethernet: super::Ethernet, offload: Offload) -> Option<Brief> {
     let head = bytes.first_chunk::<IPV6_TRANSPORT>()?;
     let half = |at: usize| {
-        let [a, b, c, d, e, f, g, h] = [0, 1, 2, 3, 4, 5, 6, 7].map(|i| head[at + i]);
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        let bytes = head[at..].first_chunk();
+        bytes.map_or(0, |bytes| u64::from_be_bytes(*bytes))
     };
     let length = IPV6_TRANSPORT + usize::from(u16::from_be_bytes([head[18], head[19]]));
     let (source, destination) = ([half(22), half(30)], [half(38), half(46)]);
