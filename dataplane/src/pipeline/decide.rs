@@ -144,8 +144,8 @@ impl<'s> Flow<'s> {
         let settled = flows.iter().map(|flow| {
             let egress = flow.egress(snapshot).and_then(|_| answers.next());
             let ingress = flow.ingress().and_then(|_| answers.next());
-            let [egress, ingress] = [egress, ingress].map(|d| d.map(|d| flow.spare(d)));
-            settle(egress, || ingress)
+            let spare = |decision| flow.spare(decision);
+            settle(egress.map(spare), || ingress.map(spare))
         });
         decisions.extend(settled);
     }
@@ -153,6 +153,10 @@ impl<'s> Flow<'s> {
     /// The verdict if the policies in audit mode were enforced too; none if neither end has any.
     pub fn audit(&self, snapshot: &Snapshot) -> Option<Verdict> {
         let policy = snapshot.policy();
+        let is_audited = |end: Option<&Endpoint>| end.is_some_and(|end| policy.audits(end.slot));
+        if !is_audited(self.source) && !is_audited(self.destination) {
+            return None;
+        }
         let (egress, ingress) = (self.egress(snapshot), self.ingress());
         let audits = |j: &Option<Judgement<'_>>| {
             let decision = j.and_then(|j| j.audited(policy, &self.key))?;

@@ -85,7 +85,7 @@ impl<S: Storage> Stage<'_, '_, S> {
             }
         }
         let admitted = self.admit(&view, None);
-        let ended = self.go_on(inbound, &view, admitted);
+        let ended = self.go_on(inbound, &view, &admitted);
         let first = First {
             protocol: view.key.protocol,
             source_port: view.key.source_port,
@@ -113,7 +113,7 @@ impl<S: Storage> Stage<'_, '_, S> {
             ..*view
         };
         let ended = self.admit_later(&view);
-        let ended = ended.and_then(|view| self.forward(inbound, &view));
+        let ended = ended.and_then(|real| self.forward(inbound, real.as_ref().unwrap_or(&view)));
         if let Some(reason) = dropped(&ended) {
             self.tables.fragments.decide(ticket, Err(reason), self.now);
         }

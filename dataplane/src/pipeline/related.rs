@@ -2,7 +2,7 @@
 
 use super::service;
 use super::stage::{Stage, View, incarnation};
-use super::track::Connection;
+use super::track::{Admitted, Connection};
 use crate::DropReason;
 use crate::conntrack::{Facts, Hit, IcmpError, Storage};
 use crate::counters::Counter;
@@ -16,7 +16,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         &mut self,
         view: &View<'v>,
         error: &wire::IcmpError,
-    ) -> Result<View<'v>, DropReason>
+    ) -> Admitted<'v>
     where
         'a: 'v,
     {
@@ -25,15 +25,11 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
                 self.tables.counters.add(Counter::Related, 1);
                 Ok(admitted)
             }
-            Err(reason) => self.drop_invalid(view, reason),
+            Err(reason) => Err(self.drop_invalid(view, reason)),
         }
     }
 
-    fn related<'v>(
-        &mut self,
-        view: &View<'v>,
-        error: &wire::IcmpError,
-    ) -> Result<View<'v>, DropReason>
+    fn related<'v>(&mut self, view: &View<'v>, error: &wire::IcmpError) -> Admitted<'v>
     where
         'a: 'v,
     {
@@ -60,7 +56,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             ..*view
         };
         let (quoted, admitted) = match &hit.translated {
-            None => (quoted, *view),
+            None => (quoted, None),
             Some(translated) => {
                 let original = hit.original_direction;
                 let real = self.real(&quoted, translated, original);
@@ -72,10 +68,10 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
                     rewriting: service::error_rewriting(translated, original, sender),
                     ..*view
                 };
-                (real, admitted)
+                (real, Some(admitted))
             }
         };
-        if !self.is_ready(admitted.destination) {
+        if !self.is_ready(admitted.as_ref().unwrap_or(view).destination) {
             return Err(DropReason::EndpointNotReady);
         }
         let connection = self.orient_quoted(&quoted, &hit);

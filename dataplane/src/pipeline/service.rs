@@ -7,7 +7,7 @@
 
 use super::stage::{Stage, View, incarnation};
 use super::{Inbound, Outcome, stage};
-use crate::conntrack::{Facts, Hit, Storage, Translated, Translation};
+use crate::conntrack::{Facts, Hit, NewEntry, Storage, Translated, Translation};
 use crate::counters::Counter;
 use crate::events::EventKind;
 use crate::service::Found;
@@ -41,29 +41,46 @@ pub(super) const SOURCE_PORTS: (u16, u16) = (61_000, 65_535);
 pub(super) const SOURCE_PORT_TRIES: u32 = 16;
 
 /// Where a new connection leads.
-#[derive(Clone, Copy)]
-pub(super) struct Reached<'s> {
-    /// The first packet with its real ends.
-    pub view: View<'s>,
-    /// Whether its addresses are a Service's to translate, and to what.
-    pub translation: Option<Translation>,
+#[expect(
+    clippy::large_enum_variant,
+    reason = "looked at where it is, and never in a heap"
+)]
+pub(super) enum Reached<'s> {
+    /// To where its first packet says.
+    AsItCame,
+    /// To a Service's backend.
+    Backend {
+        /// The first packet with its real ends.
+        real: View<'s>,
+        /// What its addresses are translated to.
+        translation: Translation,
+    },
 }
 
-impl<'s> Reached<'s> {
-    /// The first packet once its entry is made, or need not be.
-    pub(super) fn admitted(&self, translation: Option<Translation>) -> View<'s> {
-        let Some(translation) = translation else {
-            return self.view;
-        };
-        let flow = self.view.key;
-        let is_service = translation.is_service(&flow);
-        View {
-            rewriting: Rewriting::Packet {
-                to: translation.inner(&flow),
-                service: is_service.then_some(translation.service),
-            },
-            ..self.view
-        }
+/// What a look at a hit makes of its packet.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "looked at where it is, and never in a heap"
+)]
+pub(super) enum Met<'s> {
+    /// Nothing else.
+    AsItCame,
+    /// The packet with its real ends.
+    Real(View<'s>),
+    /// The hit is not what it should be any more, and has been removed.
+    Gone,
+}
+
+/// A connection's first packet, of which `view` shows the real ends, as it is sent on.
+pub(super) fn sent_on<'s>(view: &View<'s>, translation: &Translation) -> View<'s> {
+    let flow = view.key;
+    let is_service = translation.is_service(&flow);
+    View {
+        rewriting: Rewriting::Packet {
+            to: translation.inner(&flow),
+            service: is_service.then_some(translation.service),
+        },
+        ..*view
     }
 }
 
@@ -94,16 +111,12 @@ fn begins(facts: &Facts) -> bool {
 }
 
 impl<'a, S: Storage> Stage<'a, '_, S> {
-    /// The packet of a hit with its real ends. None if the hit is not what it should be any more: then
-    /// its entry is removed, so that the next look finds no such.
+    /// The packet of a hit with its real ends. If the hit is not what it should be any more, its entry
+    /// is removed, so that the next look finds no such.
     ///
     /// # Errors
     /// `EndpointNotReady` if nothing may come to one of its ends.
-    pub(super) fn meet<'v>(
-        &self,
-        view: &View<'v>,
-        hit: &Hit,
-    ) -> Result<Option<View<'v>>, DropReason>
+    pub(super) fn meet<'v>(&self, view: &View<'v>, hit: &Hit) -> Result<Met<'v>, DropReason>
     where
         'a: 'v,
     {
@@ -112,16 +125,16 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         let met = match &hit.translated {
             // What was routed before there was such a Service.
             None if may_move && self.snapshot.services().concerns(&view.key) => None,
-            None => return Ok(Some(*view)),
+            None => return Ok(Met::AsItCame),
             Some(translated) if may_move && !self.serves(view.port.role, translated) => None,
             Some(translated) => self.real(view, translated, original),
         };
         let Some(met) = met else {
             self.tables.conntrack.retire(hit.handle);
-            return Ok(None);
+            return Ok(Met::Gone);
         };
         if self.is_ready(met.source) && self.is_ready(met.destination) {
-            Ok(Some(met))
+            Ok(Met::Real(met))
         } else {
             Err(DropReason::EndpointNotReady)
         }
@@ -197,13 +210,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             None if view.source.is_none() && view.destination.is_none() => {
                 return Err(DropReason::NoRoute);
             }
-            None => {
-                let translation = None;
-                return Ok(Reached {
-                    view: *view,
-                    translation,
-                });
-            }
+            None => return Ok(Reached::AsItCame),
         };
         let backend = self.choose(view, &found)?;
         let destination = snapshot.endpoint_at(backend.address);
@@ -229,8 +236,8 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             service: to,
             source,
         };
-        Ok(Reached {
-            view: View {
+        Ok(Reached::Backend {
+            real: View {
                 key: flow,
                 destination,
                 rewriting: Rewriting::Packet {
@@ -239,7 +246,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
                 },
                 ..*view
             },
-            translation: Some(translation),
+            translation,
         })
     }
 
@@ -260,22 +267,13 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         Ok(chosen.backend)
     }
 
-    /// The translation for an attempt to make an entry: where another source address is needed, or the
-    /// packets could not be told from another connection's, with a source port of our choice.
-    pub(super) fn with_source_port(
-        &self,
-        reached: &Reached<'_>,
-        attempt: u32,
-    ) -> Option<Translation> {
-        let key = &reached.view.key;
-        let mut translation = match (reached.translation, attempt) {
-            (Some(Translation { source: None, .. }) | None, 0) => return reached.translation,
-            (Some(translation), _) => translation,
-            (None, _) => Translation {
-                service: key.receiver(),
-                source: None,
-            },
-        };
+    /// A new connection's translation with a source port of our choice, another one for each attempt.
+    pub(super) fn with_source_port(&self, entry: &NewEntry, attempt: u32) -> Translation {
+        let key = &entry.key;
+        let mut translation = entry.translation.unwrap_or(Translation {
+            service: key.receiver(),
+            source: None,
+        });
         let (first, last) = SOURCE_PORTS;
         let count = u64::from(last - first) + 1;
         let drawn = self.tables.affinity.draw(key) >> 32;
@@ -284,7 +282,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             .source
             .map_or(key.source, |source| source.address);
         translation.source = Some(SocketAddress { address: own, port });
-        Some(translation)
+        translation
     }
 
     /// Drops what asks a Service in vain, and tells its sender, if egress policy would let it have such

@@ -2,6 +2,7 @@
 
 use super::decide::{Decision, Flow};
 use super::service::{self, Rewriting};
+use super::track::Admitted;
 use super::{Inbound, Outcome, Tables, Transmission, source};
 use crate::conntrack::{Ends, Facts, IcmpFacts, SctpFacts, Storage, TcpFacts, TcpFlags};
 use crate::counters::Counter;
@@ -117,17 +118,18 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         if let Transport::Neighbour(neighbour) = &ip.transport {
             return self.answer_neighbour(inbound, &packet, ip, neighbour, port);
         }
-        match self.view(bytes, &packet, ip, port) {
+        // Looked at where it is: a view that is moved is one that is copied.
+        match &self.view(bytes, &packet, ip, port) {
             Ok(view) => match &ip.fragment {
-                Some(fragment) => self.fragment(inbound, &view, fragment),
+                Some(fragment) => self.fragment(inbound, view, fragment),
                 None => {
-                    let admitted = self.admit(&view, ahead);
-                    self.go_on(inbound, &view, admitted)
+                    let admitted = self.admit(view, ahead);
+                    self.go_on(inbound, view, &admitted)
                 }
             },
             Err(reason) => {
-                self.announce_drop(ip, port, inbound.total(), reason);
-                Err(reason)
+                self.announce_drop(ip, port, inbound.total(), *reason);
+                Err(*reason)
             }
         }
     }
@@ -137,14 +139,14 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         &mut self,
         inbound: &mut Inbound<'_>,
         view: &View<'_>,
-        admitted: Result<View<'_>, DropReason>,
+        admitted: &Admitted<'_>,
     ) -> Result<Outcome, DropReason> {
         match admitted {
-            Ok(admitted) => self.forward(inbound, &admitted),
-            Err(reason) if service::is_refusal(reason) => {
-                Ok(self.refuse_service(inbound, view, reason))
+            Ok(real) => self.forward(inbound, real.as_ref().unwrap_or(view)),
+            Err(reason) if service::is_refusal(*reason) => {
+                Ok(self.refuse_service(inbound, view, *reason))
             }
-            Err(reason) => Err(reason),
+            Err(reason) => Err(*reason),
         }
     }
 

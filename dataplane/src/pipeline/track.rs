@@ -1,7 +1,7 @@
 //! The packet and its connection: follow what was decided, decide what is new or out of date.
 
 use super::decide::{Decision, Flow};
-use super::service::{self, Reached, SOURCE_PORT_TRIES};
+use super::service::{self, Met, Reached, SOURCE_PORT_TRIES};
 use super::stage::{Stage, View};
 use crate::conntrack::{
     Class, Epochs, Facts, Hit, Inserted, NewEntry, Redecided, Storage, Translation,
@@ -21,12 +21,16 @@ pub(super) struct Connection<'s> {
     pub epochs: Epochs,
 }
 
+/// Whether a packet may pass: with what it is when it is sent on, if that is not as it came.
+pub(super) type Admitted<'s> = Result<Option<View<'s>>, DropReason>;
+
 /// How a hit ended.
-enum Followed<'s> {
-    /// The packet may pass, with its real ends, or may not.
-    Done(Result<View<'s>, DropReason>),
-    /// The packet opens the connection anew: decide as if there were no entry.
-    Opens(Option<Denied>),
+enum Followed {
+    /// The packet may pass, or may not.
+    Done(Result<(), DropReason>),
+    /// The packet opens the connection anew: decide as if there were no entry. Of one that was DENIED
+    /// whether this very packet cut it.
+    Opens(Option<bool>),
     /// The entry went away meanwhile: look again.
     Gone,
 }
@@ -55,13 +59,9 @@ pub(super) fn epochs(
 }
 
 impl<'a, S: Storage> Stage<'a, '_, S> {
-    /// Whether the packet may pass, by its connection and by policy; the packet with its real ends, if
-    /// it may. `ahead`: what policy says of its flow as a new one, if that is known.
-    pub fn admit<'v>(
-        &mut self,
-        view: &View<'v>,
-        ahead: Option<&Decision>,
-    ) -> Result<View<'v>, DropReason>
+    /// Whether the packet may pass, by its connection and by policy. `ahead`: what policy says of its
+    /// flow as a new one, if that is known.
+    pub fn admit<'v>(&mut self, view: &View<'v>, ahead: Option<&Decision>) -> Admitted<'v>
     where
         'a: 'v,
     {
@@ -70,41 +70,40 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         }
         let ends = view.ends();
         for _ in 0..ATTEMPTS {
-            let followed = match self.tables.conntrack.lookup(&view.key, &ends, self.now) {
-                Some(hit) => match self.meet(view, &hit) {
-                    Ok(Some(met)) => self.follow(&met, hit),
-                    Ok(None) => Followed::Gone,
-                    Err(reason) => Followed::Done(Err(reason)),
-                },
-                None => Followed::Opens(None),
-            };
-            match followed {
-                Followed::Done(result) => return result,
-                Followed::Gone => {}
-                Followed::Opens(denied) => {
-                    if let Some(result) = self.open(view, denied, ahead) {
-                        return result;
-                    }
+            let mut denied = None;
+            if let Some(mut hit) = self.tables.conntrack.lookup(&view.key, &ends, self.now) {
+                let real = match self.meet(view, &hit)? {
+                    Met::AsItCame => None,
+                    Met::Real(real) => Some(real),
+                    Met::Gone => continue,
+                };
+                match self.follow(real.as_ref().unwrap_or(view), &mut hit) {
+                    Followed::Done(result) => return result.map(|()| real),
+                    Followed::Gone => continue,
+                    Followed::Opens(newly) => denied = newly.map(|newly| Denied { hit, newly }),
                 }
+            }
+            if let Some(result) = self.open(view, denied.as_ref(), ahead) {
+                return result;
             }
         }
         Err(DropReason::ConntrackBusy)
     }
 
     /// A packet of a connection that has an entry.
-    fn follow<'v>(&mut self, view: &View<'v>, mut hit: Hit) -> Followed<'v> {
+    fn follow(&mut self, view: &View<'_>, hit: &mut Hit) -> Followed {
         let mut newly = false;
-        let connection = self.orient(view, &hit);
+        let connection = self.orient(view, hit);
         if connection.epochs.is_newer_than(hit.epochs) {
-            let Some(cut) = self.redecide(view, &connection, &mut hit) else {
+            let Some(cut) = self.redecide(view, &connection, hit) else {
                 return Followed::Gone;
             };
             newly = cut;
         }
-        let result = match self.tables.conntrack.track(&hit, &view.facts, self.now) {
+        let result = match self.tables.conntrack.track(hit, &view.facts, self.now) {
             Ok(Class::New) => {
                 let denied = hit.denied && hit.original_direction;
-                return Followed::Opens(denied.then_some(Denied { hit, newly }));
+                return Followed::Opens(denied.then_some(newly));
             }
             Ok(Class::Established | Class::Reply) if hit.denied => {
                 Err(DropReason::ConnectionDenied)
@@ -114,8 +113,7 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         };
         match result {
             Err(DropReason::ConnectionDenied) => {
-                let reason = self.drop_denied(view, Denied { hit, newly });
-                return Followed::Done(Err(reason));
+                return Followed::Done(Err(self.drop_denied(view, hit, newly)));
             }
             // What does not belong to the connection is no hit of its rules.
             Err(reason) => {
@@ -124,13 +122,13 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             }
             Ok(()) => self.tables.counters.rule_packet(hit.counters),
         }
-        Followed::Done(result.map(|()| *view))
+        Followed::Done(result)
     }
 
     /// Whether a fragment behind its datagram's first may pass: with the first one's connection, if
     /// that is still accepted under the epochs in force. Nothing of it is announced, but that newer
     /// policy has cut the connection.
-    pub fn admit_later<'v>(&mut self, view: &View<'v>) -> Result<View<'v>, DropReason>
+    pub fn admit_later<'v>(&mut self, view: &View<'v>) -> Admitted<'v>
     where
         'a: 'v,
     {
@@ -138,15 +136,19 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         let Some(mut hit) = self.tables.conntrack.lookup(&view.key, &ends, self.now) else {
             // The first one passed without an entry, or its entry has gone meanwhile.
             self.pass_untracked(view, &view.flow(), DropReason::ConntrackInvalid)?;
-            return Ok(*view);
+            return Ok(None);
         };
-        let met = self.meet(view, &hit)?;
-        let view = &met.ok_or(DropReason::ConntrackInvalid)?;
+        let real = match self.meet(view, &hit)? {
+            Met::AsItCame => None,
+            Met::Real(real) => Some(real),
+            Met::Gone => return Err(DropReason::ConntrackInvalid),
+        };
+        let view = real.as_ref().unwrap_or(view);
         let connection = self.orient(view, &hit);
         if connection.epochs.is_newer_than(hit.epochs) {
             let cut = self.redecide(view, &connection, &mut hit);
             if cut.ok_or(DropReason::ConntrackInvalid)? {
-                return Err(self.drop_denied(view, Denied { hit, newly: true }));
+                return Err(self.drop_denied(view, &hit, true));
             }
         }
         if !hit.denied && matches!(view.facts, Facts::Tcp(_)) {
@@ -156,12 +158,11 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
         if hit.denied {
             return Err(DropReason::ConnectionDenied);
         }
-        Ok(*view)
+        Ok(real)
     }
 
-    /// Counts and announces a packet of a DENIED connection.
-    fn drop_denied(&mut self, view: &View<'_>, denied: Denied) -> DropReason {
-        let Denied { hit, newly } = denied;
+    /// Counts and announces a packet of a DENIED connection; `newly` if it is the one that cut it.
+    fn drop_denied(&mut self, view: &View<'_>, hit: &Hit, newly: bool) -> DropReason {
         self.tables.counters.rule_packet(hit.counters);
         let reversed = !hit.original_direction;
         if newly {
@@ -264,30 +265,49 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
 
     /// A packet without entry, or one that opens its connection anew, perhaps a DENIED one. None if
     /// another worker made an entry meanwhile.
+    // Apart, as is what it does, so that each takes the registers and the stack that it needs.
+    #[inline(never)]
     fn open<'v>(
         &mut self,
         view: &View<'v>,
-        denied: Option<Denied>,
+        denied: Option<&Denied>,
         ahead: Option<&Decision>,
-    ) -> Option<Result<View<'v>, DropReason>>
+    ) -> Option<Admitted<'v>>
+    where
+        'a: 'v,
+    {
+        match &self.reach(view) {
+            Ok(Reached::AsItCame) => self.begin(view, None, denied, ahead),
+            // What was asked ahead was asked of the packet as it came.
+            Ok(Reached::Backend { real, translation }) => {
+                self.begin(real, Some(*translation), denied, None)
+            }
+            // Told with the answer, if there is one.
+            Err(reason) if service::is_refusal(*reason) => Some(Err(*reason)),
+            Err(reason) => Some(Err(self.drop_invalid(view, *reason))),
+        }
+    }
+
+    /// Begins a connection by its first packet, of which `view` shows the real ends.
+    #[inline(never)]
+    fn begin<'v>(
+        &mut self,
+        view: &View<'v>,
+        translation: Option<Translation>,
+        denied: Option<&Denied>,
+        ahead: Option<&Decision>,
+    ) -> Option<Admitted<'v>>
     where
         'a: 'v,
     {
         let opens = view.facts.opens();
-        let reached = match self.reach(view) {
-            Ok(reached) => reached,
-            // Told with the answer, if there is one.
-            Err(reason) if service::is_refusal(reason) => return Some(Err(reason)),
-            Err(reason) => return Some(self.drop_invalid(view, reason)),
-        };
-        let view = &reached.view;
         let flow = view.flow();
         if !opens && !self.tables.conntrack.adopts(&view.facts, self.now) {
-            return Some(self.pass_untracked(view, &flow, DropReason::ConntrackInvalid));
+            let passed = self.pass_untracked(view, &flow, DropReason::ConntrackInvalid);
+            return Some(passed.map(|()| None));
         }
         self.tables.counters.add(Counter::FlowDecisions, 1);
-        // What was asked ahead was asked of the packet as it came.
-        let decided = ahead.copied().filter(|_| reached.translation.is_none());
+        let decided = ahead.copied();
         let decided = decided.unwrap_or_else(|| flow.decide(self.snapshot));
         debug_assert_eq!(decided, flow.decide(self.snapshot));
         let Decision { verdict, counters } = decided;
@@ -296,13 +316,22 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             && self.tables.conntrack.refresh(denied.hit.handle, self.now)
         {
             // A SYN sent once more, by all one can tell: no news, and the entry stays.
-            return Some(Err(self.drop_denied(view, denied)));
+            return Some(Err(self.drop_denied(view, &denied.hit, denied.newly)));
         }
         if !opens && !verdict.accept {
             // Adopted flows are judged in either direction: perhaps the other one is allowed (D21).
-            return Some(self.drop_invalid(view, DropReason::ConntrackInvalid));
+            return Some(Err(self.drop_invalid(view, DropReason::ConntrackInvalid)));
         }
-        let (inserted, translation) = self.insert(&reached, decided);
+        let mut entry = NewEntry {
+            key: view.key,
+            translation,
+            ends: view.ends(),
+            verdict,
+            counters,
+            epochs: epochs(self.snapshot, view.source, view.destination),
+            facts: view.facts,
+        };
+        let inserted = self.insert(&mut entry);
         if let Ok(Inserted::Raced(_)) = inserted {
             return None;
         }
@@ -314,9 +343,9 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             return Some(Err(self.deny(view, verdict, inserted.is_ok())));
         }
         if let Err(reason) = inserted {
-            return Some(match translation {
-                None => self.pass_untracked(view, &flow, reason),
-                Some(_) => self.drop_invalid(view, reason),
+            return Some(match entry.translation {
+                None => self.pass_untracked(view, &flow, reason).map(|()| None),
+                Some(_) => Err(self.drop_invalid(view, reason)),
             });
         }
         self.tables.counters.add(Counter::FlowsAccepted, 1);
@@ -327,41 +356,33 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
             let event = self.event(view, EventKind::Accepted(verdict), false);
             self.announce(event);
         }
-        Some(Ok(reached.admitted(translation)))
+        let translation = entry.translation.as_ref();
+        Some(Ok(
+            translation.map(|translation| service::sent_on(view, translation))
+        ))
     }
 
-    /// Makes the entry of a new connection, with another source port if it needs one; how its packets
-    /// are translated.
-    fn insert(
-        &mut self,
-        reached: &Reached<'_>,
-        decided: Decision,
-    ) -> (Result<Inserted, DropReason>, Option<Translation>) {
-        let view = &reached.view;
-        let mut entry = NewEntry {
-            key: view.key,
-            translation: reached.translation,
-            ends: view.ends(),
-            verdict: decided.verdict,
-            counters: decided.counters,
-            epochs: epochs(self.snapshot, view.source, view.destination),
-            facts: view.facts,
-        };
+    /// Makes the entry of a new connection, with another source port if it needs one.
+    fn insert(&mut self, entry: &mut NewEntry) -> Result<Inserted, DropReason> {
         for attempt in 0..=SOURCE_PORT_TRIES {
-            entry.translation = self.with_source_port(reached, attempt);
-            let inserted = self.tables.conntrack.insert(&entry, self.now);
+            // Where another source address is needed, or the packets could not be told from another
+            // connection's, with a source port of our choice.
+            let is_given = attempt > 0 || entry.translation.is_some_and(|t| t.source.is_some());
+            if is_given {
+                entry.translation = Some(self.with_source_port(entry, attempt));
+            }
+            let inserted = self.tables.conntrack.insert(entry, self.now);
             if inserted != Ok(Inserted::Taken) {
-                let is_given = entry.translation.is_some_and(|t| t.source.is_some());
                 if is_given && matches!(inserted, Ok(Inserted::New(_))) {
                     self.tables.counters.add(Counter::SourcePortsGiven, 1);
                 }
-                return (inserted, entry.translation);
+                return inserted;
             }
-            if !view.key.protocol.has_ports() {
+            if !entry.key.protocol.has_ports() {
                 break;
             }
         }
-        (Err(DropReason::SourcePorts), entry.translation)
+        Err(DropReason::SourcePorts)
     }
 
     /// Counts a new entry for the rules that decided it, and chooses some for the self-check.
@@ -401,30 +422,27 @@ impl<'a, S: Storage> Stage<'a, '_, S> {
 
     /// A packet that cannot have an entry: it passes only where no tier may deny anything at either
     /// end (D15), so that the table's limits never cut off whom nobody restricts.
-    fn pass_untracked<'v>(
+    fn pass_untracked(
         &mut self,
-        view: &View<'v>,
+        view: &View<'_>,
         flow: &Flow<'_>,
         reason: DropReason,
-    ) -> Result<View<'v>, DropReason> {
+    ) -> Result<(), DropReason> {
         // What is for a Service, or comes back from one, cannot go on as it is.
         let is_strange = view.source.is_none() && view.destination.is_none()
             || self.snapshot.services().concerns(&view.key);
         if is_strange || flow.may_be_denied(self.snapshot) {
-            return self.drop_invalid(view, reason);
+            return Err(self.drop_invalid(view, reason));
         }
         self.tables.counters.add(Counter::Untracked, 1);
-        Ok(*view)
+        Ok(())
     }
 
-    pub(super) fn drop_invalid<'v>(
-        &mut self,
-        view: &View<'v>,
-        reason: DropReason,
-    ) -> Result<View<'v>, DropReason> {
+    /// Announces a packet that is dropped for this reason.
+    pub(super) fn drop_invalid(&mut self, view: &View<'_>, reason: DropReason) -> DropReason {
         let event = self.event(view, EventKind::Dropped(reason), false);
         self.announce(event);
-        Err(reason)
+        reason
     }
 }
 
