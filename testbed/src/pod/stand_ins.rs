@@ -1,24 +1,23 @@
 //! Stand-ins for programs of a container's image, in that container's view of the root.
 //!
-//! Where the machine has a program of that name, the stand-in is mounted over it, which other
-//! containers of the pod do not see. Where the name leads to a program of another name by way of
-//! Debian's alternatives (`nc` to `ncat`), only the name is led elsewhere, and the program stays. Where
-//! the machine has none, a link is made in the pod's root, which they see too: it hides nothing.
+//! Where the machine has a program of that name, the stand-in is mounted over the name, which other
+//! containers of the pod do not see. Over the name, not what it leads to: Debian's `sh` is a link to
+//! `dash` and its `nc` one to `ncat` by way of the alternatives, and those keep their own names. Where
+//! the machine has none, a link is made in the pod's root, which other containers see too: it hides
+//! nothing.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use rustix::mount::MountFlags;
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 
 use super::message::StandInProgram;
 use super::stage::DEFAULT_PATH;
 use crate::images::{APPLETS, MACHINE_SHELL};
-
-/// The folder of links by which Debian's programs of one name and several packages are reached.
-const ALTERNATIVES: &str = "/etc/alternatives";
 
 /// Whether a path is one of the stand-ins'.
 pub fn has(programs: &[StandInProgram], path: &str) -> bool {
@@ -46,69 +45,44 @@ pub fn install(programs: &[StandInProgram]) -> io::Result<()> {
 fn install_one(program: &StandInProgram) -> io::Result<()> {
     let path = Path::new(&program.path);
     let name = path.file_name().unwrap_or_default();
-    let (alternatives, direct): (Vec<_>, Vec<_>) =
-        listed(path, name).partition(|path| alternative(path).is_some());
-    let mut there = machines(direct);
-    if there.is_empty() && alternatives.is_empty() {
+    let names = names(path, name);
+    if names.is_empty() {
         return link(path);
     }
     if program.machines {
         return Ok(());
     }
-    for of_debian in alternatives.iter().filter_map(|path| alternative(path)) {
-        lead_elsewhere(&of_debian)?;
-    }
-    // An earlier container's link, and a machine whose programs are busybox's own: what one name
-    // of it is mounted over is mounted over all.
-    there.retain(|path| !path.ends_with("busybox") && path != Path::new(APPLETS));
-    for original in there {
+    for path in names {
+        let original = fs::canonicalize(&path)?;
+        if original == Path::new(APPLETS) {
+            // An earlier container's link.
+            continue;
+        }
         if name == "sh" && fs::metadata(MACHINE_SHELL)?.len() == 0 {
             rustix::mount::mount_bind(&original, MACHINE_SHELL)?;
         }
-        rustix::mount::mount_bind(APPLETS, &original)?;
+        cover(&path)?;
     }
     Ok(())
 }
 
-/// Where a program of that name may lie.
-fn listed(path: &Path, name: &OsStr) -> impl Iterator<Item = PathBuf> {
+/// Where the machine has a program of that name, each place once, whatever links lead to its folder.
+fn names(path: &Path, name: &OsStr) -> Vec<PathBuf> {
     let folders = std::env::split_paths(OsStr::new(DEFAULT_PATH));
-    let in_folders = folders.map(|folder| folder.join(name)).collect::<Vec<_>>();
-    in_folders.into_iter().chain([path.to_owned()])
-}
-
-/// The machine's programs at these paths, each once, whatever links lead there.
-fn machines(paths: Vec<PathBuf>) -> Vec<PathBuf> {
-    let paths = paths.iter().filter_map(|path| fs::canonicalize(path).ok());
-    let mut found: Vec<PathBuf> = paths.collect();
+    let all = folders.chain(path.parent().map(Path::to_owned));
+    let all = all.filter_map(|folder| Some(fs::canonicalize(folder).ok()?.join(name)));
+    let mut found: Vec<PathBuf> = all.filter(|path| path.exists()).collect();
     found.sort();
     found.dedup();
     found
 }
 
-/// The link among Debian's alternatives that this path leads to, if it does.
-fn alternative(path: &Path) -> Option<PathBuf> {
-    let link = fs::read_link(path).ok()?;
-    (link.parent() == Some(Path::new(ALTERNATIVES))).then_some(link)
-}
-
-/// Lets a link among the alternatives lead to the stand-in, in this container's view alone.
-fn lead_elsewhere(link: &Path) -> io::Result<()> {
-    let folder = Path::new(ALTERNATIVES);
-    if fs::metadata(folder)?.dev() == fs::metadata("/etc")?.dev() {
-        let links: Vec<(PathBuf, PathBuf)> = (fs::read_dir(folder)?.flatten())
-            .filter_map(|entry| Some((entry.path(), fs::read_link(entry.path()).ok()?)))
-            .collect();
-        let flags = MountFlags::NODEV | MountFlags::NOSUID;
-        rustix::mount::mount("tmpfs", folder, "tmpfs", flags, c"mode=755,size=1m")?;
-        for (path, to) in links {
-            symlink(to, path)?;
-        }
-    }
-    match fs::remove_file(link) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => symlink(APPLETS, link),
-    }
+/// Mounts the stand-in over a name, which may be a link: unlike mount(2), `move_mount` follows none.
+fn cover(path: &Path) -> io::Result<()> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = rustix::mount::open_tree(CWD, APPLETS, flags)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(&tree, c"", CWD, path, flags)?)
 }
 
 fn link(path: &Path) -> io::Result<()> {
@@ -142,12 +116,9 @@ mod tests {
 
     #[test]
     fn the_machines_programs_are_found_once() {
-        let found = |path: &str, name: &str| {
-            let paths = listed(Path::new(path), OsStr::new(name));
-            machines(paths.collect())
-        };
+        let found = |path: &str, name: &str| names(Path::new(path), OsStr::new(name));
         let shells = found("/bin/sh", "sh");
-        assert!(!shells.is_empty() && shells.iter().all(|path| path.is_absolute()));
+        assert!(!shells.is_empty() && shells.iter().all(|path| path.ends_with("sh")));
         assert!(found("/no/such", "no-such-program").is_empty());
     }
 }

@@ -99,6 +99,20 @@ impl Up {
         self.weir(&[&["exec", pod, "--"], command].concat())
     }
 
+    /// What a command says as soon as it succeeds.
+    fn soon(&self, pod: &str, command: &[&str]) -> String {
+        wait_for(&command.join(" "), || match self.exec(pod, command) {
+            (true, said) => Ok(said),
+            (false, said) => Err(said),
+        })
+    }
+
+    /// That a command fails, and what it says first.
+    fn fails(&self, pod: &str, command: &[&str], first: &str) {
+        let (done, said) = self.exec(pod, command);
+        assert!(!done && said.starts_with(first), "{said}");
+    }
+
     fn address(&self, pod: &str) -> String {
         let template = "jsonpath={.status.podIP}";
         let (found, address) = self.weir(&["get", "pod", pod, "-o", template]);
@@ -176,10 +190,24 @@ fn busybox() -> Outcome {
         "{}",
         lab.said
     );
-    // Debian's `nc` is a name for another program, which keeps its own.
+    // Debian's `nc` and `sh` are names for other programs, which keep their own.
     if std::path::Path::new("/usr/bin/ncat").exists() {
         let (ran, said) = lab.exec("bb1", &["ncat", "--version"]);
         assert!(ran && said.contains("Ncat: Version"), "{said}");
+    }
+    if std::path::Path::new("/bin/dash").exists() {
+        let own = [
+            "dash",
+            "-c",
+            "readlink /proc/$$/exe; echo 'readlink /proc/$$/exe' | dash",
+        ];
+        let (ran, said) = lab.exec("bb1", &own);
+        let all = said.lines().all(|line| line.ends_with("/dash"));
+        assert!(ran && all && said.lines().count() == 2, "{said}");
+        assert!(
+            !lab.exec("bb1", &["test", "/bin/dash", "-ef", "/run/.weir/applets"])
+                .0
+        );
     }
     let address = lab.address("bb1");
     let mut listener = lab
@@ -192,25 +220,16 @@ fn busybox() -> Outcome {
         .spawn()
         .unwrap();
     let scan = ["nc", "-znv", "-w", "2", &address, "8888"];
-    let said = wait_for("a listener", || match lab.exec("bb2", &scan) {
-        (true, said) => Ok(said),
-        (false, said) => Err(said),
-    });
+    let said = lab.soon("bb2", &scan);
     assert_eq!(said, format!("{address} ({address}:8888) open\n"));
     // Without a Service there is no such name, with a port in it or without.
     for host in [&["bb1:8888"][..], &["bb1", "8888"]] {
-        let (found, said) = lab.exec("bb2", &[&["nc", "-znv", "-w", "2"], host].concat());
-        assert!(
-            !found && said.starts_with("nc: bad address 'bb1'\n"),
-            "{said}"
-        );
+        let command = [&["nc", "-znv", "-w", "2"], host].concat();
+        lab.fails("bb2", &command, "nc: bad address 'bb1'\n");
     }
     lab.apply(SERVICE);
     let by_name = ["nc", "-znv", "-w", "2", "bb1", "8888"];
-    let said = wait_for("the name", || match lab.exec("bb2", &by_name) {
-        (true, said) => Ok(said),
-        (false, said) => Err(said),
-    });
+    let said = lab.soon("bb2", &by_name);
     assert_eq!(said, format!("bb1 ({address}:8888) open\n"));
     let (found, said) = lab.exec("bb2", &["nslookup", "bb1"]);
     let expected = format!("Name:      bb1\nAddress 1: {address}\n");
@@ -218,9 +237,8 @@ fn busybox() -> Outcome {
     let talk = ["sh", "-c", "echo 'hostname; exit' | nc bb1 8888"];
     assert_eq!(lab.exec("bb2", &talk), (true, "bb1\n".into()));
     lab.apply(CLOSED);
-    let (open, said) = lab.exec("bb2", &by_name);
     let expected = format!("nc: bb1 ({address}:8888): Connection timed out\n");
-    assert!(!open && said.starts_with(&expected), "{said}");
+    lab.fails("bb2", &by_name, &expected);
     listener.kill().unwrap();
     let heard = both(&listener.wait_with_output().unwrap()).1;
     let own = lab.address("bb2");
@@ -266,6 +284,17 @@ fn prompt(lab: &Up) {
     }
 }
 
+/// Who asks the others.
+const BB: &str = "
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: bb}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers: [{name: bb, image: busybox, command: [sleep, infinity]}]
+";
+
 const BLOGS: &str = "
 apiVersion: v1
 kind: Pod
@@ -302,13 +331,6 @@ apiVersion: v1
 kind: Service
 metadata: {name: flaskback}
 spec: {clusterIP: None, selector: {app: flaskback}, ports: [{port: 5000}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: bb}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers: [{name: bb, image: busybox, command: [sleep, infinity]}]
 ";
 
 const NO_DATABASE: &str = "
@@ -319,19 +341,15 @@ spec: {podSelector: {matchLabels: {app: mysqldb}}, ingress: []}
 ";
 
 fn blogs() -> Outcome {
-    let lab = up("standin-blogs", BLOGS)?;
+    let lab = up("standin-blogs", &[BLOGS, BB].concat())?;
     let ask = ["wget", "-qO-", "-T", "8", "flaskback:5000/blogs"];
-    let said = wait_for("the blogs", || match lab.exec("bb", &ask) {
-        (true, said) => Ok(said),
-        (false, said) => Err(said),
-    });
+    let said = lab.soon("bb", &ask);
     let expected = "[[\"K8s is fun\",\"K8s allows to orchestrate application\"],\
                     [\"Network Policy\",\"it provides network security using selector/label\"]]\n";
     assert_eq!(said, expected);
     lab.apply(NO_DATABASE);
-    let (answered, said) = lab.exec("bb", &ask);
     let refused = "wget: server returned error: HTTP/1.1 500 Internal Server Error\n";
-    assert!(!answered && said.starts_with(refused), "{said}");
+    lab.fails("bb", &ask, refused);
     Ok(())
 }
 
@@ -351,13 +369,6 @@ apiVersion: v1
 kind: Service
 metadata: {name: http-echo}
 spec: {clusterIP: None, selector: {run: http-echo}, ports: [{port: 80}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: bb}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers: [{name: bb, image: busybox, command: [sleep, infinity]}]
 ";
 
 const NO_ECHO: &str = "
@@ -368,15 +379,12 @@ spec: {podSelector: {}, policyTypes: [Ingress]}
 ";
 
 fn http_echo() -> Outcome {
-    let lab = up("standin-echo", ECHO)?;
+    let lab = up("standin-echo", &[ECHO, BB].concat())?;
     assert_eq!(lab.weir(&["logs", "http-echo"]), (true, String::new()));
     let url = "http://http-echo.default.svc.cluster.local/test";
     let body = "{\"message\":\"hello\"}";
     let post = ["wget", "-S", url, "--post-data", body, "-O", "/tmp/test"];
-    let said = wait_for("the echo", || match lab.exec("bb", &post) {
-        (true, said) => Ok(said),
-        (false, said) => Err(said),
-    });
+    let said = lab.soon("bb", &post);
     let lines: Vec<&str> = said.lines().collect();
     let address = lab.address("http-echo");
     let connecting = format!("Connecting to http-echo.default.svc.cluster.local ({address}:80)");
@@ -396,11 +404,7 @@ fn http_echo() -> Outcome {
     assert!(log.contains("\"POST /test HTTP/1.1\" 200 "), "{log}");
     lab.apply(NO_ECHO);
     let late = ["wget", "-T", "1", "-qO-", url];
-    let (answered, said) = lab.exec("bb", &late);
-    assert!(
-        !answered && said.starts_with("wget: download timed out\n"),
-        "{said}"
-    );
+    lab.fails("bb", &late, "wget: download timed out\n");
     Ok(())
 }
 

@@ -5,7 +5,6 @@
 //! the machine has for `/bin/sh`.
 
 use std::io::{self, IsTerminal};
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -47,19 +46,7 @@ fn machine_shell(arguments: &[String]) -> Command {
 }
 
 fn become_bash(arguments: &[String]) -> io::Error {
-    // Where the machine's `/bin/sh` is bash, this program lies over it.
-    let covered = || -> io::Result<bool> {
-        let (one, other) = (
-            std::fs::metadata("/bin/bash")?,
-            std::fs::metadata("/proc/self/exe")?,
-        );
-        Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
-    };
-    let bash = match covered() {
-        Ok(true) => MACHINE_SHELL,
-        _ => "/bin/bash",
-    };
-    let mut command = Command::new(bash);
+    let mut command = Command::new("/bin/bash");
     command.arg0("sh").args(arguments);
     if let Some(own) = std::env::var_os("ENV") {
         command.env("WEIR_SH_ENV", own);
