@@ -1,6 +1,7 @@
 //! The columns that `get` prints for each kind, as kubectl 1.34 and the API server's table
 //! printers have them (kubernetes `pkg/printers/internalversion/printers.go`).
 
+mod admission;
 mod defined;
 mod more;
 mod services;

@@ -171,6 +171,30 @@ impl<'a> Transaction<'a> {
         self.update(&live, merged, OperationKind::Configured)
     }
 
+    /// As [`Transaction::apply`], for objects of any size: where no annotation can hold what was applied,
+    /// which then is not known the next time, the object takes the place of all that is there but for
+    /// what others have written into `metadata`.
+    pub fn apply_server_side(&mut self, object: Object) -> Result<Outcome, Refusal> {
+        let mut annotated = object.to_value();
+        annotate_last_applied(&mut annotated);
+        if validate::has_room_for_annotations(&annotated) || object.name().is_empty() {
+            return self.apply(object);
+        }
+        let (key, uid) = (object.key().clone(), object.uid().to_owned());
+        let mut wanted = object.into_value();
+        let Some(live) = self.cluster.get(&key).cloned() else {
+            return self.create_value(key.kind, wanted);
+        };
+        check_uid(&live, &uid)?;
+        let (new, old) = (&wanted["metadata"], &live.value()["metadata"]);
+        let mut merged = patch::three_way(&Value::Null, new, old, patch::Lists::Whole);
+        if let Some(annotations) = merged["annotations"].as_object_mut() {
+            annotations.shift_remove(LAST_APPLIED);
+        }
+        wanted["metadata"] = merged;
+        self.update(&live, wanted, OperationKind::Configured)
+    }
+
     /// Puts `object` in the place of the one stored; its `resourceVersion`, if it has one, must be
     /// the current one.
     pub fn replace(&mut self, object: Object) -> Result<Outcome, Refusal> {

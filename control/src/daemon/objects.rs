@@ -47,6 +47,7 @@ impl<P: Plane> Daemon<P> {
                 .map_err(|error| refusal(error.into(), Some(index)))?;
         }
         let Decoded { objects, warnings } = decoded;
+        let server_side = params.server_side;
         self.transact(params.dry_run, warnings, |transaction| {
             // A kind's definition may stand behind its objects.
             let is_definition = |(_, object): &(usize, Object)| {
@@ -57,6 +58,7 @@ impl<P: Plane> Daemon<P> {
             let mut outcomes = Vec::with_capacity(first.len() + then.len());
             for (index, object) in first.into_iter().chain(then) {
                 let outcome = match verb {
+                    Verb::Apply if server_side => transaction.apply_server_side(object),
                     Verb::Apply => transaction.apply(object),
                     Verb::Create => transaction.create(object),
                     Verb::Replace => transaction.replace(object),

@@ -215,6 +215,12 @@ pub static KINDS: &[Kind] = &[
     kind!("admissionregistration.k8s.io/v1" "MutatingWebhookConfiguration"
         "mutatingwebhookconfigurations" [] cluster Stored counted
         admission::MutatingWebhookConfiguration),
+    kind!("admissionregistration.k8s.io/v1" "ValidatingAdmissionPolicy"
+        "validatingadmissionpolicies" [] cluster Stored counted
+        admission::ValidatingAdmissionPolicy),
+    kind!("admissionregistration.k8s.io/v1" "ValidatingAdmissionPolicyBinding"
+        "validatingadmissionpolicybindings" [] cluster Stored counted
+        admission::ValidatingAdmissionPolicyBinding),
     kind!("admissionregistration.k8s.io/v1" "ValidatingWebhookConfiguration"
         "validatingwebhookconfigurations" [] cluster Stored counted
         admission::ValidatingWebhookConfiguration),

@@ -35,6 +35,10 @@ pub struct ApplyParams {
     /// Unknown fields.
     #[serde(default)]
     pub field_validation: FieldValidation,
+    /// Of `apply`: an object that is too large for an annotation to hold what was applied is taken
+    /// nonetheless, and takes the place of all that is there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub server_side: bool,
 }
 
 /// How a patch is merged.

@@ -1,10 +1,22 @@
 //! `metadata` (apimachinery `pkg/api/validation/objectmeta.go`).
 
+use serde_json::Value;
+
 use super::{Findings, names};
 use crate::objects::Object;
 
 /// The most bytes that an object's annotations may have together.
 const ANNOTATIONS_BYTES: usize = 256 * 1024;
+
+/// Whether an object's annotations are no larger than they may be.
+pub fn has_room_for_annotations(object: &Value) -> bool {
+    let annotations = object["metadata"]["annotations"].as_object();
+    let lengths = annotations
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| key.len() + value.as_str().map_or(0, str::len));
+    lengths.sum::<usize>() <= ANNOTATIONS_BYTES
+}
 
 pub(super) fn validate(object: &Object, findings: &mut Findings) {
     let meta = object.metadata();

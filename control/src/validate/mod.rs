@@ -23,6 +23,7 @@ mod selectors;
 pub(crate) mod service;
 mod workload;
 
+pub use metadata::has_room_for_annotations;
 pub use names::{is_dns_1123_label, is_dns_1123_subdomain};
 
 /// One thing wrong with a field.

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use super::{Columns, count, items, labels, or, seconds_since_1970, selector, template, text};
+use super::{
+    Columns, admission, count, items, labels, or, seconds_since_1970, selector, template, text,
+};
 use crate::cli::table::human_duration;
 
 /// The columns of a kind, if it has some of its own here.
@@ -99,6 +101,8 @@ pub fn columns(kind: &str) -> Option<Columns> {
             (&["NAME", "CREATED AT"], &[])
         }
         "Lease" => (&["NAME", "HOLDER", "AGE"], &[]),
+        "ValidatingAdmissionPolicy" => (&["NAME", "VALIDATIONS", "PARAMKIND", "AGE"], &[]),
+        "ValidatingAdmissionPolicyBinding" => (&["NAME", "POLICYNAME", "PARAMREF", "AGE"], &[]),
         "PriorityClass" => (
             &["NAME", "VALUE", "GLOBAL-DEFAULT", "AGE", "PREEMPTIONPOLICY"],
             &[],
@@ -247,6 +251,8 @@ pub fn cells(kind: &str, object: &Value, name: String, age: String, now: i64) ->
             vec![name, text(object, "/metadata/creationTimestamp")]
         }
         "Lease" => vec![name, text(object, "/spec/holderIdentity"), age],
+        "ValidatingAdmissionPolicy" => admission::policy(object, name, age),
+        "ValidatingAdmissionPolicyBinding" => admission::binding(object, name, age),
         "PriorityClass" => {
             let is_default = object.get("globalDefault") == Some(&Value::Bool(true));
             vec![

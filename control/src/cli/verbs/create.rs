@@ -193,6 +193,7 @@ pub fn run(session: &mut Session) -> Result<(), VerbError> {
         expected_generation: mutate::expected_generation(session)?,
         dry_run: dry_run != DryRun::None,
         field_validation: mutate::validation(parsed_validate(session))?,
+        ..ApplyParams::default()
     };
     send(session, &mut client, &params, &mut done, "created")
 }

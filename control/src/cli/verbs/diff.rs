@@ -26,7 +26,11 @@ pub const FLAGS: &[Flag] = &[
     FILES[2],
     SELECTOR,
     switch("show-secrets", None, "Print the values of Secrets"),
-    switch("server-side", None, ""),
+    switch(
+        "server-side",
+        None,
+        "As without it, in other words; objects of any size",
+    ),
     switch("force-conflicts", None, ""),
     switch("show-managed-fields", None, ""),
     value("concurrency", None, ""),
@@ -100,6 +104,7 @@ fn versions(
         objects: vec![object.to_value()],
         namespace: session.namespace(),
         dry_run: true,
+        server_side: session.parsed.is_on("server-side"),
         ..ApplyParams::default()
     };
     let mutation: Mutation = client.call("apply", &params)?;

@@ -52,7 +52,7 @@ const APPLY: [Flag; 7] = [
     switch(
         "server-side",
         None,
-        "As without it, in other words: the daemon merges in any case",
+        "As without it, in other words; objects of any size, which then replace what is there",
     ),
     switch(
         "prune",
@@ -152,6 +152,7 @@ pub fn run(session: &mut Session, way: Way) -> Result<(), VerbError> {
         expected_generation: expected_generation(session)?,
         dry_run: dry_run != DryRun::None,
         field_validation: validation(session.parsed.value("validate"))?,
+        server_side: session.parsed.is_on("server-side"),
     };
     let mut client = session.connect()?;
     let mutation: Mutation = client.call(way.method(), &params)?;

@@ -268,6 +268,54 @@ fn lists_of_custom_resources_are_applied_whole() {
 }
 
 #[test]
+fn what_no_annotation_can_hold_is_applied_by_the_server() {
+    let mut scene = Scene::new("custom-large");
+    let mut large = definition();
+    let schema = &mut large["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    schema["description"] = json!("x".repeat(300 << 10));
+    let error = scene
+        .call("apply", json!({"objects": [large]}))
+        .unwrap_err();
+    assert!(
+        error.message.contains("metadata.annotations: Too long"),
+        "{}",
+        error.message
+    );
+    let by_server = |object: &Value| json!({"objects": [object], "serverSide": true});
+    let reply = scene.must("apply", by_server(&large));
+    assert_eq!(reply["results"][0]["operation"], "created");
+    let again = scene.must("apply", by_server(&large));
+    assert_eq!(again["results"][0]["operation"], "unchanged");
+    // What is not in it any more goes, but for what others have written into its metadata.
+    let target = json!({"resource": "crd", "name": "crontabs.stable.example.com"});
+    let labelled = json!({"metadata": {"labels": {"by": "others"}}});
+    scene.must(
+        "patch",
+        json!({"target": target, "type": "merge", "patch": labelled}),
+    );
+    large["spec"]["versions"].as_array_mut().unwrap().remove(1);
+    large["spec"]["names"]
+        .as_object_mut()
+        .unwrap()
+        .remove("shortNames");
+    scene.must("apply", by_server(&large));
+    let stored = scene.must("get", target)["items"][0].clone();
+    assert_eq!(stored["metadata"]["labels"]["by"], "others");
+    assert_eq!(stored["metadata"].get("annotations"), None);
+    assert_eq!(stored["spec"]["versions"].as_array().unwrap().len(), 1);
+    assert_eq!(stored["spec"]["names"].get("shortNames"), None);
+    // Small ones are merged as ever.
+    apply(&mut scene, &[crontab("small")]);
+    let mut small = crontab("small");
+    small["spec"]["image"] = json!("x");
+    scene.must("apply", by_server(&small));
+    scene.must("apply", by_server(&crontab("small")));
+    assert_eq!(scene.names("crontabs"), ["small"]);
+    let spec = json!({"cronSpec": "* * * * */5", "replicas": 1});
+    assert_eq!(self::stored(&mut scene, "small")["spec"], spec);
+}
+
+#[test]
 fn policies_of_others_are_refused_though_their_kind_is_defined() {
     let mut scene = Scene::new("custom-foreign");
     for (group, kind, plural) in [
