@@ -1,25 +1,23 @@
 //! What stands in for a program that the machine does not have: it serves the ports that the
 //! container declares, and nothing else.
 //!
-//! TCP that begins like HTTP is answered as HTTP: `/health` with `ok`, any other path with the
-//! pod's name and the path. Other TCP is sent back as it comes. UDP is answered with the pod's name
+//! TCP that begins like HTTP is answered as HTTP, within the bounds of [`crate::images::http`]:
+//! `/health` with `ok`, any other path with the pod's name and the path. Other TCP is sent back as it
+//! comes. UDP is answered with the pod's name
 //! and what came. Its standard output, the container's log, has a line per connection.
 
 use std::convert::Infallible;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType};
 use serde::{Deserialize, Serialize};
 
-/// Connections served at once; one more waits in the listener's queue.
-const CONNECTIONS: usize = 256;
-/// Bytes of an HTTP request's head, at most.
-const HEAD_BYTES: u64 = 16 << 10;
+use crate::images::http::server::{self, Answer, CONNECTIONS, Response};
+
 /// An idle connection ends after this.
 const IDLE: Duration = Duration::from_secs(300);
 
@@ -39,15 +37,21 @@ pub fn serve(spec: &Spec) -> io::Result<Infallible> {
     if !spec.image.is_empty() {
         println!("the built-in responder stands in for image {}", spec.image);
     }
-    let active = Arc::new(AtomicUsize::new(0));
+    let answer = answer(&spec.pod);
     for (protocol, port) in &spec.ports {
-        let (pod, active) = (spec.pod.clone(), active.clone());
+        let (pod, answer) = (spec.pod.clone(), answer.clone());
         let begun = match protocol.as_str() {
             "UDP" => datagram_socket(*port).map(|socket| {
                 std::thread::spawn(move || answer_datagrams(&socket, &pod));
             }),
             _ => listener(protocol, *port).map(|listener| {
-                std::thread::spawn(move || accept(&listener, &pod, &active));
+                std::thread::spawn(move || {
+                    server::accept(&listener, CONNECTIONS, move |stream, peer| {
+                        if let Err(error) = converse(stream, peer, &answer) {
+                            println!("{peer}: {error}");
+                        }
+                    });
+                });
             }),
         };
         match begun {
@@ -97,46 +101,34 @@ fn answer_datagrams(socket: &UdpSocket, pod: &str) {
     }
 }
 
-fn accept(listener: &TcpListener, pod: &str, active: &Arc<AtomicUsize>) {
-    loop {
-        while active.load(Ordering::Acquire) >= CONNECTIONS {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let Ok((stream, peer)) = listener.accept() else {
-            // Out of descriptors, or a connection that was reset before we took it.
-            std::thread::sleep(Duration::from_millis(5));
-            continue;
+/// What any HTTP request is answered with.
+fn answer(pod: &str) -> Answer {
+    let pod = pod.to_owned();
+    Arc::new(move |request| {
+        let path = &request.target;
+        println!("{} {} {path} 200", request.peer, request.method);
+        let body = match path.as_str() {
+            "/health" | "/healthz" => "ok\n".to_owned(),
+            _ => format!("pod: {pod}\npath: {path}\n"),
         };
-        active.fetch_add(1, Ordering::AcqRel);
-        let (pod, active) = (pod.to_owned(), active.clone());
-        std::thread::spawn(move || {
-            if let Err(error) = converse(stream, peer, &pod) {
-                println!("{peer}: {error}");
-            }
-            active.fetch_sub(1, Ordering::AcqRel);
-        });
-    }
+        Response::new(200, "text/plain", body)
+    })
 }
 
-fn converse(stream: TcpStream, peer: SocketAddr, pod: &str) -> io::Result<()> {
+fn converse(stream: TcpStream, peer: SocketAddr, answer: &Answer) -> io::Result<()> {
     stream.set_read_timeout(Some(IDLE))?;
     // An SCTP socket has no such option, and needs none.
     let _sctp = stream.set_nodelay(true);
     let mut reader = BufReader::new(stream.try_clone()?);
-    let mut stream = stream;
-    loop {
-        let first = reader.fill_buf()?;
-        if first.is_empty() {
-            return Ok(());
-        }
-        if !looks_like_http(first) {
-            io::copy(&mut reader, &mut stream)?;
-            return Ok(());
-        }
-        if !answer_http(&mut reader, &mut stream, peer, pod)? {
-            return Ok(());
-        }
+    let first = reader.fill_buf()?;
+    if first.is_empty() {
+        return Ok(());
     }
+    if looks_like_http(first) {
+        return server::converse_on(reader, stream, peer, answer);
+    }
+    let mut stream = stream;
+    io::copy(&mut reader, &mut stream).map(|_| ())
 }
 
 fn looks_like_http(bytes: &[u8]) -> bool {
@@ -155,63 +147,18 @@ fn looks_like_http(bytes: &[u8]) -> bool {
     })
 }
 
-/// Answers one request; whether the connection goes on.
-fn answer_http(
-    reader: &mut BufReader<TcpStream>,
-    stream: &mut TcpStream,
-    peer: SocketAddr,
-    pod: &str,
-) -> io::Result<bool> {
-    let mut head = reader.take(HEAD_BYTES);
-    let mut line = String::new();
-    head.read_line(&mut line)?;
-    let mut parts = line.split_whitespace();
-    let method = parts.next().unwrap_or_default().to_owned();
-    let path = parts.next().unwrap_or("/").to_owned();
-    let mut keep = parts.next() == Some("HTTP/1.1");
-    let mut body_bytes = 0_u64;
-    loop {
-        let mut header = String::new();
-        if head.read_line(&mut header)? == 0 {
-            // The head is too long, or the peer is gone.
-            return Ok(false);
-        }
-        let header = header.trim_end().to_ascii_lowercase();
-        match header.split_once(':') {
-            None if header.is_empty() => break,
-            Some(("content-length", value)) => body_bytes = value.trim().parse().unwrap_or(0),
-            Some(("connection", value)) => keep = value.trim() != "close" && keep,
-            _ => {}
-        }
-    }
-    io::copy(&mut reader.take(body_bytes), &mut io::sink())?;
-    let body = match path.as_str() {
-        "/health" | "/healthz" => "ok\n".to_owned(),
-        _ => format!("pod: {pod}\npath: {path}\n"),
-    };
-    let connection = if keep { "keep-alive" } else { "close" };
-    let mut answer = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
-         Connection: {connection}\r\n\r\n",
-        body.len()
-    );
-    if method != "HEAD" {
-        answer.push_str(&body);
-    }
-    stream.write_all(answer.as_bytes())?;
-    println!("{peer} {method} {path} 200");
-    Ok(keep)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     fn served(request: &[u8]) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, peer) = listener.accept().unwrap();
-        let server = std::thread::spawn(move || converse(stream, peer, "stars/frontend-x"));
+        let server =
+            std::thread::spawn(move || converse(stream, peer, &answer("stars/frontend-x")));
         client.write_all(request).unwrap();
         client.shutdown(std::net::Shutdown::Write).unwrap();
         let mut answer = String::new();

@@ -184,9 +184,21 @@ fn converse(stream: TcpStream, peer: SocketAddr, answer: &Answer) -> io::Result<
     stream.set_read_timeout(Some(IDLE))?;
     stream.set_write_timeout(Some(IDLE))?;
     stream.set_nodelay(true)?;
+    converse_on(BufReader::new(stream.try_clone()?), stream, peer, answer)
+}
+
+/// Answers the requests that come by a connection until its end; `reader` is its other half, and may
+/// hold what has come already.
+///
+/// # Errors
+/// The connection's, or one of its times being up.
+pub fn converse_on(
+    mut reader: BufReader<TcpStream>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    answer: &Answer,
+) -> io::Result<()> {
     let local = stream.local_addr()?;
-    let mut reader = BufReader::new(stream.try_clone()?);
-    let mut stream = stream;
     while let Some(first) = read_line(&mut reader)? {
         if first.is_empty() {
             continue;
