@@ -2,16 +2,21 @@
 //! (`sigs.k8s.io/json`): null is "absent, or zero" wherever it stands, a field that the type does
 //! not have is reported with its path, and a value of the wrong type is described in Go's words.
 
+mod entries;
+mod path;
+mod structure;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
-use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, Expected, MapAccess, SeqAccess,
-    Visitor,
-};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, Expected, Visitor};
 use serde_json::Value;
+
+use entries::{Entries, Items};
+use path::{At, Path};
+pub use structure::{Structure, Type, VersionOf};
 
 /// A value that does not fit its type.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,119 +79,6 @@ pub fn check<T: DeserializeOwned>(value: &Value) -> Result<Vec<String>, TypeErro
 
 /// What is read where nothing is.
 static NOTHING: Value = Value::Null;
-
-/// The `apiVersion` of the kind of a name.
-pub type VersionOf = fn(&str) -> Option<&'static str>;
-
-/// The type of a field.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub enum Type {
-    /// Not noted.
-    #[default]
-    Unknown,
-    /// `string`, `integer`, `IntOrString`, …
-    Scalar(&'static str),
-    /// A struct, by its name.
-    Struct(&'static str),
-    /// A list.
-    List(Box<Type>),
-    /// A map by text.
-    Map(Box<Type>),
-}
-
-/// The structs of a kind, by name, with their fields in order.
-#[derive(Debug)]
-pub struct Structure {
-    structs: BTreeMap<&'static str, Vec<(String, Type)>>,
-    last: Type,
-    version_of: VersionOf,
-}
-
-impl Structure {
-    /// The fields of a struct.
-    pub fn fields(&self, name: &str) -> &[(String, Type)] {
-        self.structs
-            .get(name)
-            .map(Vec::as_slice)
-            .unwrap_or_default()
-    }
-
-    /// The type of the whole.
-    pub fn root(&self) -> &Type {
-        &self.last
-    }
-
-    /// Every struct's name.
-    pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.structs.keys().copied()
-    }
-
-    /// What a kind insists on in a field.
-    fn insisted(&self, owner: &'static str, field: &str) -> Option<&'static str> {
-        let version = (self.version_of)(owner)?;
-        match field {
-            "apiVersion" => Some(version),
-            "kind" => Some(owner),
-            _ => None,
-        }
-    }
-
-    /// Notes a struct; whether it is new.
-    fn begin(&mut self, name: &'static str) -> bool {
-        if self.structs.contains_key(name) {
-            return false;
-        }
-        self.structs.insert(name, Vec::new());
-        true
-    }
-
-    /// Notes what was read of a field.
-    fn end(&mut self, owner: &'static str, field: &str) {
-        let last = std::mem::take(&mut self.last);
-        let fields = self.structs.entry(owner).or_default();
-        if !fields.iter().any(|(own, _)| own == field) {
-            fields.push((field.to_owned(), last));
-        }
-    }
-}
-
-/// Where a value stands.
-enum Path<'a> {
-    Root,
-    Field(&'a Path<'a>, &'a str),
-    Index(&'a Path<'a>, usize),
-    Key(&'a Path<'a>),
-}
-
-impl Path<'_> {
-    /// `spec.ingress[0].ports`, as the strict decoder prints it.
-    fn full(&self) -> String {
-        match self {
-            Path::Root => String::new(),
-            Path::Field(Path::Root, name) => (*name).to_owned(),
-            Path::Field(parent, name) => format!("{}.{name}", parent.full()),
-            Path::Index(parent, index) => format!("{}[{index}]", parent.full()),
-            Path::Key(parent) => parent.full(),
-        }
-    }
-
-    /// `spec.ingress.ports`, as Go's type errors print it.
-    fn fields(&self) -> String {
-        match self {
-            Path::Root => String::new(),
-            Path::Field(Path::Root, name) => (*name).to_owned(),
-            Path::Field(parent, name) => format!("{}.{name}", parent.fields()),
-            Path::Index(parent, _) | Path::Key(parent) => parent.fields(),
-        }
-    }
-}
-
-/// A place and the struct that holds it.
-#[derive(Clone, Copy)]
-struct At<'a> {
-    path: &'a Path<'a>,
-    owner: &'static str,
-}
 
 /// One value with its place.
 struct Go<'de, 'a> {
@@ -591,115 +483,5 @@ impl<'de> Deserializer<'de> for Go<'de, '_> {
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
         visitor.visit_unit()
-    }
-}
-
-/// An array's items.
-struct Items<'de, 'a> {
-    items: &'de [Value],
-    next: usize,
-    at: At<'a>,
-    unknown: &'a RefCell<Vec<String>>,
-    /// Notes what is read, while a type is asked for its structure.
-    probe: Option<&'a RefCell<Structure>>,
-}
-
-impl<'de> SeqAccess<'de> for Items<'de, '_> {
-    type Error = TypeError;
-
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, TypeError> {
-        let Some(value) = self.items.get(self.next) else {
-            return Ok(None);
-        };
-        let path = Path::Index(self.at.path, self.next);
-        self.next += 1;
-        seed.deserialize(Go {
-            value,
-            at: At {
-                path: &path,
-                owner: self.at.owner,
-            },
-            unknown: self.unknown,
-            probe: self.probe,
-        })
-        .map(Some)
-    }
-}
-
-/// An object's entries; for a struct with the fields that it has.
-struct Entries<'de, 'a> {
-    entries: Option<serde_json::map::Iter<'de>>,
-    known: Option<&'static [&'static str]>,
-    /// In place of the entries, while a type is asked for its structure: its fields, or a key.
-    fields: Option<&'static [&'static str]>,
-    pending: Option<(&'de str, &'de Value)>,
-    at: At<'a>,
-    unknown: &'a RefCell<Vec<String>>,
-    /// Notes what is read, while a type is asked for its structure.
-    probe: Option<&'a RefCell<Structure>>,
-}
-
-impl<'de> MapAccess<'de> for Entries<'de, '_> {
-    type Error = TypeError;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, TypeError> {
-        if let Some(fields) = self.fields {
-            let Some((first, rest)) = fields.split_first() else {
-                return Ok(None);
-            };
-            self.fields = Some(rest);
-            self.pending = Some((first, &NOTHING));
-            return seed.deserialize(StrDeserializer::new(first)).map(Some);
-        }
-        let Some((key, value)) = self.entries.as_mut().and_then(Iterator::next) else {
-            return Ok(None);
-        };
-        if self
-            .known
-            .is_some_and(|known| !known.contains(&key.as_str()))
-        {
-            let path = Path::Field(self.at.path, key).full();
-            self.unknown.borrow_mut().push(path);
-        }
-        self.pending = Some((key, value));
-        seed.deserialize(StrDeserializer::new(key)).map(Some)
-    }
-
-    fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, TypeError> {
-        let Some((key, value)) = self.pending.take() else {
-            return Err(TypeError::custom("a value was read before its key"));
-        };
-        let path = match self.known {
-            Some(_) => Path::Field(self.at.path, key),
-            None => Path::Key(self.at.path),
-        };
-        if let Some(probe) = self.probe {
-            let insisted = probe.borrow().insisted(self.at.owner, key);
-            if let Some(text) = insisted.filter(|_| self.known.is_some()) {
-                let mut probe = probe.borrow_mut();
-                probe.last = Type::Scalar("string");
-                probe.end(self.at.owner, key);
-                return seed.deserialize(StrDeserializer::<TypeError>::new(text));
-            }
-        }
-        let made = seed.deserialize(Go {
-            value,
-            at: At {
-                path: &path,
-                owner: self.at.owner,
-            },
-            unknown: self.unknown,
-            probe: self.probe,
-        });
-        if let (Some(probe), Some(_)) = (self.probe, self.known) {
-            probe.borrow_mut().end(self.at.owner, key);
-        }
-        made
     }
 }

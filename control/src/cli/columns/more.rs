@@ -1,9 +1,10 @@
-//! The columns of workloads, events, and of kinds that are only stored.
+//! The columns of workloads and of kinds that are only stored.
 
 use serde_json::Value;
 
 use super::{
-    Columns, admission, count, items, labels, or, seconds_since_1970, selector, template, text,
+    Columns, admission, count, is_default_class, items, labels, or, seconds_since_1970, selector,
+    storage, template, text,
 };
 use crate::cli::table::human_duration;
 
@@ -123,20 +124,6 @@ pub fn columns(kind: &str) -> Option<Columns> {
     Some(Columns { narrow, wide })
 }
 
-/// An Event's columns with `-o wide`, which puts some in between.
-pub const WIDE_EVENT: &[&str] = &[
-    "LAST SEEN",
-    "TYPE",
-    "REASON",
-    "OBJECT",
-    "SUBOBJECT",
-    "SOURCE",
-    "MESSAGE",
-    "FIRST SEEN",
-    "COUNT",
-    "NAME",
-];
-
 /// The cells of an object of such a kind.
 pub fn cells(kind: &str, object: &Value, name: String, age: String, now: i64) -> Vec<String> {
     let number = |path: &str| object.pointer(path).and_then(Value::as_i64).unwrap_or(0);
@@ -194,8 +181,8 @@ pub fn cells(kind: &str, object: &Value, name: String, age: String, now: i64) ->
                 selector(inside.pointer("/spec/selector")),
             ]
         }
-        "PersistentVolume" => volume(object, name, age),
-        "PersistentVolumeClaim" => claim(object, name, age),
+        "PersistentVolume" => storage::volume(object, name, age),
+        "PersistentVolumeClaim" => storage::claim(object, name, age),
         "ResourceQuota" => {
             let (limits, requests): (Vec<_>, Vec<_>) = quota(object)
                 .into_iter()
@@ -283,79 +270,6 @@ pub fn cells(kind: &str, object: &Value, name: String, age: String, now: i64) ->
     }
 }
 
-fn volume(object: &Value, name: String, age: String) -> Vec<String> {
-    let claim = object
-        .pointer("/spec/claimRef")
-        .filter(|claim| !claim.is_null());
-    let claim = claim.map_or(String::new(), |claim| {
-        format!("{}/{}", text(claim, "/namespace"), text(claim, "/name"))
-    });
-    vec![
-        name,
-        or(text(object, "/spec/capacity/storage"), "0"),
-        access_modes(items(object, "/spec/accessModes")),
-        or(
-            text(object, "/spec/persistentVolumeReclaimPolicy"),
-            "Retain",
-        ),
-        phase(object, "Available"),
-        claim,
-        storage_class(object),
-        or(text(object, "/spec/volumeAttributesClassName"), "<unset>"),
-        text(object, "/status/reason"),
-        age,
-        or(text(object, "/spec/volumeMode"), "Filesystem"),
-    ]
-}
-
-fn claim(object: &Value, name: String, age: String) -> Vec<String> {
-    let volume = text(object, "/spec/volumeName");
-    let (capacity, modes) = match volume.is_empty() {
-        true => (String::new(), String::new()),
-        false => (
-            or(text(object, "/status/capacity/storage"), "0"),
-            access_modes(items(object, "/status/accessModes")),
-        ),
-    };
-    vec![
-        name,
-        phase(object, "Pending"),
-        volume,
-        capacity,
-        modes,
-        storage_class(object),
-        or(text(object, "/spec/volumeAttributesClassName"), "<unset>"),
-        age,
-        or(text(object, "/spec/volumeMode"), "Filesystem"),
-    ]
-}
-
-/// A volume's or claim's phase; `fallback` until somebody has set one.
-fn phase(object: &Value, fallback: &str) -> String {
-    match object.pointer("/metadata/deletionTimestamp") {
-        Some(time) if !time.is_null() => "Terminating".to_owned(),
-        _ => or(text(object, "/status/phase"), fallback),
-    }
-}
-
-/// A volume's or claim's class; an annotation of old times goes before the field.
-pub fn storage_class(object: &Value) -> String {
-    let annotations = &object["metadata"]["annotations"];
-    let old = annotations["volume.beta.kubernetes.io/storage-class"].as_str();
-    old.map_or_else(|| text(object, "/spec/storageClassName"), str::to_owned)
-}
-
-/// Whether an annotation says that a class is the default one.
-pub fn is_default_class(object: &Value) -> bool {
-    let annotations = &object["metadata"]["annotations"];
-    [
-        "storageclass.kubernetes.io/is-default-class",
-        "storageclass.beta.kubernetes.io/is-default-class",
-    ]
-    .iter()
-    .any(|key| annotations[*key] == "true")
-}
-
 /// `pods: 1/4` of a ResourceQuota, sorted by name.
 fn quota(object: &Value) -> Vec<String> {
     let hard = object.pointer("/status/hard").and_then(Value::as_object);
@@ -385,21 +299,6 @@ fn subjects(object: &Value, kind: &str) -> String {
         _ => text(one, "/name"),
     });
     named.collect::<Vec<_>>().join(", ")
-}
-
-/// `RWO,ROX`: always in that order, each once.
-pub fn access_modes(modes: &[Value]) -> String {
-    let all = [
-        ("ReadWriteOnce", "RWO"),
-        ("ReadOnlyMany", "ROX"),
-        ("ReadWriteMany", "RWX"),
-        ("ReadWriteOncePod", "RWOP"),
-    ];
-    let named = all
-        .iter()
-        .filter(|(mode, _)| modes.iter().any(|own| own == mode));
-    let short: Vec<&str> = named.map(|(_, short)| *short).collect();
-    short.join(",")
 }
 
 fn job(object: &Value, name: String, age: String, now: i64) -> Vec<String> {
@@ -442,86 +341,6 @@ fn job(object: &Value, name: String, age: String, now: i64) -> Vec<String> {
     vec![name, status.to_owned(), completions, duration, age]
 }
 
-fn ago(stamp: &str, now: i64) -> String {
-    match seconds_since_1970(stamp) {
-        Some(then) => human_duration(now - then),
-        None => "<unknown>".to_owned(),
-    }
-}
-
-/// When an event was first and last seen, and how often; none stands for once.
-fn seen(event: &Value, now: i64) -> (String, String, Option<i64>) {
-    let first = or(text(event, "/firstTimestamp"), &text(event, "/eventTime"));
-    let (last, count) = match event["series"]["count"].as_i64() {
-        Some(count) => (text(event, "/series/lastObservedTime"), Some(count)),
-        None => {
-            let repeated = event["count"].as_i64().filter(|count| *count > 1);
-            (or(text(event, "/lastTimestamp"), &first), repeated)
-        }
-    };
-    (ago(&first, now), ago(&last, now), count)
-}
-
-/// `5s (x3 over 100s)`, as `kubectl events` has it where `kubectl get events` says when only.
-pub fn seen_interval(event: &Value, now: i64) -> String {
-    match seen(event, now) {
-        (first, last, Some(count)) => format!("{last} (x{count} over {first})"),
-        (_, last, None) => last,
-    }
-}
-
-/// The cells of an event.
-pub fn event(object: &Value, name: String, now: i64, wide: bool) -> Vec<String> {
-    let (first, last, count) = seen(object, now);
-    let object_of = object.get("involvedObject").unwrap_or(&Value::Null);
-    let kind_of = text(object_of, "/kind").to_lowercase();
-    let target = match text(object_of, "/name").as_str() {
-        "" => kind_of,
-        name => format!("{kind_of}/{name}"),
-    };
-    let (kind, reason) = (text(object, "/type"), text(object, "/reason"));
-    let message = text(object, "/message").trim().to_owned();
-    if !wide {
-        return vec![last, kind, reason, target, message];
-    }
-    let source: Vec<String> = [
-        ("/source/component", "/reportingComponent"),
-        ("/source/host", "/reportingInstance"),
-    ]
-    .map(|(path, other)| or(text(object, path), &text(object, other)))
-    .into_iter()
-    .filter(|part| !part.is_empty())
-    .collect();
-    vec![
-        last,
-        kind,
-        reason,
-        target,
-        text(object_of, "/fieldPath"),
-        source.join(", "),
-        message,
-        first,
-        count.unwrap_or(1).to_string(),
-        name,
-    ]
-}
-
-/// When an event was last seen, for sorting.
-pub fn last_seen(event: &Value) -> String {
-    let paths = [
-        "/series/lastObservedTime",
-        "/lastTimestamp",
-        "/eventTime",
-        "/firstTimestamp",
-        "/metadata/creationTimestamp",
-    ];
-    let stamps = paths.map(|path| text(event, path));
-    stamps
-        .into_iter()
-        .find(|stamp| !stamp.is_empty())
-        .unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::{Layout, table};
@@ -547,27 +366,6 @@ mod tests {
                 "NAME   STATUS    COMPLETIONS   DURATION   AGE",
                 "j      Running   1/3           90s        100s"
             ]
-        );
-    }
-
-    #[test]
-    fn events_say_when_and_how_often() {
-        let event = json!({"metadata": {"name": "web.1"}, "type": "Warning", "reason": "Unhealthy",
-            "message": "probe failed\n", "count": 3, "firstTimestamp": "1970-01-01T00:00:00Z",
-            "lastTimestamp": "1970-01-01T00:01:35Z", "source": {"component": "kubelet", "host": "n1"},
-            "involvedObject": {"kind": "Pod", "name": "web", "fieldPath": "spec.containers{c}"}});
-        assert_eq!(
-            shown("Event", event.clone(), false),
-            [
-                "LAST SEEN   TYPE      REASON      OBJECT    MESSAGE",
-                "5s          Warning   Unhealthy   pod/web   probe failed"
-            ]
-        );
-        assert_eq!(seen_interval(&event, 100), "5s (x3 over 100s)");
-        let wide = shown("Event", event, true);
-        assert!(
-            wide[0].contains("SUBOBJECT") && wide[1].contains("kubelet, n1"),
-            "{wide:?}"
         );
     }
 
