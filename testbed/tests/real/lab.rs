@@ -12,6 +12,8 @@ use crate::{Outcome, Skipped, WEIR_LAB};
 /// A lab that is taken down when it goes out of scope, whatever happened in it.
 pub struct Lab {
     pub name: String,
+    /// What `lab up` said.
+    pub said: String,
 }
 
 impl Lab {
@@ -20,7 +22,8 @@ impl Lab {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("t{}x{number}", std::process::id());
-        let lab = Lab { name };
+        let said = String::new();
+        let mut lab = Lab { name, said };
         let file = std::env::temp_dir().join(format!("weir-{}.yaml", lab.name));
         std::fs::write(&file, manifests).unwrap();
         let output = Command::new(WEIR_LAB)
@@ -29,6 +32,7 @@ impl Lab {
             .unwrap();
         std::fs::remove_file(&file).unwrap();
         assert!(output.status.success(), "lab up: {}", text(&output));
+        lab.said = String::from_utf8_lossy(&output.stderr).into_owned();
         lab
     }
 
@@ -54,6 +58,30 @@ impl Lab {
         String::from_utf8_lossy(&output.stdout)
             .trim_end()
             .to_owned()
+    }
+
+    /// Whether a verb succeeded, and what it wrote, both streams together.
+    pub fn both(&self, arguments: &[&str]) -> (bool, String) {
+        both(&self.weir(arguments).output().unwrap())
+    }
+
+    /// Runs a command in a pod of the namespace `default`.
+    pub fn exec(&self, pod: &str, command: &[&str]) -> (bool, String) {
+        self.both(&[&["exec", pod, "--"], command].concat())
+    }
+
+    /// What a command says as soon as it succeeds.
+    pub fn soon(&self, pod: &str, command: &[&str]) -> String {
+        wait_for(&command.join(" "), || match self.exec(pod, command) {
+            (true, said) => Ok(said),
+            (false, said) => Err(said),
+        })
+    }
+
+    /// That a command fails, and what it says first.
+    pub fn fails(&self, pod: &str, command: &[&str], first: &str) {
+        let (done, said) = self.exec(pod, command);
+        assert!(!done && said.starts_with(first), "{said}");
     }
 
     /// Applies a manifest.
@@ -110,6 +138,11 @@ impl Lab {
                 .clone()
         };
         (family(false), family(true))
+    }
+
+    /// A pod's IPv4 address.
+    pub fn address(&self, pod: &str) -> String {
+        self.addresses(pod).0
     }
 
     /// The daemon's process.
@@ -169,6 +202,25 @@ pub fn text(output: &Output) -> String {
         String::from_utf8_lossy(out),
         String::from_utf8_lossy(err)
     )
+}
+
+/// Whether a program succeeded, and what it wrote, both streams together.
+pub fn both(output: &Output) -> (bool, String) {
+    let streams = [&output.stdout[..], &output.stderr[..]].concat();
+    let text = String::from_utf8_lossy(&streams).into_owned();
+    (output.status.success(), text)
+}
+
+/// Tries until it succeeds, 30 s at most: programs come up a moment after their containers.
+pub fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match attempt() {
+            Ok(found) => return found,
+            Err(why) if Instant::now() > deadline => panic!("{what}: {why}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
 }
 
 /// Skips the test unless these programs are there.
