@@ -20,6 +20,7 @@ use crate::service::Pools;
 
 mod claims;
 mod custom;
+mod deletion;
 mod fields;
 pub mod patch;
 mod shelf;
@@ -27,8 +28,9 @@ mod source;
 mod transaction;
 
 pub use claims::Claims;
+pub use deletion::DeleteOptions;
 pub use source::{Seeded, Source, System};
-pub use transaction::{DeleteOptions, Outcome, Transaction};
+pub use transaction::{Outcome, Transaction};
 
 use shelf::{KeysByUid, Shelf};
 
